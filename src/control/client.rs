@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::http::{self, Document, PendingResponse, RequestError, Response};
-use super::output::{Style, print, print_error_lines};
+use super::output::{Style, print, print_error, print_error_lines};
 use super::request::{EXIT_FAILURE, Form, Request};
 use super::socket_paths::{Environment, ServiceSet, SocketPath};
 use super::status::text;
@@ -126,7 +126,13 @@ impl Client {
         let (body, value) = response.json()?;
         match self.form {
             Form::Json => print(&body)?,
-            Form::Text => print(words(what, &value))?,
+            Form::Text => {
+                print(words(what, &value))?;
+                let warning = text(&value, "warning");
+                if !warning.is_empty() {
+                    print_error(&format!("warning: {warning}"));
+                }
+            }
         }
         Ok(0)
     }

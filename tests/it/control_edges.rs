@@ -148,3 +148,50 @@ fn a_request_takes_effect_only_when_all_of_it_has_come() {
     running.expect("signal 15");
     assert_eq!(running.end(), 0);
 }
+
+#[test]
+fn a_stop_names_the_services_that_still_run_and_depend_on_it() {
+    let set = Set::new(
+        "[services.db]\ncommand = \"sleep 1000\"\n[services.web]\ncommand = \"sleep 1000\"\ndepends_on = [\"db\"]\n[services.job]\ncommand = \"sleep 1000\"\ndepends_on = [\"db\"]\n",
+    );
+    let (_running, control) = begin(&set, Place::Child);
+    control.wait_for("web.0", "running");
+    control.wait_for("job.0", "running");
+    let mut stop = Run::words(Place::Child, &[KEEPALIVE, "stop", "db"]);
+    stop.command.env("KEEPALIVE_SOCKET", set.socket());
+    let (code, stdout, stderr) = stop.finish();
+    assert_eq!(
+        (code, &*stdout, stderr.trim_end()),
+        (0, "db.0 stopped", "keepalive: warning: web and job depend on db, and still run")
+    );
+    assert_eq!(control.post("/v1/services/job/stop").json().get("warning"), None);
+    let refused = control.post("/v1/services/web/restart");
+    assert_eq!((refused.status, &*refused.reason()), (409, "web depends on db, which is stopped: start db first"));
+    assert_eq!(control.state("web.0"), "running");
+}
+
+/// `ready = "exec"`: a process that dies at once has been ready.
+#[test]
+fn a_start_is_answered_when_the_process_has_run_for_a_second() {
+    let set = Set::new(
+        "[services.web]\ncommand = [\"sh\", \"-c\", \"sleep 0.2; test -e DIR/good || exit 3; exec sleep 1000\"]\nautostart = false\n[services.other]\ncommand = \"sleep 1000\"\n",
+    );
+    let (_running, control) = begin(&set, Place::Child);
+    let failed = control.post("/v1/services/web/start");
+    assert_eq!(failed.status, 409);
+    assert!(failed.reason().starts_with("web.0 is backing off (exited with code 3, ran 2"), "{}", failed.reason());
+    set.directory.file("good", b"", 0o644);
+    let start = std::time::Instant::now();
+    assert_eq!(control.post("/v1/services/web/restart").status, 200);
+    assert!(start.elapsed().as_millis() >= 1_000);
+    assert_eq!(control.state("web.0"), "running");
+}
+
+/// It is a mistake in the configuration, and no crash.
+#[test]
+fn a_program_that_has_never_run_and_is_missing_fails_at_once() {
+    let set = Set::new("[services.web]\ncommand = \"/nothing/at/all\"\n");
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    assert_eq!(code, 127, "{stderr}");
+    assert!(!stderr.contains("backoff"), "{stderr}");
+}

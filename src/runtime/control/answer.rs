@@ -77,6 +77,9 @@ fn with_instances(snapshot: &StatusSnapshot<'_>, request: Request, status: u16, 
     let mut object = Object::new(&mut body);
     object.text("result", result);
     object.text("reason", reason);
+    if let Some(warning) = running_dependents(snapshot, request) {
+        object.text("warning", &warning);
+    }
     let list = object.value("instances");
     list.push(b'[');
     for (position, instance) in targets(snapshot, request).take(MAX_LISTED).enumerate() {
@@ -92,6 +95,30 @@ fn with_instances(snapshot: &StatusSnapshot<'_>, request: Request, status: u16, 
     object.end();
     body.push(b'\n');
     Answer { status, body }
+}
+
+/// Says which services still run though they depend on one that has been stopped.
+fn running_dependents(snapshot: &StatusSnapshot<'_>, request: Request) -> Option<String> {
+    let Request::Control(Target::Service(stopped) | Target::Instance(InstanceId { service: stopped, .. }), Verb::Stop) =
+        request
+    else {
+        return None;
+    };
+    let has_process = |service: &ServiceView<'_>| service.instances().any(|instance| instance.pid.is_some());
+    let depends_on = |service: &ServiceView<'_>| {
+        let planned = snapshot.plan.services.get(service.index.position());
+        planned.is_some_and(|planned| planned.depends_on.contains(&stopped))
+    };
+    if snapshot.view.services().any(|service| service.index == stopped && has_process(&service)) {
+        return None;
+    }
+    let dependents = snapshot.view.services().filter(|service| depends_on(service) && has_process(service));
+    let names: Vec<&str> = dependents.map(|service| service.name).collect();
+    let name = service_name(snapshot.plan, stopped);
+    match names.split_last()? {
+        (last, []) => Some(format!("{last} depends on {name}, and still runs")),
+        (last, others) => Some(format!("{} and {last} depend on {name}, and still run", others.join(", "))),
+    }
 }
 
 fn targets<'s>(snapshot: &StatusSnapshot<'s>, request: Request) -> impl Iterator<Item = InstanceView<'s>> + use<'s> {
