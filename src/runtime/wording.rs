@@ -99,7 +99,7 @@ impl Display for Line<'_> {
             }
             JournalEvent::ConfigReloadFailed { .. } => formatter.write_str(CONFIG_UNCHANGED),
             JournalEvent::ConfigReloaded(_)
-            | JournalEvent::ConfigReloadRejected { .. }
+            | JournalEvent::ConfigReloadDeferred { .. }
             | JournalEvent::ReloadStarted { .. }
             | JournalEvent::InstanceReplaced { .. }
             | JournalEvent::ReloadRolledBack { .. }
@@ -130,9 +130,9 @@ impl Display for Line<'_> {
 fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, event: &JournalEvent) -> fmt::Result {
     match event {
         JournalEvent::ConfigReloaded(changes) => Changed(changes, "to reload").fmt(formatter),
-        JournalEvent::ConfigReloadRejected { service } => {
+        JournalEvent::ConfigReloadDeferred { service } => {
             let name = service_name(plan, *service);
-            write!(formatter, "configuration reload rejected: {name} is being reloaded, try again later")
+            write!(formatter, "configuration reload deferred until the reload of {name} has ended")
         }
         JournalEvent::ReloadStarted { service } => {
             write!(formatter, "{} reload started", service_name(plan, *service))

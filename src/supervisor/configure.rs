@@ -24,15 +24,15 @@ impl Supervisor {
         if self.is_draining() {
             return;
         }
-        // The client may have gone.
-        let id = id.filter(|id| self.take_config_request(*id));
         if let Some(service) = self.active_rollout() {
-            self.record(JournalEvent::ConfigReloadRejected { service });
-            if let Some(id) = id {
-                self.reply(id, Err(Refusal::Reloading(service)));
+            self.record(JournalEvent::ConfigReloadDeferred { service });
+            if !self.deferred_loads.contains(&id) {
+                self.deferred_loads.push(id);
             }
             return;
         }
+        // The client may have gone.
+        let id = id.filter(|id| self.take_config_request(*id));
         self.cancel_waiting_rollouts();
         let before = std::mem::replace(&mut self.plan, Rc::clone(&plan));
         self.act(Action::ApplyConfig(Rc::clone(&plan)));
@@ -53,6 +53,16 @@ impl Supervisor {
         }
         if let Some(id) = id {
             self.await_changes(Pending::new(id, work.awaiting_ready, work.awaiting_stop, work.reloads));
+        }
+    }
+
+    /// Loads the configuration again that came during a reload, if no reload is under way any more.
+    pub(super) fn load_deferred_config(&mut self) {
+        if self.deferred_loads.is_empty() || self.active_rollout().is_some() {
+            return;
+        }
+        for id in std::mem::take(&mut self.deferred_loads) {
+            self.act(Action::LoadConfig { id });
         }
     }
 

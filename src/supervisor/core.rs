@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::event::{Action, Event, Scope, Step};
-use super::operator::Pending;
+use super::operator::{Pending, RequestId};
 use super::outbox::Outbox;
 use super::phase::Phase;
 use super::random::Random;
@@ -39,6 +39,8 @@ pub struct Supervisor {
     pub(super) now: Mono,
     /// The number of instances that have failed and were not restarted.
     pub(super) failures: u32,
+    /// The configuration is to be loaded again for these requests, or for a signal, when no reload is under way.
+    pub(super) deferred_loads: Vec<Option<RequestId>>,
 }
 
 impl Supervisor {
@@ -61,6 +63,7 @@ impl Supervisor {
             random: Random::new(seed),
             now: Mono::default(),
             failures: 0,
+            deferred_loads: Vec::new(),
         }
     }
 

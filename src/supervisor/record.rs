@@ -71,8 +71,8 @@ pub enum JournalEvent {
     ConfigReloadRequested { signal: Signal },
     /// A new configuration is in effect.
     ConfigReloaded(Changes),
-    /// A new configuration was rejected, because this service is being reloaded.
-    ConfigReloadRejected { service: ServiceIndex },
+    /// A configuration has been loaded while this service was being reloaded. It is loaded again when that has ended.
+    ConfigReloadDeferred { service: ServiceIndex },
     /// The configuration could not be read, or is invalid.
     ConfigReloadFailed {
         /// One or more lines.

@@ -134,6 +134,7 @@ impl Supervisor {
 
     /// keepalive is shutting down.
     pub(super) fn cancel_rollouts(&mut self) {
+        self.deferred_loads.clear();
         for (service, _) in std::mem::take(&mut self.rollouts).into_entries() {
             self.mark_all_proven(service);
         }
@@ -208,6 +209,7 @@ impl Supervisor {
         };
         self.record(JournalEvent::ReloadFinished { service, failure: failure.clone() });
         self.on_reload_finished(service, failure, &started, &stopped);
+        self.load_deferred_config();
         self.wake_rollouts(service);
         for dependency in rollout.previous.iter().flat_map(|before| &before.depends_on) {
             self.mark_dirty(*dependency);

@@ -76,7 +76,7 @@ const SITUATIONS: [&str; 64] = [
     "journal LeftoverProcessesFound",
     "journal LeftoverProcessesKilled",
     "journal ConfigReloaded",
-    "journal ConfigReloadRejected",
+    "journal ConfigReloadDeferred",
     "journal ReloadFinished",
     "journal InstanceReplaced",
     "journal ReloadRolledBack",

@@ -142,7 +142,7 @@ const FAMILIES: [Family; 26] = [
     Family {
         name: "keepalive_config_reload_failures_total",
         kind: "counter",
-        help: "Configuration reloads that failed, or were rejected because a service was being reloaded.",
+        help: "Configuration reloads that failed.",
         samples: Samples::Own(|snapshot| Value::Count(snapshot.counts.config_reload_failures())),
     },
     Family {

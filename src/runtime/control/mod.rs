@@ -497,5 +497,4 @@ const NO_DESCRIPTORS: &str = "requests must not carry descriptors";
 const NOT_LOGGED: &str = "no logs: services write directly to keepalive's stdout and stderr; set log = { stdout = \"prefix\", stderr = \"prefix\" } to collect them";
 /// The page loads nothing from other hosts.
 const PAGE_HEADERS: &str = "Content-Encoding: gzip\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\nX-Content-Type-Options: nosniff\r\n";
-/// Compressed, as all browsers know it.
 const PAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/page.html.gz"));

@@ -79,7 +79,7 @@ impl Counts {
             self.changes = changes;
             self.last_config_reload_failed = false;
         }
-        if let JournalEvent::ConfigReloadFailed { .. } | JournalEvent::ConfigReloadRejected { .. } = record.event {
+        if let JournalEvent::ConfigReloadFailed { .. } = record.event {
             self.config_reload_failed();
         }
         if let JournalEvent::ShutdownStarted { .. } = record.event {

@@ -107,7 +107,7 @@ event_names! {
     ConfigReloadRequested = "config_reload_requested",
     ConfigReloaded = "config_reloaded",
     ConfigReloadFailed = "config_reload_failed",
-    ConfigReloadRejected = "config_reload_rejected",
+    ConfigReloadDeferred = "config_reload_deferred",
     ReloadStarted = "reload_started",
     InstanceReplaced = "instance_replaced",
     ReloadRolledBack = "reload_rolled_back",
@@ -230,7 +230,7 @@ fn write_members(plan: &Plan, event: &JournalEvent, object: &mut Object<'_>) {
         }
         JournalEvent::ServiceFailed { service }
         | JournalEvent::ReloadStarted { service }
-        | JournalEvent::ConfigReloadRejected { service }
+        | JournalEvent::ConfigReloadDeferred { service }
         | JournalEvent::ReloadRolledBack { service, .. } => object.text("service", service_name(plan, *service)),
         JournalEvent::SignalForwarded { signal, .. }
         | JournalEvent::SignalIgnored { signal }
@@ -300,7 +300,7 @@ const fn journal_event_name(event: &JournalEvent) -> EventName {
         JournalEvent::ConfigReloadRequested { .. } => EventName::ConfigReloadRequested,
         JournalEvent::ConfigReloadFailed { .. } => EventName::ConfigReloadFailed,
         JournalEvent::ConfigReloaded(_) => EventName::ConfigReloaded,
-        JournalEvent::ConfigReloadRejected { .. } => EventName::ConfigReloadRejected,
+        JournalEvent::ConfigReloadDeferred { .. } => EventName::ConfigReloadDeferred,
         JournalEvent::ReloadStarted { .. } => EventName::ReloadStarted,
         JournalEvent::InstanceReplaced { .. } => EventName::InstanceReplaced,
         JournalEvent::ReloadRolledBack { .. } => EventName::ReloadRolledBack,

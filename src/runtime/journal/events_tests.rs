@@ -338,8 +338,8 @@ fn journal_events() -> Vec<(JournalEvent, &'static str)> {
             "configuration reloaded: 1 added, 2 removed, 3 to reload, 4 updated, 5 unchanged",
         ),
         (
-            JournalEvent::ConfigReloadRejected { service: SERVICE },
-            "configuration reload rejected: web is being reloaded, try again later",
+            JournalEvent::ConfigReloadDeferred { service: SERVICE },
+            "configuration reload deferred until the reload of web has ended",
         ),
         (JournalEvent::ReloadStarted { service: SERVICE }, "web reload started"),
         (

@@ -30,7 +30,7 @@ impl Subject {
             JournalEvent::ConfigReloadRequested { .. }
             | JournalEvent::ConfigReloaded(_)
             | JournalEvent::ConfigReloadFailed { .. }
-            | JournalEvent::ConfigReloadRejected { .. } => Some(Self::Config),
+            | JournalEvent::ConfigReloadDeferred { .. } => Some(Self::Config),
             JournalEvent::Transition { .. }
             | JournalEvent::StopTimedOut { .. }
             | JournalEvent::LeftoverProcessesFound { .. }

@@ -44,7 +44,6 @@ fn level_of(event: &JournalEvent) -> Level {
         JournalEvent::Transition { to, reason, .. } => level_of_transition(*to, reason),
         JournalEvent::StopTimedOut { .. }
         | JournalEvent::Unkillable { .. }
-        | JournalEvent::ConfigReloadRejected { .. }
         | JournalEvent::ReloadRolledBack { .. }
         | JournalEvent::ReloadFinished { failure: Some(_), .. }
         | JournalEvent::ShutdownForced { .. }
@@ -56,6 +55,7 @@ fn level_of(event: &JournalEvent) -> Level {
         | JournalEvent::ReloadStarted { .. }
         | JournalEvent::InstanceReplaced { .. }
         | JournalEvent::ReloadFinished { failure: None, .. } => Level::Info,
+        JournalEvent::ConfigReloadDeferred { .. } => Level::Info,
         JournalEvent::ServiceFailed { .. }
         | JournalEvent::ConfigReloadFailed { .. }
         | JournalEvent::ShutdownStarted { cause: Cause::Failed { .. } } => Level::Error,

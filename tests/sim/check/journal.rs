@@ -4,9 +4,19 @@ use keepalive::model::InstanceId;
 use keepalive::model::plan::Strategy;
 use keepalive::supervisor::{Action, Event, Fault, JournalEvent, Reason, Request, StateName, Verb};
 
+use super::requests::Config;
 use super::{Checker, Verdict, Violation, rule};
 
 impl Checker {
+    /// It is loaded again when the reload has ended.
+    fn defer_config_load(&mut self) -> Verdict {
+        let Some(Event::ConfigLoaded { id, .. }) = self.event else {
+            return Err(Violation("no configuration has been loaded".into()));
+        };
+        self.requests.on_config_load_finished(id, Config::Loading);
+        Ok(())
+    }
+
     pub(super) fn check_journal_event(&mut self, event: &JournalEvent) -> Verdict {
         match event {
             JournalEvent::Transition { instance, from, to, reason, pid: _ } => {
@@ -50,6 +60,10 @@ impl Checker {
                 self.requests.on_reload_finished(*service, failure.as_ref());
                 self.model.on_reload_finished(*service, failure.as_ref())
             }
+            JournalEvent::ConfigReloadDeferred { service } => {
+                rule!(self.model.is_reloading(*service), "{service:?} is not being reloaded");
+                self.defer_config_load()
+            }
             JournalEvent::ConfigReloadFailed { .. } => {
                 let failed = matches!(self.event, Some(Event::ConfigLoadFailed { .. }));
                 rule!(failed && !self.shutdown.has_begun(), "no configuration load has failed");
@@ -68,7 +82,6 @@ impl Checker {
             | JournalEvent::SignalIgnored { .. }
             | JournalEvent::ConfigReloadRequested { .. }
             | JournalEvent::ConfigReloaded(_)
-            | JournalEvent::ConfigReloadRejected { .. }
             | JournalEvent::ReloadRolledBack { .. }
             | JournalEvent::ProcessesAbandoned => Ok(()),
         }

@@ -128,7 +128,7 @@ impl Setup {
                 "configured: {} new, {} removed, {} reloaded, {} adjusted, {} unchanged",
                 changes.added, changes.removed, changes.reloaded, changes.adjusted, changes.unchanged
             ),
-            JournalEvent::ConfigReloadRejected { .. } => "not configured".into(),
+            JournalEvent::ConfigReloadDeferred { .. } => "configuration deferred".into(),
             JournalEvent::SignalForwarded { signal, receivers } => format!("{signal} forwarded to {receivers}"),
             JournalEvent::SignalIgnored { .. }
             | JournalEvent::ConfigReloadRequested { .. }

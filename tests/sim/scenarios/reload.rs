@@ -4,7 +4,7 @@ use keepalive::model::plan::{Ready, Reload, Service, Strategy};
 use keepalive::supervisor::RolloutError;
 
 use super::*;
-use crate::plans::{oneshot, service};
+use crate::plans::{oneshot, plan, service};
 
 pub(super) fn notify(name: &str, instances: u32) -> Service {
     Service { ready: Ready::Notify, instances, ready_timeout: seconds(10), ..service(name) }
@@ -130,7 +130,25 @@ fn a_second_reload_is_refused_during_the_first() {
     setup.reload("web.1");
     setup.check(&["reply 2 Reloading"]);
     setup.configure(vec![notify("web", 3)]);
-    setup.check(&["not configured", "reply 3 Reloading"]);
+    setup.check(&["configuration deferred"]);
+}
+
+#[test]
+fn a_configuration_that_comes_during_a_reload_is_loaded_when_that_has_ended() {
+    let mut setup = boot_ready(vec![notify("web", 1)]);
+    setup.reload("web");
+    let loaded = |setup: &Setup| Event::ConfigLoaded {
+        id: None,
+        plan: Rc::new(setup.plan.merged(plan(vec![notify("web", 2)]))),
+    };
+    setup.send(loaded(&setup));
+    setup.send(loaded(&setup));
+    setup.report_ready("web.0'");
+    setup.forget();
+    setup.exits("web.0'", 0);
+    assert_eq!(setup.only("configure"), ["configure"]);
+    setup.send(loaded(&setup));
+    assert_eq!(setup.only("spawn"), ["spawn web.1 (0 restarts)"]);
 }
 
 #[test]
