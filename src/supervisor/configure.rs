@@ -6,6 +6,7 @@ use super::core::Supervisor;
 use super::event::Action;
 use super::operator::{Pending, Refusal, RequestId};
 use super::record::{Changes, JournalEvent};
+use super::service_table::Untried;
 use super::state::{AfterStop, State, Stopped, Stopping};
 use crate::model::plan::{Kind, Plan, Service};
 use crate::model::{InstanceId, ServiceIndex};
@@ -42,6 +43,7 @@ impl Supervisor {
         self.services.apply_config(&plan);
         for (position, service) in (0..).zip(&plan.services).skip(known) {
             work.changes.added += 1;
+            self.services[ServiceIndex(position)].untried = Some(Untried { before: None });
             self.add(ServiceIndex(position), service, &mut work);
         }
         for ((position, old), new) in (0..).zip(&before.services).zip(&plan.services) {
@@ -100,6 +102,7 @@ impl Supervisor {
         }
         if old.instances == 0 {
             count.added += 1;
+            self.services[service].untried = Some(Untried { before: None });
             self.services.restore(service);
             self.services.resize(service, new.instances);
             if new.autostart {
@@ -124,6 +127,7 @@ impl Supervisor {
             }
         } else {
             work.changes.reloaded += 1;
+            self.services[service].untried = Some(Untried { before: Some(Rc::clone(old)) });
             if self.replace_processes(service, old, resize, work) {
                 return;
             }
@@ -157,6 +161,7 @@ impl Supervisor {
                 if !matches!(self.services[id].state, State::Stopped { why: Stopped::NotStarted | Stopped::Operator }) {
                     self.request_restart(id);
                     self.request_start(id);
+                    work.awaiting_ready.push(id);
                 }
             }
         } else if self.reloadable(&ids).is_ok() {

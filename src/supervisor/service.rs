@@ -6,7 +6,7 @@ use super::core::Supervisor;
 use super::phase::Phase;
 use super::record::{Cause, JournalEvent, Outcome, Reason};
 use super::run_result::{FailureReason, RunResult};
-use super::service_table::{Failure, ServiceOutcome};
+use super::service_table::{Failure, ServiceOutcome, Untried};
 use super::state::{State, Stopped};
 use crate::model::plan::{ExitAction, Kind};
 use crate::model::{InstanceId, ServiceIndex};
@@ -117,6 +117,9 @@ impl Supervisor {
         if status.outcome != before.outcome && !self.services[service].is_retiring {
             self.on_outcome(service, status.outcome);
         }
+        if status.is_ready {
+            self.services[service].untried = None;
+        }
         if status.is_ready && !before.is_ready {
             self.on_service_ready(service);
         }
@@ -180,6 +183,13 @@ impl Supervisor {
         let Some(last) = self.services[service].failures().max_by_key(|failure| failure.nth) else { return };
         let Failure { instance, run, failure_reason, .. } = last;
         self.record(JournalEvent::ServiceFailed { service });
+        if let Some(Untried { before }) = self.services[service].untried.take() {
+            // What works goes on, with the definition that has worked.
+            if let Some(before) = before {
+                self.redefine(service, before);
+            }
+            return;
+        }
         if exit_action == ExitAction::Shutdown {
             let code = failure_code(run.exit.status.code());
             self.begin_shutdown(Outcome { code, cause: Cause::Failed { instance, run, failure_reason } });

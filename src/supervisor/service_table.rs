@@ -41,6 +41,15 @@ pub(super) struct ServiceState {
     pub(super) is_drained: bool,
     /// It has been removed from the configuration.
     pub(super) is_retiring: bool,
+    /// Its definition has come by a reload, and has never been ready.
+    pub(super) untried: Option<Untried>,
+}
+
+/// A definition that has come by a reload: its failure ends nothing.
+#[derive(Debug)]
+pub(super) struct Untried {
+    /// The definition that worked; `None`: the service is new.
+    pub(super) before: Option<Rc<Service>>,
 }
 
 /// Numbers of instances by state.
@@ -267,6 +276,7 @@ impl ServiceState {
             live_dependents: 0,
             is_drained: false,
             is_retiring: false,
+            untried: None,
         }
     }
 

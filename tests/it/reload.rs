@@ -207,3 +207,49 @@ fn a_reload_can_start_capturing_the_output_of_services() {
         assert_eq!(running.end(), 0);
     });
 }
+
+/// A migration that fails after a deploy does not take down the service that works.
+#[test]
+fn a_reload_with_a_oneshot_that_fails_does_not_end_keepalive() {
+    let text = |script: &str| {
+        format!(
+            "[services.migrate]\ntype = \"oneshot\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\nrestart = \"never\"\n[services.web]\ncommand = \"sleep 1000\"\ndepends_on = [\"migrate\"]\n"
+        )
+    };
+    let set = Set::new(&text("exit 0"));
+    in_every_place(|place| {
+        let (mut running, control) = begin(&set, place);
+        control.wait_for("web.0", "running");
+        let web = control.instance("web.0")["pid"].clone();
+        set.directory.file("keepalive.toml", text("exit 3").as_bytes(), 0o644);
+        let failed = control.post("/v1/reload");
+        assert_eq!(failed.status, 409);
+        assert!(failed.reason().starts_with("migrate.0 has failed (exited with code 3, ran "), "{}", failed.reason());
+        assert_eq!(control.instance("web.0")["pid"], web);
+        // It is that which has worked.
+        assert_eq!(control.post("/v1/services/migrate/start").status, 200);
+        set.directory.file("keepalive.toml", text("exit 0").as_bytes(), 0o644);
+        assert_eq!(control.post("/v1/reload").status, 200);
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+    });
+}
+
+/// Of two commands of a deploy, the second one does not fail because the first one is being performed.
+#[test]
+fn a_configuration_that_comes_during_a_reload_is_applied_after_it() {
+    let text = |name: &str| {
+        format!(
+            "[services.web]\ncommand = [\"sh\", \"-c\", \"echo {name}; exec sleep 1000\"]\nreload = {{ soak = \"500ms\" }}\n"
+        )
+    };
+    let set = Set::new(&text("first"));
+    let (running, control) = begin(&set, Place::Child);
+    running.expect("first");
+    set.directory.file("keepalive.toml", text("second").as_bytes(), 0o644);
+    let _first = control.ask("POST", "/v1/reload");
+    running.expect("second");
+    set.directory.file("keepalive.toml", text("third").as_bytes(), 0o644);
+    assert_eq!(control.post("/v1/reload").status, 200);
+    running.expect("third");
+}

@@ -1,6 +1,6 @@
 //! The state of each service and its instances.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use keepalive::model::plan::{KillMode, Kind};
@@ -26,6 +26,8 @@ pub(crate) struct Model {
     pub(super) reloading: BTreeMap<ServiceIndex, ReloadState>,
     /// The number of failures so far, to find the first and the last one.
     failures: u32,
+    /// The services whose definitions have come by a reload and have not been ready: their failures end nothing.
+    pub(super) untried: BTreeSet<ServiceIndex>,
 }
 
 pub(crate) const fn is_active(state: StateName) -> bool {
@@ -46,7 +48,15 @@ impl Model {
         let desired: Vec<_> = plan.services.iter().map(|service| service.instances).collect();
         let counted = plan.services.iter().zip(&desired);
         let instances = counted.map(|(service, count)| vec![Instance::new(service); *count as usize]).collect();
-        Self { plan, instances, desired, surges: BTreeMap::new(), reloading: BTreeMap::new(), failures: 0 }
+        Self {
+            plan,
+            instances,
+            desired,
+            surges: BTreeMap::new(),
+            reloading: BTreeMap::new(),
+            failures: 0,
+            untried: BTreeSet::new(),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -113,12 +113,26 @@ impl Model {
 impl Model {
     /// The plan has changed. Instances with the same process specification get the new definition.
     pub(crate) fn apply_config(&mut self, plan: &Rc<Plan>) {
+        for (position, new) in (0..).zip(&plan.services) {
+            let old = self.plan.services.get(position as usize);
+            if old.is_none_or(|old| old.instances == 0 || !old.same_process_spec(new)) {
+                self.untried.insert(ServiceIndex(position));
+            }
+        }
         self.plan = Rc::clone(plan);
         for (instances, definition) in self.instances.iter_mut().zip(&plan.services) {
             for instance in instances.iter_mut().filter(|instance| instance.definition.same_process_spec(definition)) {
                 instance.definition = Rc::clone(definition);
             }
         }
+    }
+}
+
+impl Model {
+    /// Forgets that services were untried which are ready.
+    pub(crate) fn update_untried(&mut self) {
+        let untried = std::mem::take(&mut self.untried);
+        self.untried = untried.into_iter().filter(|service| !self.is_satisfied(*service)).collect();
     }
 }
 

@@ -225,7 +225,8 @@ impl Shutdown {
     pub(crate) fn check_no_reason_to_begin(&self, model: &Model, plan: &Plan) -> Verdict {
         rule!(!nothing_is_left(model), "nothing runs or will run, but there is no shutdown");
         for (service, index) in plan.services.iter().zip(model.services()) {
-            let failed = service.on_failure == ExitAction::Shutdown && model.has_failed(index);
+            let is_tried = !model.untried.contains(&index);
+            let failed = service.on_failure == ExitAction::Shutdown && model.has_failed(index) && is_tried;
             rule!(!failed, "{index:?} has failed, but there is no shutdown");
             let completed = service.on_success == ExitAction::Shutdown && is_completed(model, index);
             rule!(!completed, "{index:?} has completed, but there is no shutdown");
