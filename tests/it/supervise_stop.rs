@@ -141,6 +141,7 @@ fn a_daemonised_process_that_ignores_sigterm_is_killed() {
         [services.a]
         command = ["PUPPET", "daemonise", "0", "ignore", "15"]
         restart = "never"
+        kill_mode = "process"
         "#,
     );
     in_every_place(|place| {
