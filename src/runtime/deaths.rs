@@ -50,6 +50,7 @@ impl Processes {
     pub(super) fn reap_other(&mut self, pid: Pid, poller: &Poller) -> Reaped {
         let former = self.runs.of_pid(pid).map(|run| run.id);
         let reaped = wait::reap(pid);
+        self.strays.on_reaped(pid);
         let Some(run) = former else {
             self.strays.wanted_by(self.runs.on_stray_reaped(pid));
             return Reaped::Orphan;

@@ -48,10 +48,16 @@ impl Processes {
 
     /// An inspector has answered a question, or has not.
     pub(super) fn on_answer(&mut self, question: &Question, answer: Option<&[u8]>) -> Vec<Event> {
+        self.strays.unanswered = self.strays.unanswered.saturating_sub(1);
         if answer.is_none() {
             self.strays.paused_until = Some(self.now + PAUSE);
         }
-        self.on_strays(&question.runs, answer.unwrap_or_default())
+        self.strays.reaped.sort_unstable();
+        let events = self.on_strays(&question.runs, answer.unwrap_or_default());
+        if self.strays.unanswered == 0 {
+            self.strays.reaped.clear();
+        }
+        events
     }
 
     fn on_strays(&mut self, runs: &[RunId], answer: &[u8]) -> Vec<Event> {
@@ -70,8 +76,12 @@ impl Processes {
         settled.into_iter().map(|(run, exit)| self.exited(run, exit)).collect()
     }
 
-    /// Whether a child is outside of the session and the group of the run, which are signalled as a whole.
+    /// Whether a pid in an answer is still that of the child, which is outside of the session and the group of the run: these
+    /// are signalled as a whole.
     fn is_stray(&self, run: RunId, pid: Pid) -> bool {
+        if self.strays.reaped.binary_search(&pid).is_ok() || self.runs.of_pid(pid).is_some() {
+            return false;
+        }
         let is_child = wait::peek_at(pid, WaitOptions::ExitsOnly) != Ok(ChildEvent::NoChildren);
         let leaders = pidfd::session_and_group_of(pid);
         let of = self.runs.lingering(run);

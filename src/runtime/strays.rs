@@ -5,18 +5,22 @@
 //! and the exit is reported when the answer has come.
 
 use std::fmt;
+use std::hash::Hasher as _;
 use std::io::Write as _;
 
 use crate::model::{Mono, Pid, RunId};
 use crate::supervisor::Exit;
-use crate::sys::{procfs, random};
+use crate::sys::procfs;
+use crate::sys::random::random_u64;
 
 /// Enough for the first variables of an environment. Those of keepalive come first.
 const ENVIRONMENT_BYTES: usize = 16 << 10;
 
-/// `KEEPALIVE_RUN`: names a run, unlike the runs of any other keepalive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RunMarker(u64);
+/// `KEEPALIVE_RUN`: names a run. Nobody can guess that of another run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RunMarker {
+    keys: [u64; 2],
+}
 
 /// The search for strays.
 #[derive(Debug, Default)]
@@ -26,12 +30,16 @@ pub(super) struct Strays {
     /// Exits that are reported when it is known what they have left behind.
     pub(super) held_back: Vec<(RunId, Exit)>,
     pub(super) question: Option<Question>,
+    /// The number of questions that have not been answered.
+    pub(super) unanswered: usize,
+    /// The children that have been reaped meanwhile: their pids in an answer may be those of other processes.
+    pub(super) reaped: Vec<Pid>,
     /// Nobody is asked until then.
     pub(super) paused_until: Option<Mono>,
 }
 
 /// Which strays are there of these runs?
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Question {
     pub(super) marker: RunMarker,
     pub(super) runs: Vec<RunId>,
@@ -39,20 +47,32 @@ pub(super) struct Question {
 
 impl RunMarker {
     pub(super) fn new() -> Self {
-        Self(random::random_u64())
+        Self { keys: [random_u64(), random_u64()] }
     }
 
     /// The value of the variable.
     pub(super) fn value(self, run: RunId) -> impl fmt::Display {
-        fmt::from_fn(move |formatter| write!(formatter, "{:016x}.{run}", self.0))
+        let proof = self.proof(run.get());
+        fmt::from_fn(move |formatter| write!(formatter, "{proof:016x}.{run}"))
+    }
+
+    #[expect(
+        deprecated,
+        reason = "DefaultHasher has no keys; RandomState brings its own source of random numbers, 4 KB"
+    )]
+    fn proof(self, run: u64) -> u64 {
+        let [first, second] = self.keys;
+        let mut hasher = std::hash::SipHasher::new_with_keys(first, second);
+        hasher.write_u64(run);
+        hasher.finish()
     }
 
     /// The run that an environment names, `NAME=value` each, with a NUL after it.
     fn run_in(self, environment: &[u8]) -> Option<RunId> {
         let value = environment.split(|byte| *byte == 0).find_map(|line| line.strip_prefix(b"KEEPALIVE_RUN="))?;
-        let (keepalive, run) = str::from_utf8(value).ok()?.split_once('.')?;
-        let is_ours = u64::from_str_radix(keepalive, 16) == Ok(self.0);
-        is_ours.then(|| run.parse().ok().map(RunId::new)).flatten()
+        let (proof, run) = str::from_utf8(value).ok()?.split_once('.')?;
+        let run: u64 = run.parse().ok()?;
+        (u64::from_str_radix(proof, 16) == Ok(self.proof(run))).then_some(RunId::new(run))
     }
 }
 
@@ -82,8 +102,17 @@ impl Question {
 
 impl Strays {
     /// The question for the next inspector.
-    pub(super) const fn take_question(&mut self) -> Option<Question> {
-        self.question.take()
+    pub(super) fn take_question(&mut self) -> Option<Question> {
+        let question = self.question.take();
+        self.unanswered += usize::from(question.is_some());
+        question
+    }
+
+    /// A child has been reaped.
+    pub(super) fn on_reaped(&mut self, pid: Pid) {
+        if self.unanswered > 0 {
+            self.reaped.push(pid);
+        }
     }
 
     /// Whether there is something to do in the next turn.
@@ -103,10 +132,12 @@ mod tests {
 
     #[test]
     fn the_variable_names_the_run_of_this_keepalive_only() {
-        let (ours, other) = (RunMarker(0xAB), RunMarker(0xAC));
+        let (ours, other) = (RunMarker::new(), RunMarker::new());
         let environment = format!("PATH=/bin\0KEEPALIVE_RUN={}\0X=1\0", ours.value(RunId::new(7)));
         assert_eq!(ours.run_in(environment.as_bytes()), Some(RunId::new(7)));
         assert_eq!(other.run_in(environment.as_bytes()), None);
+        let value = ours.value(RunId::new(7)).to_string();
+        assert_eq!(ours.run_in(format!("KEEPALIVE_RUN={}", value.replace(".7", ".8")).as_bytes()), None, "forged");
         for text in ["", "KEEPALIVE_RUN=", "KEEPALIVE_RUN=ab", "KEEPALIVE_RUN=ab.", "KEEPALIVE_RUN=ab.x", "A=1"] {
             assert_eq!(ours.run_in(text.as_bytes()), None, "{text}");
         }

@@ -182,3 +182,31 @@ fn a_program_that_puts_itself_into_the_background_is_told_to_stay() {
         assert!(told.len() == 1 && told[0].contains(hint) && told[0].contains("`--foreground`"), "{stderr}");
     });
 }
+
+/// The value of another run cannot be guessed: nobody can make keepalive wait for, or kill, what belongs to others.
+#[test]
+fn a_process_cannot_pretend_to_be_a_leftover_of_another_service() {
+    const FORGE: &str = "for run in 1 2 3 4; do
+    KEEPALIVE_RUN=${KEEPALIVE_RUN%.*}.$run setsid sh -c 'trap \"\" TERM; sleep 1000 & exit 0'
+done
+echo forged
+exec sleep 2000
+";
+    let set = Set::new(
+        "[services.other]\ncommand = \"sleep 3000\"\n[services.evil]\ncommand = [\"sh\", \"DIR/forge.sh\"]\ndepends_on = [\"other\"]\n",
+    );
+    set.directory.file("forge.sh", FORGE.as_bytes(), 0o644);
+    in_every_place(|place| {
+        let (running, control) = begin(&set, place);
+        running.expect("forged");
+        let forged = || {
+            let is_forged = |pid: &Pid| {
+                std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|command| command == b"sleep\x001000\0")
+            };
+            procfs::descendants(running.keepalive()).into_iter().filter(is_forged).count()
+        };
+        wait_until("the daemons", || (forged() == 4).then_some(()));
+        assert_eq!(control.post("/v1/services/other/restart").status, 200);
+        assert_eq!(forged(), 4);
+    });
+}
