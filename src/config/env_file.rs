@@ -17,11 +17,12 @@ use crate::model::{EnvFileError, EnvLineError};
 pub(super) type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// The variables that keepalive sets for every process. `is_overwritten` in `process.rs` knows those of other protocols.
-pub(super) const RESERVED_VARIABLES: [&str; 7] = [
+pub(super) const RESERVED_VARIABLES: [&str; 8] = [
     "KEEPALIVE_SERVICE",
     "KEEPALIVE_INSTANCE",
     "KEEPALIVE_INSTANCES",
     "KEEPALIVE_RESTARTS",
+    "KEEPALIVE_RUN",
     "KEEPALIVE_SOCKET",
     "KEEPALIVE_IPC_FD",
     "KEEPALIVE_STATE_FD",

@@ -333,7 +333,10 @@ impl Runtime {
             self.dispatch_all(events);
         }
         let events = match self.processes.runs.of_main(pid).map(|run| run.id) {
-            Some(run) => self.processes.reap_main(run, &self.inputs.poller),
+            Some(run) => {
+                let events = self.processes.reap_main(run, &self.inputs.poller);
+                self.notify.hold_back(run, events, self.turn.now)
+            }
             None => self.reap_other(pid),
         };
         self.dispatch_all(events);

@@ -255,6 +255,31 @@ while True:
     finish(running);
 }
 
+/// Another process takes the message, which carries a descriptor: the next process is started after that.
+#[test]
+fn the_last_message_is_handled_before_the_exit_with_every_kill_mode() {
+    let script = r#"import sd, os
+names = [name for name, _ in sd.stored()]
+sd.show("has", *names)
+if names:
+    sd.wait()
+sd.say("FDSTORE=1\nFDNAME=last", [os.memfd_create("last")])
+os._exit(1)
+"#;
+    for kill_mode in ["mixed", "group", "process"] {
+        let text = format!(
+            "[services.web]\ncommand = [\"python3\", \"DIR/web.py\"]\nfd_store = 1\nkill_mode = \"{kill_mode}\"\nmin_uptime = \"0s\"\n"
+        );
+        let set = set(&text, &[("web.py", script)]);
+        in_every_place(|place| {
+            let running = set.start(place);
+            running.expect("has");
+            running.expect("has last");
+            finish(running);
+        });
+    }
+}
+
 /// The number of memfds that a process has open.
 fn memories(pid: Pid) -> usize {
     let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return 0 };
