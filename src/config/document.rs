@@ -50,13 +50,9 @@ pub fn load_with_main(path: &Path, command: &[OsString], environment: &Environme
 /// # Errors
 /// Why the file cannot be read.
 pub fn control(path: &Path, environment: &Environment<'_>) -> Result<Control, String> {
-    let name = path.display().to_string();
-    let bytes = match (environment.files)(&FsQuery::ReadFile(path)) {
-        Ok(bytes) => bytes,
-        Err(reason) => return Err(format!("cannot read {name}: {reason}")),
-    };
+    let source = read_source(path, environment);
+    let source = source.map_err(|reason| format!("cannot read {}: {reason}", path.display()))?;
     let users = Users::read(environment.root, environment.files);
-    let source = Source { name, bytes, is_secret: false };
     let mut builder = PlanBuilder::new(environment, &users, directory_of(path));
     let tree = builder.parse(&source);
     let value = tree.get("keepalive").and_then(|value| value.get_ref().as_table()?.get("control"));
@@ -64,13 +60,10 @@ pub fn control(path: &Path, environment: &Environment<'_>) -> Result<Control, St
 }
 
 fn load_all(path: &Path, main: Option<&[OsString]>, environment: &Environment<'_>) -> Result<Loaded, Report> {
-    let name = path.display().to_string();
-    let bytes = match (environment.files)(&FsQuery::ReadFile(path)) {
-        Ok(bytes) => bytes,
-        Err(reason) => return Err(unusable(name, format!("cannot be read: {reason}"), "")),
-    };
+    let first = read_source(path, environment);
+    let unread = |reason| unusable(path.display().to_string(), format!("cannot be read: {reason}"), "");
+    let first = first.map_err(unread)?;
     let users = Users::read(environment.root, environment.files);
-    let first = Source { name, bytes, is_secret: false };
     let mut builder = PlanBuilder::new(environment, &users, directory_of(path));
     let tree = builder.parse(&first);
     let format = if builder.syntax_errors.is_empty() { None } else { str::from_utf8(&first.bytes).ok() };
@@ -90,6 +83,11 @@ fn load_all(path: &Path, main: Option<&[OsString]>, environment: &Environment<'_
         builder.drafts.push(ServiceDraft::main(command));
     }
     builder.finish()
+}
+
+fn read_source(path: &Path, environment: &Environment<'_>) -> Result<Source, String> {
+    let bytes = (environment.files)(&FsQuery::ReadFile(path))?;
+    Ok(Source { name: path.display().to_string(), bytes, is_secret: false })
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -193,12 +191,11 @@ impl<'r> PlanBuilder<'r> {
         for pattern in patterns {
             let Some(target) = self.decoder.global_path(pattern) else { continue };
             for path in self.matching(pattern, &self.decoder.directory.join(target)) {
-                match (self.decoder.environment.files)(&FsQuery::ReadFile(&path)) {
-                    Ok(bytes) => {
+                match read_source(&path, self.decoder.environment) {
+                    Ok(source) => {
                         let found = (self.decoder.environment.files)(&FsQuery::Identify(&path)).ok();
                         if found.as_ref().is_none_or(|found| !known.contains(found)) {
-                            let name = path.display().to_string();
-                            sources.push((path, Source { name, bytes, is_secret: false }));
+                            sources.push((path, source));
                         }
                         known.extend(found);
                     }

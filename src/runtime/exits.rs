@@ -38,11 +38,7 @@ impl Processes {
 
     /// Whether there are children that are neither `helpers` nor in a session or group of a run.
     fn has_unknown_children(&self, helpers: &[Pid]) -> bool {
-        let is_of_run = |pid: Pid| {
-            let leaders = pidfd::session_and_group_of(pid).into_iter().flatten();
-            std::iter::once(pid).chain(leaders).any(|pid| self.runs.of_pid(pid).is_some())
-        };
-        let is_known = |pid: &Pid| helpers.contains(pid) || is_of_run(*pid);
+        let is_known = |pid: &Pid| helpers.contains(pid) || self.runs.of_session(*pid).next().is_some();
         procfs::children(process::id()).is_none_or(|children| !children.iter().all(is_known))
     }
 

@@ -58,7 +58,7 @@ struct Running {
 }
 
 /// What a question is about.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Topic {
     /// CPU time and memory.
     Usage,
@@ -146,15 +146,13 @@ impl Inspector {
     }
 
     fn is_signalling(&self) -> bool {
-        self.running.iter().any(|running| matches!(running.topic, Topic::Signals))
+        self.running.iter().any(|running| running.topic == Topic::Signals)
     }
 
     /// Logs which process uses `address`, if one is found.
     fn ask_for_port_owner(&mut self, address: &Address, now: Mono, poller: &Poller) {
         let topic = Topic::PortOwner(address.to_string());
-        let is_asked =
-            |running: &Running| matches!(&running.topic, Topic::PortOwner(other) if *other == address.to_string());
-        if self.running.iter().any(is_asked) {
+        if self.running.iter().any(|running| running.topic == topic) {
             return;
         }
         self.ask(topic, now, poller, || {

@@ -111,18 +111,10 @@ fn signal_leftovers(
         results.extend(signal_left_by(leader, signal, liveness, orders));
     }
     for stray in run.strays() {
-        results.push(signal_stray(stray, signal));
+        results.push(kill::signal_group_or_process(stray, signal));
         orders.push(Order::Below { root: stray, signal });
     }
     results.into_iter().reduce(Result::and)
-}
-
-/// Signals a stray, which has not been reaped, with its group if it leads one.
-fn signal_stray(stray: Pid, signal: Signal) -> Result<(), Errno> {
-    match kill::signal_group(stray.led_group(), signal) {
-        Err(Errno::ESRCH) => kill::signal_process(stray, signal),
-        other => other,
-    }
 }
 
 /// Signals the processes in the group and session of `leader`, which has been reaped. Its id cannot be reused while there are

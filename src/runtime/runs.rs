@@ -185,14 +185,18 @@ impl Runs {
         self.of_pid(pid).filter(|run| run.pid == pid && !run.is_lingering)
     }
 
+    /// The runs, living or lingering, of which `pid` is a main process, or is in the session or the process group of one.
+    pub(super) fn of_session(&self, pid: Pid) -> impl Iterator<Item = &Run> {
+        let leaders = pidfd::session_and_group_of(pid).into_iter().flatten();
+        std::iter::once(pid).chain(leaders).filter_map(|pid| self.of_pid(pid))
+    }
+
     /// The run that `pid` belongs to, as a main process, by its session or process group, or as a descendant.
     pub(super) fn membership(&self, pid: Pid) -> Membership {
         let keepalive = process::id();
-        let living = |pid: Pid| self.of_pid(pid).filter(|run| !run.is_lingering);
         let mut next = pid;
         for _ in 0..MAX_TREE_DEPTH {
-            let leaders = pidfd::session_and_group_of(next).into_iter().flatten();
-            if let Some(run) = std::iter::once(next).chain(leaders).find_map(living) {
+            if let Some(run) = self.of_session(next).find(|run| !run.is_lingering) {
                 return Membership::Run(run.id);
             }
             next = match pidfd::parent_of(next) {
@@ -247,17 +251,9 @@ impl Runs {
 
     /// Removes the lingering runs that have no leftover processes any more, and returns them.
     pub(super) fn take_ended(&mut self, liveness: &PidLiveness) -> Vec<RunId> {
-        let mut ended = Vec::new();
-        for run in self.runs.values_mut().filter(|run| run.is_lingering) {
-            run.prune(liveness, &mut self.by_pid);
-            if !run.is_in_use(liveness) {
-                ended.push(run.id);
-            }
-        }
-        for run in &ended {
-            self.remove(*run);
-        }
-        ended
+        let mut lingering: Vec<RunId> = self.all_lingering().map(|run| run.id).collect();
+        lingering.retain(|run| self.remove_if_ended(*run, liveness));
+        lingering
     }
 
     /// A former main process of `run` has been reaped, which may be lingering.

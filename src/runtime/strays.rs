@@ -17,7 +17,7 @@ use crate::sys::random::random_u64;
 const ENVIRONMENT_BYTES: usize = 16 << 10;
 
 /// `KEEPALIVE_RUN`: names a run. Nobody can guess that of another run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RunMarker {
     keys: [u64; 2],
 }
@@ -39,7 +39,7 @@ pub(super) struct Strays {
 }
 
 /// Which strays are there of these runs?
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Question {
     pub(super) marker: RunMarker,
     pub(super) runs: Vec<RunId>,

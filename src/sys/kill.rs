@@ -33,6 +33,17 @@ pub fn signal_group(group: Pgid, signal: Signal) -> Result<(), Errno> {
     if group.get() == 1 { Err(Errno::ESRCH) } else { kill(-group.get(), signal) }
 }
 
+/// Signals a child that has not been reaped, with its process group if it leads one: between fork and setsid it does not.
+///
+/// # Errors
+/// As [`signal_group`].
+pub fn signal_group_or_process(child: Pid, signal: Signal) -> Result<(), Errno> {
+    match signal_group(child.led_group(), signal) {
+        Err(Errno::ESRCH) => signal_process(child, signal),
+        other => other,
+    }
+}
+
 /// Signals every process in the PID namespace except keepalive itself. Only permitted for PID 1: elsewhere it would also
 /// reach processes that have nothing to do with keepalive.
 ///

@@ -87,17 +87,17 @@ impl Spawner {
         let (pipe, write_end) = pipe.unzip();
         let mut memory = self.spare.take().unwrap_or_else(|| Box::new(ChildMemory::new()));
         memory.fill(options, write_end.as_ref().map_or(-1, AsRawFd::as_raw_fd));
-        if options.reports_exec {
+        let is_counted = options.reports_exec;
+        if is_counted {
             self.sharing.begin();
         }
         match clone(&mut memory, flags_for(options)) {
             Ok(pid) => {
                 let memory = NonNull::from(Box::leak(memory));
-                let is_counted = options.reports_exec;
                 Ok((pid, PendingExec { pipe, memory, pid, is_counted, has_failed: false, is_over: false }))
             }
             Err(errno) => {
-                if options.reports_exec {
+                if is_counted {
                     self.sharing.end();
                 }
                 self.spare = Some(memory);

@@ -201,10 +201,7 @@ impl Attempt {
 impl Helper {
     /// Kills the helper and its process group. It has not been reaped, so its pid is valid.
     pub(super) fn kill(&self) {
-        // Between fork and setsid the group does not exist yet.
-        if kill::signal_group(self.pid.led_group(), Signal::KILL).is_err() {
-            kill::signal_process(self.pid, Signal::KILL).ok();
-        }
+        kill::signal_group_or_process(self.pid, Signal::KILL).ok();
     }
 }
 
