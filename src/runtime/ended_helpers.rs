@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use crate::model::{Mono, Pid};
-use crate::sys::wait;
+use crate::model::{Mono, Pid, Signal};
+use crate::sys::{self, kill, pipe, wait};
 
 /// When keepalive looks again for the first time. The time doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// A process that hangs in the kernel is looked at so seldom.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// How long keepalive waits at its end for helpers that it has killed.
+const KILL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -47,15 +49,42 @@ impl EndedHelpers {
     }
 }
 
+/// Kills `helpers`, which send no SIGCHLD, and waits a short time until they are gone. For the end of keepalive.
+pub(super) fn kill_all(helpers: impl Iterator<Item = Pid>) {
+    let helpers: Vec<Pid> = helpers.collect();
+    helpers.iter().for_each(|pid| _ = kill::signal_process(*pid, Signal::KILL));
+    let deadline = sys::now() + KILL_TIMEOUT;
+    for pid in helpers {
+        if let Ok(pidfd) = kill::pidfd_open(pid)
+            && pipe::wait_for_input(pidfd, deadline.since(sys::now()))
+        {
+            wait::reap_without_sigchld(pid).ok();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Signal;
-    use crate::sys::{fork, kill, process};
+    use crate::sys::{fork, process};
+
+    #[test]
+    fn helpers_are_gone_at_the_end() {
+        let (_read_end, write_end) = pipe::pipe().unwrap();
+        let start = || {
+            fork::fork_unseen_helper(&write_end, c"test", || {
+                nix::unistd::pause();
+                0
+            })
+        };
+        let helpers = [start().unwrap(), start().unwrap()];
+        kill_all(helpers.into_iter());
+        assert!(helpers.iter().all(|pid| wait::reap_without_sigchld(*pid) == Err(nix::errno::Errno::ECHILD)));
+    }
 
     #[test]
     fn a_process_that_hangs_is_looked_at_less_and_less_often() {
-        let (read_end, write_end) = crate::sys::pipe::pipe().unwrap();
+        let (read_end, write_end) = pipe::pipe().unwrap();
         let pid = fork::fork_unseen_helper(&write_end, c"test", || {
             nix::unistd::pause();
             0

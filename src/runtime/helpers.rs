@@ -2,10 +2,12 @@
 
 use super::close_queue::CloseQueue;
 use super::config_loader::ConfigLoader;
+use super::ended_helpers;
 use super::inspector::Inspector;
 use super::logging::Logging;
 use super::resources::Resources;
 use crate::model::Pid;
+use crate::sys::Poller;
 
 /// The helper processes of all kinds but the logger, and those that belong to a service.
 pub(super) struct Helpers {
@@ -19,5 +21,11 @@ impl Helpers {
     pub(super) fn pids(&self, logging: &Logging, resources: &Resources) -> Vec<Pid> {
         let others = resources.fds.holders().chain(self.inspector.pids());
         logging.pid().into_iter().chain(others).collect()
+    }
+
+    /// Logs what is still to be logged and ends all but the logger, so that none outlives keepalive.
+    pub(super) fn end(&mut self, resources: &Resources, poller: &Poller) {
+        self.inspector.finish(poller);
+        ended_helpers::kill_all(self.inspector.pids().chain(resources.fds.holders()));
     }
 }
