@@ -129,7 +129,10 @@ mod tests {
         assert_eq!(pid, super::super::process::id());
         assert_eq!(format!("{name}\n"), std::fs::read_to_string("/proc/self/comm").unwrap());
         drop(socket);
-        assert_eq!(port_owner_within(asked, &mut budget), None);
+        // Processes that other tests have just forked have the descriptor too.
+        while port_owner_within(asked, &mut MAX_LOOKUPS.clone()).is_some() {
+            std::thread::yield_now();
+        }
         file.into_iter().for_each(listen::SocketFile::remove);
     }
 

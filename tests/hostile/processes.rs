@@ -63,7 +63,9 @@ fn a_main_process_that_is_traced_by_a_daemon_of_its_own_can_be_stopped() {
 #[test]
 fn processes_that_multiply_and_daemonise_hold_up_nobody() {
     in_each(&EVERYWHERE, |host| {
-        let setup = Setup::start(host, "command = [\"PUPPET\", \"storm\", \"DIR/go\", \"4\"]\n");
+        // The limit keeps the rest of the machine from running out of pids.
+        let evil = "command = [\"PUPPET\", \"storm\", \"DIR/go\", \"4\"]\nlimits = { nproc = 4000 }\n";
+        let setup = Setup::start(host, evil);
         setup.begin_attack();
         setup.others_are_served();
         setup.usage_is_flat();

@@ -169,11 +169,12 @@ impl Setup {
     }
 
     fn a_crash_is_noticed(&self) {
-        let before = self.control.instance("victim.0")["pid"].clone();
+        // Its pid may be used again.
+        let before = self.control.instance("victim.0")["restarts"].clone();
         assert_eq!(self.control.post("/v1/services/victim/signal?signal=KILL").status, 200);
         wait_until("victim to be restarted", || {
             let now = self.control.instance("victim.0");
-            (now["state"] == "running" && now["pid"] != before).then_some(())
+            (now["state"] == "running" && now["restarts"] != before).then_some(())
         });
     }
 

@@ -80,6 +80,9 @@ fn clients_that_do_not_read_their_answers_make_room_for_a_probe() {
     drop((over_http, at_socket));
 }
 
+/// A stop takes as long as the test.
+const DEAF: &str = "[services.web]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\nstop_timeout = \"1h\"\n";
+
 /// 24 followers, and eight requests that the supervisor performs as long as the test runs.
 fn crowd(control: &Control) -> Vec<UnixStream> {
     let mut crowd = Vec::new();
@@ -98,7 +101,7 @@ fn crowd(control: &Control) -> Vec<UnixStream> {
 
 #[test]
 fn followers_and_clients_that_wait_for_an_answer_do_not_make_room() {
-    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\n");
+    let set = Set::new(DEAF);
     let (running, control) = begin(&set, Place::Child);
     running.ready();
     let mut crowd = crowd(&control);
@@ -122,7 +125,7 @@ fn followers_and_clients_that_wait_for_an_answer_do_not_make_room() {
 /// There is at most one event about rejected clients per second.
 #[test]
 fn rejected_clients_do_not_flood_the_events() {
-    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\", \"15\"]\n");
+    let set = Set::new(DEAF);
     let (running, control) = begin(&set, Place::Child);
     running.ready();
     let start = Instant::now();

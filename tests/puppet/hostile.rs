@@ -37,23 +37,38 @@ pub(super) fn stop_next(file: &str) -> u8 {
     pause()
 }
 
-/// Ignores SIGTERM.
+/// Ignores SIGTERM. The processes that it leaves end when `file` is gone.
 pub(super) fn storm(file: &str, count: u32) -> u8 {
     wait_for(file);
     ignore_signal(libc::SIGTERM);
     let end = Instant::now() + LIFETIME;
+    let goes_on = || Instant::now() < end && Path::new(file).exists();
     for _ in 0..count {
-        fork(|| daemonise_until(end));
-        fork(|| leave_children_until(end));
+        fork(|| daemonise_while(goes_on));
+        fork(|| leave_children_while(goes_on));
     }
     say("attacking");
     pause()
 }
 
+/// As [`fork`], but without a child where the limit of processes has been reached.
+fn fork_if_possible(child: impl FnOnce() -> u8) -> Option<i32> {
+    // SAFETY: this program has one thread.
+    match unsafe { libc::fork() } {
+        -1 => {
+            std::thread::yield_now();
+            None
+        }
+        // SAFETY: takes a plain number.
+        0 => unsafe { libc::_exit(child().into()) },
+        pid => Some(pid),
+    }
+}
+
 /// The process goes on as its child, in a session of its own.
-fn daemonise_until(end: Instant) -> u8 {
-    while Instant::now() < end {
-        if fork(|| 0) > 0 {
+fn daemonise_while(goes_on: impl Fn() -> bool) -> u8 {
+    while goes_on() {
+        if fork_if_possible(|| 0).is_some() {
             // SAFETY: takes nothing.
             unsafe { libc::setsid() };
         }
@@ -69,16 +84,16 @@ fn daemonise_until(end: Instant) -> u8 {
 }
 
 /// Children exit, are not waited for, and are left to keepalive in the end.
-fn leave_children_until(end: Instant) -> u8 {
+fn leave_children_while(goes_on: impl Fn() -> bool) -> u8 {
     const CHILDREN: u32 = 20;
-    while Instant::now() < end {
-        let middle = fork(|| {
+    while goes_on() {
+        let middle = fork_if_possible(|| {
             for _ in 0..CHILDREN {
-                fork(|| 0);
+                fork_if_possible(|| 0);
             }
             0
         });
-        super::wait_for_end(middle);
+        middle.map(super::wait_for_end);
     }
     0
 }
