@@ -147,7 +147,7 @@ impl Runtime {
         let is_idle = timeout.is_none_or(|timeout| timeout >= IDLE_AFTER);
         if !self.turn.is_settled && is_idle && !self.is_starting() {
             self.turn.is_settled = true;
-            sys::memory::release_code_pages();
+            self.inputs.poller.release_code_pages_before_wait();
         }
         self.wait(timeout).map_err(refused("wait for events"))?;
         self.journal.counts_mut().turns += 1;

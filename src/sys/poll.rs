@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use super::memory::release_code_pages;
 use crate::model::Woken;
 
 /// How many ready descriptors one call to [`Poller::wait`] returns; the next call returns the rest.
@@ -44,6 +45,8 @@ pub struct Poller {
     epoll: Epoll,
     ready: [EpollEvent; MAX_READY_PER_WAIT],
     woken: Woken,
+    /// Before the next wait.
+    releases_code_pages: bool,
 }
 
 impl Poller {
@@ -53,7 +56,8 @@ impl Poller {
     /// EMFILE, ENFILE, ENOMEM.
     pub fn new() -> Result<Self, Errno> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        Ok(Self { epoll, ready: [EpollEvent::empty(); MAX_READY_PER_WAIT], woken: Woken::Normally })
+        let ready = [EpollEvent::empty(); MAX_READY_PER_WAIT];
+        Ok(Self { epoll, ready, woken: Woken::Normally, releases_code_pages: false })
     }
 
     /// Adds `fd` and polls it for input. [`Poller::wait`] returns `token` when it is ready.
@@ -96,12 +100,20 @@ impl Poller {
         self.epoll.delete(fd)
     }
 
+    /// Calls [`release_code_pages`] at the last moment before the next wait: until then code would be mapped again.
+    pub const fn release_code_pages_before_wait(&mut self) {
+        self.releases_code_pages = true;
+    }
+
     /// Waits until at least one descriptor is ready, for at most `timeout`. Returns an empty slice if the timeout expires or
     /// the call is interrupted.
     ///
     /// # Errors
     /// None that the manual page lists.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<&[Ready], Errno> {
+        if std::mem::take(&mut self.releases_code_pages) {
+            release_code_pages();
+        }
         let result = self.epoll.wait(&mut self.ready, milliseconds(timeout));
         self.woken = if result == Err(Errno::EINTR) { Woken::Interrupted } else { Woken::Normally };
         let count = match result {
