@@ -43,8 +43,6 @@ const MAX_DEATHS_PER_TURN: u32 = 256;
 /// While more actions than this are pending for each instance, notify messages stay in the kernel, even those of processes
 /// that have exited.
 const MAX_PENDING_ACTIONS_AT_DEATH: usize = 64;
-/// A loop that waits this long is idle.
-const IDLE_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) struct Runtime {
     plan: Rc<Plan>,
@@ -144,8 +142,7 @@ impl Runtime {
     fn turn(&mut self) -> Result<(), Refused> {
         self.server.wake_followers(self.journal.events().latest(), self.turn.now, &self.inputs.poller);
         let timeout = self.timeout();
-        let is_idle = timeout.is_none_or(|timeout| timeout >= IDLE_AFTER);
-        if !self.turn.is_settled && is_idle && !self.is_starting() {
+        if self.turn.may_settle(timeout) && !self.is_starting() {
             self.turn.is_settled = true;
             self.inputs.poller.release_code_pages_before_wait();
         }
@@ -208,7 +205,10 @@ impl Runtime {
                 Token::Probe(_) => self.probes.on_ready(token),
                 Token::Channel(_) => self.channels.on_ready(token),
                 Token::Inspector(_) => self.helpers.inspector.on_ready(token),
-                Token::ControlListener | Token::HttpListener | Token::Client(_) => self.server.on_ready(token),
+                Token::ControlListener | Token::HttpListener | Token::Client(_) => {
+                    self.turn.is_settled = false;
+                    self.server.on_ready(token);
+                }
             }
         }
         self.turn.on_wake(&self.inputs.poller, timeout);

@@ -7,6 +7,9 @@ use crate::model::{AwakeClock, Mono};
 use crate::supervisor::Outcome;
 use crate::sys::{self, Poller};
 
+/// A loop that waits this long is idle.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
+
 /// The sources of events.
 pub(super) struct Inputs {
     pub(super) poller: Poller,
@@ -25,7 +28,7 @@ pub(super) struct Turn {
     pub(super) until: Option<Mono>,
     /// Set by `Action::Exit`.
     pub(super) outcome: Option<Outcome>,
-    /// The loop has been idle once.
+    /// The loop has been idle since the start and since the last client came. What they have used has been released.
     pub(super) is_settled: bool,
 }
 
@@ -37,6 +40,11 @@ impl Turn {
     /// The time from now until `due`.
     pub(super) fn time_until(&mut self, due: Mono) -> Duration {
         due.since(self.clock.read(sys::now()))
+    }
+
+    /// Whether the loop is idle for the first time since the start, or since a client came.
+    pub(super) fn may_settle(&self, timeout: Option<Duration>) -> bool {
+        !self.is_settled && timeout.is_none_or(|timeout| timeout >= IDLE_AFTER)
     }
 
     /// Reads the clock after the start of a process.

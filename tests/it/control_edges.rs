@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use keepalive::model::Signal;
 use keepalive::sys::signal_process;
@@ -194,4 +195,28 @@ fn a_program_that_has_never_run_and_is_missing_fails_at_once() {
     let (code, _, stderr) = set.run(Place::Child).finish();
     assert_eq!(code, 127, "{stderr}");
     assert!(!stderr.contains("backoff"), "{stderr}");
+}
+
+// proc_pid_status(5), RssFile: pages of the program.
+#[test]
+fn pages_that_a_request_has_used_are_released() {
+    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
+    let (running, control) = begin(&set, Place::Child);
+    running.ready();
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", running.keepalive())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let settled = wait_until("the pages of the start to be released", || {
+        let now = resident();
+        std::thread::sleep(Duration::from_millis(100));
+        (resident() == now).then_some(now)
+    });
+    for _ in 0..3 {
+        assert_eq!(control.get("/v1/status").status, 200);
+        assert_eq!(control.get("/metrics").status, 200);
+        assert_eq!(control.post("/v1/services/web/signal?signal=CONT").status, 200);
+        wait_until("the pages to be released", || (resident() < settled + settled / 4).then_some(()));
+    }
 }
