@@ -96,9 +96,11 @@ pub fn is_own() -> bool {
     const FOREIGN: u8 = 2;
     static VIEW: AtomicU8 = AtomicU8::new(UNKNOWN);
     if VIEW.load(Ordering::Relaxed) == UNKNOWN
-        && let Some(stat) = stat_at(AT_FDCWD, format_args!("/proc/self/stat\0"))
+        // Needs no descriptor.
+        && let Ok(pid) = nix::fcntl::readlink("/proc/self")
     {
-        VIEW.store(if stat.pid == process::id() { OWN } else { FOREIGN }, Ordering::Relaxed);
+        let is_own = pid.as_encoded_bytes() == process::id().to_string().as_bytes();
+        VIEW.store(if is_own { OWN } else { FOREIGN }, Ordering::Relaxed);
     }
     VIEW.load(Ordering::Relaxed) == OWN
 }

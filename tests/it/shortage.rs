@@ -1,11 +1,11 @@
-//! Lack of descriptors while a service is restarted.
+//! Lack of descriptors at the start of keepalive, and while a service is restarted.
 
 use std::process::Command;
 
 use keepalive::model::Signal;
 use keepalive::sys::signal_process;
 
-use crate::harness::{Running, in_every_place, wait_for_death};
+use crate::harness::{KEEPALIVE, Place, Run, Running, in_every_place, wait_for_death};
 use crate::http::Control;
 use crate::port::ReservedPort;
 use crate::services::Set;
@@ -46,4 +46,14 @@ fn a_restart_while_the_descriptor_limit_is_too_low_is_tried_again_and_counts_as_
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
     });
+}
+
+#[test]
+fn with_few_descriptors_at_the_start_proc_is_not_said_to_be_missing() {
+    for limit in [8, 9, 10] {
+        let script = format!("ulimit -n {limit}; exec {KEEPALIVE} run --restart never -- true");
+        let (code, _, stderr) = Run::words(Place::Child, &["sh", "-c", &script]).finish();
+        assert_eq!(code, 0, "{stderr}");
+        assert!(!stderr.contains("/proc"), "{stderr}");
+    }
 }
