@@ -1,10 +1,12 @@
 //! /dev/null, null(4), and the pipes that take its place where it does not exist.
 
-use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 
+use crate::model::errno;
 use crate::sys::pipe;
 
 /// The stdin of services without input, and the stdout and stderr of those without output.
@@ -21,10 +23,11 @@ impl NullDevice {
     /// # Errors
     /// EMFILE, ENFILE.
     pub(super) fn open() -> Result<Self, Errno> {
-        match File::options().read(true).write(true).open("/dev/null") {
-            Ok(device) => Ok(Self { input: device.into(), output: None }),
+        match open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()) {
+            Ok(input) => Ok(Self { input, output: None }),
             Err(error) => {
-                log::warn!("cannot open /dev/null: {error}; a pipe takes its place, which holds 64 KiB of output");
+                let reason = errno::words(error);
+                log::warn!("cannot open /dev/null: {reason}; a pipe takes its place, which holds 64 KiB of output");
                 let (input, _) = pipe::non_blocking()?;
                 Ok(Self { input, output: Some(pipe::non_blocking()?) })
             }

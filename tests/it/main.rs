@@ -23,6 +23,7 @@ mod client_top;
 mod control;
 mod control_edges;
 mod control_slots;
+mod documents;
 mod env_files;
 mod fake_server;
 mod foreign_fds;

@@ -71,7 +71,7 @@ fn without_dev_null_services_read_end_of_file_and_write_into_a_pipe() {
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
         let stderr = running.stderr();
-        assert!(stderr.contains("warning: cannot open /dev/null"), "{stderr}");
+        assert!(stderr.contains("warning: cannot open /dev/null: No such file or directory; "), "{stderr}");
     });
 }
 
