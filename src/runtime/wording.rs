@@ -6,12 +6,14 @@ use super::text::{Counted, Span};
 use crate::model::plan::{Service, SignalAction, Strategy};
 use crate::model::{InstanceId, Numbers, Plan, ServiceIndex, StartFailure, StartStep, Template, errno};
 use crate::supervisor::{
-    Cause, Changes, FailureReason, Fault, JournalEvent, Outcome, Reason, ReloadFailure, RestartDecision, RolloutError,
-    RunResult, StateName,
+    Cause, Changes, FailureReason, Fault, JournalEvent, Outcome, Reason, ReloadFailure, Requester, RestartDecision,
+    RolloutError, RunResult, StateName,
 };
 
 const DAEMON_HINT: &str = ": it puts itself into the background; let it run in the foreground, for example with `-F`, \
                            `--foreground`, `--nodaemon` or `daemon off`";
+
+const ALL_ENDED: &str = "all services have ended";
 
 /// What is logged when a configuration could not be loaded; the reason follows.
 pub(super) const CONFIG_UNCHANGED: &str = "reload failed, keeping the current configuration";
@@ -105,7 +107,7 @@ impl Display for Line<'_> {
             | JournalEvent::ReloadRolledBack { .. }
             | JournalEvent::ReloadFinished { .. } => write_reload(formatter, plan, self.event),
             JournalEvent::ShutdownStarted { cause } => {
-                write_cause(formatter, plan, cause)?;
+                write_brief_cause(formatter, plan, cause)?;
                 formatter.write_str(": shutting down")
             }
             JournalEvent::ShutdownForced { signal: Some(signal) } => {
@@ -251,15 +253,12 @@ impl Display for Why<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         let Why { plan, instance, to, reason } = self;
         match reason {
-            Reason::DependenciesReady
-            | Reason::BackoffElapsed
-            | Reason::Ready
-            | Reason::CleanedUp
-            | Reason::Shutdown => Ok(()),
-            Reason::StartRequested if instance.is_surge() => formatter.write_str("replacement process"),
-            Reason::StartRequested => formatter.write_str("start requested"),
-            Reason::StopRequested => formatter.write_str("stop requested"),
-            Reason::RestartRequested => formatter.write_str("restart requested"),
+            Reason::DependenciesReady | Reason::BackoffElapsed | Reason::Ready | Reason::CleanedUp => Ok(()),
+            Reason::Shutdown => formatter.write_str("shutdown"),
+            Reason::StartRequested(_) if instance.is_surge() => formatter.write_str("replacement process"),
+            Reason::StartRequested(by) => write_requested(formatter, plan, "started", *by),
+            Reason::StopRequested(by) => write_requested(formatter, plan, "stopped", *by),
+            Reason::RestartRequested(by) => write_requested(formatter, plan, "restarted", *by),
             Reason::ReloadingReported => formatter.write_str("it sent RELOADING=1"),
             Reason::StoppingReported => formatter.write_str("it sent STOPPING=1"),
             Reason::Fault(fault) => write_fault(formatter, *fault),
@@ -289,6 +288,19 @@ impl Display for Why<'_> {
             }
         }
     }
+}
+
+/// `stopped by operator`.
+fn write_requested(formatter: &mut Formatter<'_>, plan: &Plan, what: &str, by: Requester) -> fmt::Result {
+    let by = match by {
+        Requester::Autostart => "autostart",
+        Requester::Operator => "operator",
+        Requester::Dependent(service) => return write!(formatter, "needed by {}", service_name(plan, service)),
+        Requester::Reload => "reload",
+        Requester::Config => "a new configuration",
+        Requester::Scaling => "scaling",
+    };
+    write!(formatter, "{what} by {by}")
 }
 
 /// `service` is the definition that this run was started from.
@@ -353,7 +365,16 @@ fn write_cause(formatter: &mut Formatter<'_>, plan: &Plan, cause: &Cause) -> fmt
             write_gave_up(formatter, *failure_reason)
         }
         Cause::Completed { service } => write!(formatter, "{} has completed", service_name(plan, *service)),
-        Cause::NothingLeft { failure: None } => formatter.write_str("all services have ended"),
+        Cause::NothingLeft { failure: None } => formatter.write_str(ALL_ENDED),
+    }
+}
+
+/// Without the reason of a failure, which is logged when an instance fails.
+fn write_brief_cause(formatter: &mut Formatter<'_>, plan: &Plan, cause: &Cause) -> fmt::Result {
+    match cause {
+        Cause::Failed { instance, .. } => write!(formatter, "{} has failed", service_name(plan, instance.service)),
+        Cause::NothingLeft { .. } => formatter.write_str(ALL_ENDED),
+        Cause::Signal(_) | Cause::Requested | Cause::Completed { .. } => write_cause(formatter, plan, cause),
     }
 }
 

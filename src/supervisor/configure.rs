@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::core::Supervisor;
 use super::event::Action;
 use super::operator::{Pending, Refusal, RequestId};
-use super::record::{Changes, JournalEvent};
+use super::record::{Changes, JournalEvent, Requester};
 use super::service_table::Untried;
 use super::state::{AfterStop, State, Stopped, Stopping};
 use crate::model::plan::{Kind, Plan, Service};
@@ -80,7 +80,7 @@ impl Supervisor {
 
     fn add(&mut self, service: ServiceIndex, definition: &Service, work: &mut Work) {
         if definition.autostart && definition.instances > 0 {
-            for index in self.mark_waiting(service) {
+            for index in self.mark_waiting(service, Requester::Config) {
                 self.start_or_block(index);
             }
             if definition.kind == Kind::Service {
@@ -108,7 +108,7 @@ impl Supervisor {
             if new.autostart {
                 // Instances that are still being stopped are started again afterwards.
                 let ids: Vec<_> = self.services.ids_of(service).filter(|id| self.services.has(*id)).collect();
-                ids.iter().for_each(|id| self.request_start(*id));
+                ids.iter().for_each(|id| self.request_start(*id, Requester::Config));
                 work.awaiting_ready.extend(ids.into_iter().filter(|_| new.kind == Kind::Service));
             }
             return;
@@ -159,8 +159,8 @@ impl Supervisor {
             // A oneshot that has not been started, or was stopped, does not start now.
             for id in ids {
                 if !matches!(self.services[id].state, State::Stopped { why: Stopped::NotStarted | Stopped::Operator }) {
-                    self.request_restart(id);
-                    self.request_start(id);
+                    self.request_restart(id, Requester::Config);
+                    self.request_start(id, Requester::Config);
                     work.awaiting_ready.push(id);
                 }
             }
@@ -186,7 +186,7 @@ impl Supervisor {
                 self.request_stop(id);
                 stopped.push(id);
             } else if id.number >= from && !all_inactive {
-                self.request_start(id);
+                self.request_start(id, Requester::Config);
                 started.push(id);
             }
         }

@@ -48,7 +48,7 @@ mod view;
 pub use core::Supervisor;
 pub use event::{Action, Event, Leftovers, ReadySource, Scope, Step};
 pub use operator::{Refusal, Request, RequestId, Target, Verb};
-pub use record::{Cause, Changes, JournalEntry, JournalEvent, Outcome, Reason};
+pub use record::{Cause, Changes, JournalEntry, JournalEvent, Outcome, Reason, Requester};
 pub use rollout::{ReloadFailure, RolloutError};
 pub use run_result::{Exit, FailureReason, Fault, RestartCause, RestartDecision, Restarts, RunResult};
 pub use state_name::StateName;

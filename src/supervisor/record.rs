@@ -126,8 +126,8 @@ pub struct Changes {
 pub enum Reason {
     /// Its dependencies are ready, or it has none.
     DependenciesReady,
-    /// An operator or a service that depends on it has requested its start.
-    StartRequested,
+    /// Its start has been requested.
+    StartRequested(Requester),
     /// The delay before its restart has elapsed.
     BackoffElapsed,
     /// It is ready.
@@ -156,16 +156,33 @@ pub enum Reason {
         /// The number of consecutive failures, from 1.
         attempt: u32,
     },
-    /// An operator has requested its stop.
-    StopRequested,
-    /// An operator has requested its restart.
-    RestartRequested,
+    /// Its stop has been requested.
+    StopRequested(Requester),
+    /// Its restart has been requested.
+    RestartRequested(Requester),
     /// keepalive is shutting down.
     Shutdown,
     /// A dependency has completed, is not ready, and will not run again.
     DependencyCompleted { dependency: ServiceIndex },
     /// A dependency has failed and will not be restarted.
     DependencyFailed { dependency: ServiceIndex },
+}
+
+/// Who or what has requested a start, a restart or a stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requester {
+    /// `autostart`.
+    Autostart,
+    /// An operator.
+    Operator,
+    /// This service depends on it.
+    Dependent(ServiceIndex),
+    /// A reload of the service.
+    Reload,
+    /// A new configuration.
+    Config,
+    /// A smaller number of instances.
+    Scaling,
 }
 
 /// Why keepalive shuts down.

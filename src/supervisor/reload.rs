@@ -22,7 +22,7 @@ use std::rc::Rc;
 use super::core::Supervisor;
 use super::event::{Action, Scope};
 use super::readiness::Readiness;
-use super::record::JournalEvent;
+use super::record::{JournalEvent, Reason, Requester};
 use super::request::PROOF_TIME;
 use super::rollout::{ReloadFailure, Rollout, RolloutError, RolloutStage, Slot};
 use super::service_table::ServiceOutcome;
@@ -305,7 +305,7 @@ impl Supervisor {
             }
             (Strategy::Rolling, State::Running(_)) => {
                 self.services.add_surge(id);
-                self.start(id.surge(), super::Reason::StartRequested);
+                self.start(id.surge(), Reason::StartRequested(Requester::Reload));
                 Some(RolloutStage::StartingNew)
             }
             // These stay stopped.
@@ -317,7 +317,7 @@ impl Supervisor {
             | (Strategy::Signal(_), State::Stopping(_) | State::CleaningUp(_)) => None,
             (_, State::Stopped { why: Stopped::Failed { .. } }) => {
                 self.services[id].reset_failures();
-                self.start_or_wait(id, super::Reason::StartRequested);
+                self.start_or_wait(id, Reason::StartRequested(Requester::Reload));
                 Some(RolloutStage::Restarting)
             }
             // These use the current configuration when they start.
@@ -335,7 +335,7 @@ impl Supervisor {
             }
             (_, State::Executing(_) | State::Starting { .. } | State::Running(_) | State::BackingOff { .. }) => {
                 self.services[id].reset_failures();
-                self.stop(id, AfterStop::Restart);
+                self.stop(id, AfterStop::Restart(Requester::Reload));
                 Some(RolloutStage::Restarting)
             }
         }

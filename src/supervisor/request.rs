@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::core::Supervisor;
 use super::event::{Action, Scope};
 use super::operator::{Pending, Refusal, Request, RequestId, Target, Verb};
-use super::record::{Cause, Outcome, Reason};
+use super::record::{Cause, Outcome, Reason, Requester};
 use super::rollout::ReloadFailure;
 use super::service_table::ServiceOutcome;
 use super::state::{AfterRun, AfterStop, CleaningUp, Running, State, Stopped, Stopping};
@@ -85,7 +85,7 @@ impl Supervisor {
                 return self.reply(id, result);
             }
             Verb::Start => {
-                targets.iter().for_each(|target| self.request_start(*target));
+                targets.iter().for_each(|target| self.request_start(*target, Requester::Operator));
                 Pending::new(id, targets, Vec::new(), Vec::new())
             }
             Verb::Reload => return self.reload(id, targets, target),
@@ -99,8 +99,8 @@ impl Supervisor {
                 {
                     return self.reply(id, Err(Refusal::DependencyStopped(service, dependency)));
                 }
-                targets.iter().for_each(|target| self.request_restart(*target));
-                targets.iter().for_each(|target| self.request_start(*target));
+                targets.iter().for_each(|target| self.request_restart(*target, Requester::Operator));
+                targets.iter().for_each(|target| self.request_start(*target, Requester::Operator));
                 Pending::new(id, targets, Vec::new(), Vec::new())
             }
         };
@@ -230,7 +230,7 @@ impl Supervisor {
         self.set_desired(service, desired);
         self.mark_dirty(service);
         let (kept, surplus): (Vec<_>, Vec<_>) = self.services.ids_of(service).partition(|id| self.services.has(*id));
-        kept.iter().for_each(|id| self.request_start(*id));
+        kept.iter().for_each(|id| self.request_start(*id, Requester::Operator));
         surplus.iter().for_each(|id| self.request_stop(*id));
         self.requests.push(Pending::new(id, kept, surplus, Vec::new()));
     }
@@ -246,22 +246,22 @@ impl Supervisor {
         Ok(())
     }
 
-    pub(super) fn request_start(&mut self, id: InstanceId) {
+    pub(super) fn request_start(&mut self, id: InstanceId, by: Requester) {
         self.services[id].reset_failures();
         match self.services[id].state {
             State::Stopped { .. } => {
                 self.start_dependencies(id.service);
-                self.start_or_wait(id, Reason::StartRequested);
+                self.start_or_wait(id, Reason::StartRequested(by));
             }
-            State::BackingOff { .. } | State::CleaningUp(_) => self.stop(id, AfterStop::Restart),
-            State::Stopping(stopping) if stopping.then != AfterStop::Restart => self.stop(id, AfterStop::Restart),
+            State::BackingOff { .. } | State::CleaningUp(_) => self.stop(id, AfterStop::Restart(by)),
+            State::Stopping(Stopping { then: AfterStop::Restart(_), .. }) => {}
+            State::Stopping(_) => self.stop(id, AfterStop::Restart(by)),
             // It is starting or running already.
             State::Waiting
             | State::Spawning { .. }
             | State::Executing(_)
             | State::Starting { .. }
-            | State::Running(_)
-            | State::Stopping(_) => {}
+            | State::Running(_) => {}
         }
     }
 
@@ -272,17 +272,17 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn request_restart(&mut self, id: InstanceId) {
+    pub(super) fn request_restart(&mut self, id: InstanceId, by: Requester) {
         self.services[id].reset_failures();
         if !matches!(self.services[id].state, State::Stopped { .. } | State::Waiting) {
-            self.stop(id, AfterStop::Restart);
+            self.stop(id, AfterStop::Restart(by));
         }
     }
 
     pub(super) fn start_dependencies(&mut self, service: ServiceIndex) {
         let definition = std::rc::Rc::clone(&self.services[service].definition);
         for dependency in &definition.depends_on {
-            for index in self.mark_waiting(*dependency) {
+            for index in self.mark_waiting(*dependency, Requester::Dependent(service)) {
                 self.start_or_block(index);
             }
         }
@@ -369,7 +369,7 @@ impl Supervisor {
             ),
             Awaited::Stopped => matches!(
                 state,
-                State::Stopping(Stopping { then: AfterStop::Restart, .. })
+                State::Stopping(Stopping { then: AfterStop::Restart(_), .. })
                     | State::CleaningUp(CleaningUp { next: AfterRun::Restart { .. } | AfterRun::Start, .. })
             ),
         }

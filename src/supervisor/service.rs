@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::core::Supervisor;
 use super::phase::Phase;
-use super::record::{Cause, JournalEvent, Outcome, Reason};
+use super::record::{Cause, JournalEvent, Outcome, Reason, Requester};
 use super::run_result::{FailureReason, RunResult};
 use super::service_table::{Failure, ServiceOutcome, Untried};
 use super::state::{State, Stopped};
@@ -16,7 +16,7 @@ impl Supervisor {
     pub(super) fn on_boot(&mut self) {
         for service in self.services.service_indexes() {
             if self.services[service].definition.autostart {
-                self.mark_waiting(service);
+                self.mark_waiting(service, Requester::Autostart);
             }
         }
         for service in self.services.service_indexes() {
@@ -26,20 +26,20 @@ impl Supervisor {
 
     /// Moves a service that was never started, and its dependencies that were never started, to the state Waiting. Returns
     /// the services that were visited.
-    pub(super) fn mark_waiting(&mut self, service: ServiceIndex) -> Vec<ServiceIndex> {
-        let mut pending = vec![service];
+    pub(super) fn mark_waiting(&mut self, service: ServiceIndex, by: Requester) -> Vec<ServiceIndex> {
+        let mut pending = vec![(service, by)];
         let mut visited = Vec::new();
-        while let Some(index) = pending.pop() {
+        while let Some((index, by)) = pending.pop() {
             for id in self.services.ids_of(index) {
                 if matches!(self.services[id].state, State::Stopped { why: Stopped::NotStarted }) {
-                    self.enter(id, State::Waiting, Reason::StartRequested);
+                    self.enter(id, State::Waiting, Reason::StartRequested(by));
                 }
             }
             visited.push(index);
             let definition = &self.services[index].definition;
-            pending.extend(
-                definition.depends_on.iter().filter(|dependency| self.services[**dependency].counts.not_started > 0),
-            );
+            let dependencies = definition.depends_on.iter().copied();
+            let not_started = dependencies.filter(|dependency| self.services[*dependency].counts.not_started > 0);
+            pending.extend(not_started.map(|dependency| (dependency, Requester::Dependent(index))));
         }
         visited
     }
@@ -150,7 +150,7 @@ impl Supervisor {
         }
         for id in self.services.ids_of(service) {
             if matches!(self.services[id].state, State::Stopped { why: Stopped::Blocked { .. } }) {
-                self.enter(id, State::Waiting, Reason::StartRequested);
+                self.enter(id, State::Waiting, Reason::DependenciesReady);
             }
         }
     }

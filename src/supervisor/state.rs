@@ -2,6 +2,7 @@
 
 use super::event::Leftovers;
 use super::readiness::{Readiness, WatchdogDeadline};
+use super::record::Requester;
 use super::run_result::{FailureReason, Fault};
 use super::state_name::StateName;
 use crate::model::{InstanceId, Mono, Pid, RunId, ServiceIndex};
@@ -106,8 +107,8 @@ pub(super) enum StopStage {
 pub(super) enum AfterStop {
     /// It stays stopped.
     StayStopped(Stopped),
-    /// It is started again: an operator has requested a restart.
-    Restart,
+    /// It is started again, as requested.
+    Restart(Requester),
     /// It has reported `STOPPING=1`. The restart policy decides, as after any exit on its own.
     ExitOnItsOwn,
     /// It is stopped because of a fault. The restart policy decides, as after a crash.

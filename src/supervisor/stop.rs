@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::core::Supervisor;
 use super::event::{Action, Leftovers, Scope};
 use super::phase::Phase;
-use super::record::{JournalEvent, Reason};
+use super::record::{JournalEvent, Reason, Requester};
 use super::run_result::{Fault, RestartDecision, RunResult};
 use super::state::{AfterRun, AfterStop, CleaningUp, ExitedProcess, Process, State, StopStage, Stopped, Stopping};
 use crate::model::plan::{KillMode, Stop};
@@ -34,7 +34,7 @@ impl Supervisor {
     pub(super) fn stop(&mut self, id: InstanceId, then: AfterStop) {
         match self.services[id].state {
             // There is no process yet that a restart would replace.
-            State::Spawning { .. } if then == AfterStop::Restart => {}
+            State::Spawning { .. } if matches!(then, AfterStop::Restart(_)) => {}
             State::Waiting | State::BackingOff { .. } | State::Spawning { .. } => {
                 self.stop_without_process(id, then);
             }
@@ -42,7 +42,7 @@ impl Supervisor {
             State::Running(running) if self.needs_stop_delay(id, then) => {
                 let until = self.now + self.stop_settings(id).delay;
                 let stopping = Stopping { process: running.process, stage: StopStage::Delayed, until, then };
-                self.enter(id, State::Stopping(stopping), reason_of(then));
+                self.enter(id, State::Stopping(stopping), self.reason_of(id, then));
             }
             State::Running(running) => self.send_stop_signal(id, running.process, then),
             // It has reported `STOPPING=1` and has not been sent a signal.
@@ -56,8 +56,8 @@ impl Supervisor {
             }
             State::CleaningUp(cleaning_up) => self.stop_cleaning_up(id, cleaning_up, then),
             State::Stopped { .. } => {
-                if then == AfterStop::Restart {
-                    self.start_or_wait(id, reason_of(then));
+                if let AfterStop::Restart(_) = then {
+                    self.start_or_wait(id, self.reason_of(id, then));
                 }
             }
         }
@@ -65,8 +65,8 @@ impl Supervisor {
 
     fn stop_without_process(&mut self, id: InstanceId, then: AfterStop) {
         match then {
-            AfterStop::StayStopped(why) => self.enter(id, State::Stopped { why }, reason_of(then)),
-            AfterStop::Restart => self.start_or_wait(id, reason_of(then)),
+            AfterStop::StayStopped(why) => self.enter(id, State::Stopped { why }, self.reason_of(id, then)),
+            AfterStop::Restart(_) => self.start_or_wait(id, self.reason_of(id, then)),
             // Without a process there is no fault and no report.
             AfterStop::Fail(_) | AfterStop::ExitOnItsOwn => {}
         }
@@ -88,7 +88,7 @@ impl Supervisor {
 
     /// Sends the stop signal, followed by SIGCONT so that a suspended process handles it. In a forced shutdown, sends SIGKILL.
     fn send_stop_signal(&mut self, id: InstanceId, process: Process, then: AfterStop) {
-        let reason = reason_of(then);
+        let reason = self.reason_of(id, then);
         let stop = self.stop_settings(id);
         let run = process.run;
         if self.is_forced() {
@@ -109,7 +109,7 @@ impl Supervisor {
             AfterStop::Fail(Fault::WatchdogTimeout(_) | Fault::WatchdogTriggered) => Signal::ABRT,
             AfterStop::Fail(Fault::NotReady(_))
             | AfterStop::StayStopped(_)
-            | AfterStop::Restart
+            | AfterStop::Restart(_)
             | AfterStop::ExitOnItsOwn => stop.signal,
         };
         if self.services[id].definition.process.ipc {
@@ -153,10 +153,10 @@ impl Supervisor {
     pub(super) fn after_stop(&self, then: AfterStop) -> (AfterRun, RestartDecision) {
         match then {
             AfterStop::StayStopped(why) => (AfterRun::StayStopped(why), RestartDecision::StayStopped),
-            AfterStop::Restart if self.is_draining() => {
+            AfterStop::Restart(_) if self.is_draining() => {
                 (AfterRun::StayStopped(Stopped::Shutdown), RestartDecision::StayStopped)
             }
-            AfterStop::Restart => {
+            AfterStop::Restart(_) => {
                 let decision = RestartDecision::Restart { delay: Duration::ZERO, unstable: 0, limit: None };
                 (AfterRun::Start, decision)
             }
@@ -228,6 +228,30 @@ impl Supervisor {
         self.signal_leftovers(run, Signal::KILL);
     }
 
+    /// Why an instance is stopped.
+    fn reason_of(&self, id: InstanceId, then: AfterStop) -> Reason {
+        match then {
+            AfterStop::Restart(by) => Reason::RestartRequested(by),
+            AfterStop::Fail(fault) => Reason::Fault(fault),
+            AfterStop::ExitOnItsOwn => Reason::StoppingReported,
+            AfterStop::StayStopped(Stopped::Operator) if self.services[id.service].is_retiring => {
+                Reason::StopRequested(Requester::Config)
+            }
+            AfterStop::StayStopped(Stopped::Operator) if !self.services.has(id) => {
+                Reason::StopRequested(Requester::Scaling)
+            }
+            AfterStop::StayStopped(Stopped::Operator) => Reason::StopRequested(Requester::Operator),
+            AfterStop::StayStopped(Stopped::Replaced) => Reason::Replaced,
+            AfterStop::StayStopped(
+                Stopped::NotStarted
+                | Stopped::Shutdown
+                | Stopped::Completed
+                | Stopped::Failed { .. }
+                | Stopped::Blocked { .. },
+            ) => Reason::Shutdown,
+        }
+    }
+
     /// All processes have been sent SIGKILL: stops waiting for the leftover processes of single runs.
     pub(super) fn finish_all_cleanups(&mut self) {
         for id in self.services.ids_with_surges() {
@@ -247,21 +271,4 @@ impl Supervisor {
 fn kill_interval(kills: u32) -> Duration {
     let doubled = 1_u32.checked_shl(kills.saturating_sub(1)).unwrap_or(u32::MAX);
     KILL_INTERVAL.saturating_mul(doubled).min(MAX_KILL_INTERVAL)
-}
-
-pub(super) const fn reason_of(then: AfterStop) -> Reason {
-    match then {
-        AfterStop::Restart => Reason::RestartRequested,
-        AfterStop::Fail(fault) => Reason::Fault(fault),
-        AfterStop::ExitOnItsOwn => Reason::StoppingReported,
-        AfterStop::StayStopped(Stopped::Operator) => Reason::StopRequested,
-        AfterStop::StayStopped(Stopped::Replaced) => Reason::Replaced,
-        AfterStop::StayStopped(
-            Stopped::NotStarted
-            | Stopped::Shutdown
-            | Stopped::Completed
-            | Stopped::Failed { .. }
-            | Stopped::Blocked { .. },
-        ) => Reason::Shutdown,
-    }
 }

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::core::Supervisor;
 use super::event::{Action, Leftovers};
 use super::readiness::{Readiness, WatchdogDeadline};
-use super::record::{JournalEvent, Reason};
+use super::record::{JournalEvent, Reason, Requester};
 use super::request::PROOF_TIME;
 use super::restart::{self, StartResult};
 use super::rollout::RolloutError;
@@ -264,8 +264,8 @@ impl Supervisor {
                 };
                 self.on_crash(ended, RunResult { fault: Some(fault), ..result }, start);
             }
-            AfterStop::StayStopped(_) | AfterStop::Restart => {
-                let is_reloaded = then == AfterStop::Restart && self.rollouts.contains_key(&id.service);
+            AfterStop::StayStopped(_) | AfterStop::Restart(_) => {
+                let is_reloaded = matches!(then, AfterStop::Restart(Requester::Reload | Requester::Config));
                 let cause = if is_reloaded { RestartCause::Reload } else { RestartCause::Operator };
                 self.end_by(id, result, cause);
                 let then = if id.is_surge() { AfterStop::StayStopped(Stopped::Replaced) } else { then };

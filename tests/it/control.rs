@@ -174,7 +174,7 @@ fn a_request_that_times_out_is_answered_with_the_unfinished_instances() {
     running.ready();
     let answer = control.post("/v1/services/all/stop?timeout=50ms");
     assert_eq!(answer.status, 504);
-    assert_eq!(answer.reason(), "not finished within 50ms, still in progress: web.0 is stopping (stop requested)");
+    assert_eq!(answer.reason(), "not finished within 50ms, still in progress: web.0 is stopping (stopped by operator)");
     assert_eq!(answer.json()["result"], "timeout");
     // Requests of clients that have disconnected are dropped.
     for _ in 0..100 {

@@ -41,7 +41,7 @@ fn a_follower_can_close_its_sending_side() {
     assert!(lines.any(|line| line.contains("\"to\":\"running\"")));
     for _ in 0..2 {
         control.post("/v1/services/web/restart");
-        assert!(lines.any(|line| line.contains("restart requested")));
+        assert!(lines.any(|line| line.contains("restarted by operator")));
     }
 }
 

@@ -71,13 +71,12 @@ fn a_crash_loop_exits_with_the_code_of_the_service_and_a_last_line_with_the_reas
         let expect = "\
 good.0 starting → running (pid N)
 bad.0 starting → running (pid N)
-bad.0 running → backoff (exited with code 42, ran T; restart 1 of 2 in T)
+warning: bad.0 running → backoff (exited with code 42, ran T; restart 1 of 2 in T)
 bad.0 starting → running (pid N)
-bad.0 running → backoff (exited with code 42, ran T; restart 2 of 2 in T)
+warning: bad.0 running → backoff (exited with code 42, ran T; restart 2 of 2 in T)
 bad.0 starting → running (pid N)
 error: bad.0 running → failed (exited with code 42, ran T; gave up after 2 restarts)
-error: bad has failed
-error: bad.0 failed: exited with code 42, ran T; gave up after 2 restarts: shutting down
+bad has failed: shutting down
 good.0 running → stopping
 good.0 stopping → stopped (killed by SIGTERM, ran T)
 bad.0 failed: exited with code 42, ran T; gave up after 2 restarts: exiting with code 42";
@@ -86,6 +85,29 @@ bad.0 failed: exited with code 42, ran T; gave up after 2 restarts: exiting with
         let reason = stderr.lines().last().unwrap().strip_prefix("keepalive: ").unwrap();
         assert_eq!(set.end(), format!("{reason}\n"));
     });
+}
+
+/// A crash that is followed by a restart is a warning; the exits of a stop and of a restart on request are none.
+#[test]
+fn a_crash_is_a_warning_and_a_failure_is_told_once() {
+    let set = Set::new(
+        r#"
+        [services.good]
+        command = ["PUPPET", "end-on-term", "0"]
+        [services.bad]
+        command = ["PUPPET", "exit", "42"]
+        max_restarts = 1
+        backoff = { initial = "1ms", max = "1ms" }
+        "#,
+    );
+    let mut run = set.run(Place::Child);
+    run.command.env("KEEPALIVE_LOG", "warn");
+    let (code, _, stderr) = run.finish();
+    let expect = "\
+warning: bad.0 running → backoff (exited with code 42, ran T; restart 1 of 1 in T)
+error: bad.0 running → failed (exited with code 42, ran T; gave up after 1 restart)
+bad.0 failed: exited with code 42, ran T; gave up after 1 restart: exiting with code 42";
+    assert_eq!((code, normal(&stderr).as_str()), (42, expect), "{stderr}");
 }
 
 #[test]

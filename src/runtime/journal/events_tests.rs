@@ -8,7 +8,9 @@ use serde_json::{Map, Value};
 use super::*;
 use crate::model::plan::{Control, LogStyle, Process, Service, SignalActions};
 use crate::model::{Pid, ServiceIndex, Signal, StartFailure, StartStep};
-use crate::supervisor::{FailureReason, Fault, ReloadFailure, RestartDecision, RolloutError, RunResult, StateName};
+use crate::supervisor::{
+    FailureReason, Fault, ReloadFailure, Requester, RestartDecision, RolloutError, RunResult, StateName,
+};
 
 const DOCUMENT: &str = include_str!("../../../docs/events.md");
 const SERVICE: ServiceIndex = ServiceIndex(0);
@@ -198,9 +200,20 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
     let between = |from, to, reason| (INSTANCE, from, to, reason);
     let table = [
         (between(Waiting, Starting, Reason::DependenciesReady), "web.0 waiting → starting"),
-        (between(Stopped, Starting, Reason::StartRequested), "web.0 stopped → starting (start requested)"),
         (
-            (INSTANCE.surge(), Stopped, Starting, Reason::StartRequested),
+            between(Stopped, Waiting, Reason::StartRequested(Requester::Autostart)),
+            "web.0 stopped → waiting (started by autostart)",
+        ),
+        (
+            between(Stopped, Starting, Reason::StartRequested(Requester::Operator)),
+            "web.0 stopped → starting (started by operator)",
+        ),
+        (
+            between(Stopped, Starting, Reason::StartRequested(Requester::Dependent(ServiceIndex(1)))),
+            "web.0 stopped → starting (needed by db)",
+        ),
+        (
+            (INSTANCE.surge(), Stopped, Starting, Reason::StartRequested(Requester::Reload)),
             "web.0 stopped → starting (replacement process)",
         ),
         (between(Backoff, Starting, Reason::BackoffElapsed), "web.0 backoff → starting"),
@@ -221,8 +234,26 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
         ),
         (between(Running, Stopping, Reason::Replaced), "web.0 running → stopping (replaced)"),
         (between(Stopping, Stopped, Reason::CleanedUp), "web.0 stopping → stopped"),
-        (between(Running, Stopping, Reason::StopRequested), "web.0 running → stopping (stop requested)"),
-        (between(Running, Stopping, Reason::RestartRequested), "web.0 running → stopping (restart requested)"),
+        (
+            between(Running, Stopping, Reason::StopRequested(Requester::Operator)),
+            "web.0 running → stopping (stopped by operator)",
+        ),
+        (
+            between(Running, Stopping, Reason::StopRequested(Requester::Scaling)),
+            "web.0 running → stopping (stopped by scaling)",
+        ),
+        (
+            between(Running, Stopping, Reason::StopRequested(Requester::Config)),
+            "web.0 running → stopping (stopped by a new configuration)",
+        ),
+        (
+            between(Running, Stopping, Reason::RestartRequested(Requester::Operator)),
+            "web.0 running → stopping (restarted by operator)",
+        ),
+        (
+            between(Running, Stopping, Reason::RestartRequested(Requester::Reload)),
+            "web.0 running → stopping (restarted by reload)",
+        ),
         (between(Running, Stopping, Reason::Shutdown), "web.0 running → stopping"),
         (
             between(
@@ -381,13 +412,10 @@ fn journal_events() -> Vec<(JournalEvent, &'static str)> {
                 run: crashed,
                 failure_reason: FailureReason::RestartLimit(16),
             }),
-            "web.0 failed: exited with code 1, ran 3.2s; gave up after 16 restarts: shutting down",
+            "web has failed: shutting down",
         ),
         (draining(Cause::Completed { service: SERVICE }), "web has completed: shutting down"),
-        (
-            draining(Cause::NothingLeft { failure: Some(last) }),
-            "web.0 failed: exited with code 1, ran 3.2s; gave up after 16 restarts: shutting down",
-        ),
+        (draining(Cause::NothingLeft { failure: Some(last) }), "all services have ended: shutting down"),
         (draining(Cause::NothingLeft { failure: None }), "all services have ended: shutting down"),
         (
             JournalEvent::ShutdownForced { signal: Some(Signal::INT) },

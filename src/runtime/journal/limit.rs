@@ -126,6 +126,7 @@ impl Limited {
 mod tests {
     use super::*;
     use crate::model::{ServiceIndex, Signal};
+    use crate::supervisor::Requester;
     use crate::supervisor::StateName::{Running, Starting};
 
     fn at(seconds: u64) -> Mono {
@@ -160,11 +161,15 @@ mod tests {
     fn the_latest_suppressed_event_comes_before_another_of_the_same_instance() {
         let mut limits = EventLimits::default();
         reload(&mut limits, 0, 11);
-        assert_eq!(limits.admit(transition(1, Reason::StopRequested), at(2)).0, None, "another instance");
-        let (suppressed, event) = limits.admit(transition(0, Reason::StopRequested), at(2));
+        assert_eq!(
+            limits.admit(transition(1, Reason::StopRequested(Requester::Operator)), at(2)).0,
+            None,
+            "another instance"
+        );
+        let (suppressed, event) = limits.admit(transition(0, Reason::StopRequested(Requester::Operator)), at(2));
         let instance = Some(InstanceId { service: ServiceIndex(0), number: 0 });
         assert_eq!(suppressed, Some(Suppressed { instance, count: 1, latest: transition(0, Reason::Ready) }));
-        assert_eq!(event, Some(transition(0, Reason::StopRequested)));
+        assert_eq!(event, Some(transition(0, Reason::StopRequested(Requester::Operator))));
         assert_eq!(limits.due(), None);
     }
 

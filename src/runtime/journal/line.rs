@@ -41,7 +41,7 @@ pub(super) fn write_suppressed(plan: &Plan, instance: Option<InstanceId>, count:
 
 fn level_of(event: &JournalEvent) -> Level {
     match event {
-        JournalEvent::Transition { to, reason, .. } => level_of_transition(*to, reason),
+        JournalEvent::Transition { from, to, reason, .. } => level_of_transition(*from, *to, reason),
         JournalEvent::StopTimedOut { .. }
         | JournalEvent::Unkillable { .. }
         | JournalEvent::ReloadRolledBack { .. }
@@ -56,46 +56,52 @@ fn level_of(event: &JournalEvent) -> Level {
         | JournalEvent::InstanceReplaced { .. }
         | JournalEvent::ReloadFinished { failure: None, .. } => Level::Info,
         JournalEvent::ConfigReloadDeferred { .. } => Level::Info,
-        JournalEvent::ServiceFailed { .. }
-        | JournalEvent::ConfigReloadFailed { .. }
-        | JournalEvent::ShutdownStarted { cause: Cause::Failed { .. } } => Level::Error,
+        JournalEvent::ConfigReloadFailed { .. } => Level::Error,
+        // Other lines say so: that keepalive exits, and why.
+        JournalEvent::ShutdownStarted { cause: Cause::NothingLeft { .. } } => Level::Debug,
         JournalEvent::ShutdownStarted { .. } => Level::Info,
         JournalEvent::LeftoverProcessesFound { is_daemon: true, .. } => Level::Warn,
-        JournalEvent::LeftoverProcessesFound { is_daemon: false, .. }
+        // Its instances have failed, and each has logged why.
+        JournalEvent::ServiceFailed { .. }
+        | JournalEvent::LeftoverProcessesFound { is_daemon: false, .. }
         | JournalEvent::SignalForwarded { .. }
         | JournalEvent::SignalIgnored { .. } => Level::Debug,
     }
 }
 
-fn level_of_transition(to: StateName, reason: &Reason) -> Level {
+fn level_of_transition(from: StateName, to: StateName, reason: &Reason) -> Level {
     match reason {
         Reason::Exited { decision: RestartDecision::Fail(_), .. }
         | Reason::DependencyCompleted { .. }
         | Reason::DependencyFailed { .. } => Level::Error,
         Reason::Fault(_) => Level::Warn,
-        Reason::Exited { decision: RestartDecision::Restart { .. }, run, .. } if run.failure.is_some() => Level::Warn,
-        Reason::Exited {
-            decision: RestartDecision::Restart { .. } | RestartDecision::Complete | RestartDecision::StayStopped,
-            ..
-        } => Level::Info,
+        Reason::Exited { decision: RestartDecision::Restart { unstable, .. }, run, definition } => {
+            let success = run.failure.is_none() && definition.restart.success.contains(run.exit.status);
+            // A process that is being stopped has not crashed. A fault has been logged when the stop began.
+            let is_crash = *unstable > 0 || (from != StateName::Stopping && !success);
+            if is_crash && run.fault.is_none() { Level::Warn } else { Level::Info }
+        }
+        Reason::Exited { decision: RestartDecision::Complete | RestartDecision::StayStopped, .. } => Level::Info,
         // Only the first failure is a warning.
         Reason::SpawnFailed { attempt: 1, .. } => Level::Warn,
         Reason::SpawnFailed { .. } => Level::Debug,
-        Reason::DependenciesReady | Reason::BackoffElapsed | Reason::CleanedUp | Reason::StartRequested => match to {
-            StateName::Starting | StateName::Waiting => Level::Debug,
-            StateName::Running
-            | StateName::Stopping
-            | StateName::Stopped
-            | StateName::Backoff
-            | StateName::Completed
-            | StateName::Failed => Level::Info,
-        },
+        Reason::DependenciesReady | Reason::BackoffElapsed | Reason::CleanedUp | Reason::StartRequested(_) => {
+            match to {
+                StateName::Starting | StateName::Waiting => Level::Debug,
+                StateName::Running
+                | StateName::Stopping
+                | StateName::Stopped
+                | StateName::Backoff
+                | StateName::Completed
+                | StateName::Failed => Level::Info,
+            }
+        }
         Reason::Ready
         | Reason::ReloadingReported
         | Reason::StoppingReported
         | Reason::Replaced
-        | Reason::StopRequested
-        | Reason::RestartRequested
+        | Reason::StopRequested(_)
+        | Reason::RestartRequested(_)
         | Reason::Shutdown => Level::Info,
     }
 }

@@ -2,7 +2,7 @@
 
 use keepalive::model::InstanceId;
 use keepalive::model::plan::Strategy;
-use keepalive::supervisor::{Action, Event, Fault, JournalEvent, Reason, Request, StateName, Verb};
+use keepalive::supervisor::{Action, Event, Fault, JournalEvent, Reason, Request, Requester, StateName, Verb};
 
 use super::requests::Config;
 use super::{Checker, Verdict, Violation, rule};
@@ -108,7 +108,10 @@ impl Checker {
                 "{id:?} is blocked by {dependency:?}, which may still become ready"
             );
         }
-        if from == StateName::Running && *reason == Reason::RestartRequested && self.model.is_reloading(id.service) {
+        if from == StateName::Running
+            && matches!(reason, Reason::RestartRequested(_))
+            && self.model.is_reloading(id.service)
+        {
             let rolls = self.plan.services[id.service.position()].reload.strategy == Strategy::Rolling;
             let asked = matches!(self.event, Some(Event::Request { request: Request::Control(_, Verb::Restart), .. }));
             rule!(!rolls || asked, "{id:?} is stopped before it is replaced");
@@ -139,6 +142,20 @@ impl Checker {
                 return Ok(());
             }
             Reason::Fault(Fault::WatchdogTriggered) => run.map(|run| Event::WatchdogTriggered { run }),
+            Reason::StartRequested(Requester::Operator)
+            | Reason::StopRequested(Requester::Operator)
+            | Reason::RestartRequested(Requester::Operator) => {
+                let asked = matches!(
+                    self.event,
+                    Some(Event::Request { request: Request::Control(..) | Request::Scale(..), .. })
+                );
+                rule!(asked, "{id:?}: no operator has requested {reason:?}");
+                return Ok(());
+            }
+            Reason::RestartRequested(Requester::Reload) => {
+                rule!(self.model.is_reloading(id.service), "{id:?} is restarted by a reload, and there is none");
+                return Ok(());
+            }
             _ => return Ok(()),
         };
         rule!(report.is_some() && report == self.event, "{id:?}: {reason:?} does not follow from {:?}", self.event);

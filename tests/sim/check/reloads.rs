@@ -170,8 +170,8 @@ impl Instance {
             self.fault = None;
         }
         let is_blocked = matches!(from, StateName::Backoff | StateName::Failed) && self.blocked;
-        let is_tried_again = from == StateName::Failed && *reason == Reason::StartRequested;
-        if *reason == Reason::RestartRequested || is_tried_again || is_blocked {
+        let is_tried_again = from == StateName::Failed && matches!(reason, Reason::StartRequested(_));
+        if matches!(reason, Reason::RestartRequested(_)) || is_tried_again || is_blocked {
             (self.unstable, self.refusals) = (0, 0);
             self.start_requested |= to == StateName::Stopping;
         }
