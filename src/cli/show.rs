@@ -105,8 +105,9 @@ fn describe(plan: &Plan, service: &Service, text: &mut String) {
         line("listen", &socket_text(LISTEN_FDS_START + position, socket, process));
     }
     line("passed", &passed_text(process));
-    if service.kind == Kind::Service {
-        line("ready", &ready_text(service));
+    match service.kind {
+        Kind::Service => line("ready", &ready_text(service)),
+        Kind::Oneshot => line("time limit", &service.ready_timeout.map(format_duration).unwrap_or_default()),
     }
     line("watchdog", &service.watchdog.map(|every| format!("every {}", format_duration(every))).unwrap_or_default());
     line("restart", &restart_text(service));
@@ -176,7 +177,7 @@ fn ready_text(service: &Service) -> String {
             format!("`{}` succeeds", command.iter().map(quoted).collect::<Vec<_>>().join(" "))
         }
     };
-    format!("when {when}, within {}", format_duration(service.ready_timeout))
+    format!("when {when}, within {}", format_duration(service.start_timeout()))
 }
 
 /// Empty for the defaults.

@@ -1,10 +1,12 @@
-//! Warnings for programs that are likely to need `listen_fds` or `nonblocking`, judging by their command and environment.
+//! Warnings for programs that are likely to need `listen_fds`, `nonblocking` or another `reload`, judging by their command
+//! and environment.
 
 use toml::de::{DeTable, DeValue};
 
 use super::decoder::{Decoder, entries};
+use super::environment::Purpose;
 use crate::model::Template;
-use crate::model::plan::Process;
+use crate::model::plan::{Kind, Process, Ready, Service, Strategy};
 
 impl Decoder<'_> {
     /// Warns if gunicorn or nginx need another `listen_fds` or `nonblocking` than they get.
@@ -20,6 +22,25 @@ impl Decoder<'_> {
             let message = "nginx requires nonblocking sockets: on a blocking one its workers can hang";
             let hint = "add `nonblocking = true`, as in `{ address = \"tcp://0.0.0.0:80\", nonblocking = true }`";
             self.warning(value.span(), message, hint);
+        }
+    }
+
+    /// Warns if a rolling reload is likely to fail, or to end in a failure after it: the new process binds the port of the
+    /// old one, and `ready = "exec"` does not wait for that.
+    pub(super) fn hint_at_reload(&mut self, service: &Service, table: &DeTable<'_>) {
+        const OPTIONS: [&[u8]; 3] = [b"--port", b"--bind", b"--listen"];
+        let Service { kind, ready, reload, process, .. } = service;
+        let is_rolling = *kind == Kind::Service && *ready == Ready::Exec && reload.strategy == Strategy::Rolling;
+        if self.environment.purpose != Purpose::Check || !is_rolling || !process.listen.is_empty() {
+            return;
+        }
+        let is_option = |word: &Template| OPTIONS.iter().any(|option| word.literal_prefix().starts_with(option));
+        let has_port = process.command.iter().any(is_option)
+            || process.env.iter().any(|entry| entry.literal_prefix().starts_with(b"PORT="));
+        let place = table.get("reload").or_else(|| table.get("command").filter(|_| has_port));
+        if let Some(value) = place {
+            let message = "a rolling reload starts the new process beside the old one, and two processes cannot bind the same port";
+            self.warning(value.span(), message, "write `reload = \"restart\"`, or pass the socket with `listen`");
         }
     }
 

@@ -228,7 +228,8 @@ impl Decoder<'_> {
         self.stop(table, &mut service.stop);
         let ready = table.get("ready").and_then(|value| self.ready(value, &scope, &service));
         service.ready = ready.unwrap_or(Ready::Exec);
-        service.ready_timeout = self.positive_duration(table, "ready_timeout").unwrap_or(service.ready_timeout);
+        let default = service.ready_timeout.filter(|_| service.kind == Kind::Service);
+        service.ready_timeout = self.positive_duration(table, "ready_timeout").or(default);
         service.watchdog = self.positive_duration(table, "watchdog");
         if service.ready != Ready::Exec || service.kind == Kind::Oneshot {
             // A process that becomes ready later has shown that it works.
@@ -240,6 +241,7 @@ impl Decoder<'_> {
         if let Some(value) = table.get("ready").filter(|_| self.environment.purpose == Purpose::Check) {
             self.warn_about_old_process(value, &service);
         }
+        self.hint_at_reload(&service, table);
         self.check_combinations(table, &service);
         let stop_timeout = table.get("stop_timeout").or(table.get("stop_delay")).map(Value::span);
         ServiceDraft { service, depends_on: self.depends_on(table), stop_timeout, source: self.source, span }
@@ -419,7 +421,7 @@ impl Decoder<'_> {
         if service.kind == Kind::Oneshot {
             let unused = |key: &str| match key {
                 "ready" => service.ready != Ready::Exec,
-                "listen" | "listen_mode" | "listen_fds" | "ready_timeout" | "reload" => true,
+                "listen" | "listen_mode" | "listen_fds" | "reload" => true,
                 _ => false,
             };
             for (key, _) in entries(table).into_iter().filter(|(key, _)| unused(key.get_ref())) {

@@ -13,6 +13,9 @@ use super::table::{OrDash, Side, Table};
 use crate::model::glob::{self, is_pattern};
 use crate::model::visible::one_line;
 
+/// The number of services in a message. More are not named.
+const MAX_NAMES: usize = 10;
+
 /// The members of `/v1/status` that are used; others are ignored.
 #[derive(Debug, Deserialize)]
 pub(super) struct Status {
@@ -132,8 +135,6 @@ impl Status {
 
     /// Which services there are.
     fn names_text(&self) -> String {
-        /// More are not named.
-        const MAX_NAMES: usize = 10;
         let names: Vec<&str> = self.services.iter().take(MAX_NAMES).map(|service| &*service.name).collect();
         let more = if self.services.len() > MAX_NAMES { ", …" } else { "" };
         format!("the services are {}{more}", names.join(", "))
@@ -223,6 +224,11 @@ impl Status {
             several => {
                 let _ = write!(summary, "; {several} being replaced");
             }
+        }
+        let degraded = self.services.iter().filter(|service| service.state == "degraded");
+        for (position, service) in degraded.take(MAX_NAMES).enumerate() {
+            let joint = if position == 0 { "; degraded:" } else { "," };
+            let _ = write!(summary, "{joint} {}", service.name);
         }
         if counts.is_empty() {
             summary.push_str(": no services");

@@ -140,6 +140,14 @@ fn patterns_stand_for_the_names_that_match_without_duplicates() {
 }
 
 #[test]
+fn the_summary_names_degraded_services() {
+    let degraded =
+        |name: &str| json!({"name": name, "state": "degraded", "instances": [{"id": name, "state": "failed"}]});
+    let summary = status(json!({"services": [degraded("web"), degraded("api")]})).summary();
+    assert_eq!(summary, "keepalive , pid 0, up 0s: 2 failed; degraded: web, api");
+}
+
+#[test]
 fn a_summary_names_the_file_unless_keepalive_is_pid_1() {
     let summary = |pid: u32| status(json!({"services": [], "pid": pid, "version": "1", "config": "/a.toml"})).summary();
     assert_eq!(summary(7), "keepalive 1 of /a.toml, pid 7, up 0s: no services");

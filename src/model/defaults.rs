@@ -69,7 +69,7 @@ impl Service {
                 kill_mode: KillMode::Mixed,
             },
             ready: Ready::Exec,
-            ready_timeout: Duration::from_secs(30),
+            ready_timeout: Some(Duration::from_secs(30)),
             watchdog: None,
             reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::from_secs(1) },
             process,

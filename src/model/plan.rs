@@ -166,9 +166,9 @@ pub struct Service {
     pub stop: Stop,
     /// When it is ready.
     pub ready: Ready,
-    /// `ready_timeout`: a start that takes longer fails.
-    #[serde(rename = "ready_timeout_ms", serialize_with = "serial::milliseconds")]
-    pub ready_timeout: Duration,
+    /// `ready_timeout`: a start, or a run of a oneshot, that takes longer fails; `None`: no limit, the default of a oneshot.
+    #[serde(rename = "ready_timeout_ms", serialize_with = "serial::milliseconds_or_null")]
+    pub ready_timeout: Option<Duration>,
     /// `watchdog`: an instance that sends no `WATCHDOG=1` for longer fails.
     #[serde(rename = "watchdog_ms", serialize_with = "serial::milliseconds_or_null")]
     pub watchdog: Option<Duration>,
@@ -180,6 +180,12 @@ pub struct Service {
 }
 
 impl Service {
+    /// How long a start may take.
+    #[must_use]
+    pub fn start_timeout(&self) -> Duration {
+        self.ready_timeout.unwrap_or(Duration::MAX)
+    }
+
     /// Whether its processes are given a notification socket, sd_notify(3).
     #[must_use]
     pub fn uses_notify_socket(&self) -> bool {

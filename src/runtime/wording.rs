@@ -1,6 +1,7 @@
 //! The log lines: one line for each event of the supervisor.
 
 use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
 
 use super::text::{Counted, Span};
 use crate::model::plan::{Service, SignalAction, Strategy};
@@ -12,6 +13,9 @@ use crate::supervisor::{
 
 const DAEMON_HINT: &str = ": it puts itself into the background; let it run in the foreground, for example with `-F`, \
                            `--foreground`, `--nodaemon` or `daemon off`";
+
+const BESIDE_OLD_HINT: &str = "; the old process was still there: if both need one port, set `reload = \"restart\"` or \
+                               pass the socket with `listen`";
 
 const ALL_ENDED: &str = "all services have ended";
 
@@ -64,7 +68,7 @@ impl Display for Line<'_> {
                 if from != to {
                     write!(formatter, " → {}", to.as_str())?;
                 }
-                let why = Why { plan, instance: *instance, to: *to, reason };
+                let why = Why { plan, instance: *instance, to: *to, reason, remaining: None };
                 match (reason, pid) {
                     (Reason::Ready, Some(pid)) => write!(formatter, " (pid {pid})"),
                     _ if why.is_silent() => Ok(()),
@@ -204,16 +208,20 @@ impl Display for WhyReloadFailed<'_> {
         let Self(plan, ReloadFailure { instance, definition, error }) = self;
         let name = Name(plan, *instance);
         match error {
-            RolloutError::Exited(run) | RolloutError::ExitedAfterStopping(run) => {
+            RolloutError::Exited(run) | RolloutError::ExitedBesideOld(run) | RolloutError::ExitedAfterStopping(run) => {
                 let new = if matches!(definition.reload.strategy, Strategy::Signal(_)) { "" } else { "new " };
                 write!(formatter, "the {new}process of {name} failed: ")?;
                 if let RolloutError::ExitedAfterStopping(_) = error {
                     formatter.write_str("it sent STOPPING=1; ")?;
                 }
-                write_run(formatter, definition, *instance, run)
+                write_run(formatter, definition, *instance, run)?;
+                let is_crash = run.failure.is_none() && run.fault.is_none();
+                let is_beside_old = matches!(error, RolloutError::ExitedBesideOld(_));
+                let has_hint = is_beside_old && is_crash && definition.process.listen.is_empty();
+                formatter.write_str(if has_hint { BESIDE_OLD_HINT } else { "" })
             }
             RolloutError::ReloadTimedOut => {
-                let time = Span(definition.ready_timeout);
+                let time = Span(definition.start_timeout());
                 write!(formatter, "{name} did not send READY=1 within {time}")
             }
             RolloutError::SpawnFailed => {
@@ -223,6 +231,7 @@ impl Display for WhyReloadFailed<'_> {
                 let dependency = service_name(plan, *dependency);
                 write!(formatter, "no new process for {name}: its dependency {dependency} has ended")
             }
+            RolloutError::Stopped => write!(formatter, "superseded by another request for {name}"),
             RolloutError::Superseded => {
                 write!(formatter, "no new process for {name}: superseded by a newer configuration")
             }
@@ -237,6 +246,8 @@ pub(super) struct Why<'a> {
     /// The state that it is in.
     pub(super) to: StateName,
     pub(super) reason: &'a Reason,
+    /// The time until its restart; `None`: that of the decision.
+    pub(super) remaining: Option<Duration>,
 }
 
 impl Why<'_> {
@@ -251,7 +262,7 @@ impl Why<'_> {
 
 impl Display for Why<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Why { plan, instance, to, reason } = self;
+        let Why { plan, instance, to, reason, remaining } = self;
         match reason {
             Reason::DependenciesReady | Reason::BackoffElapsed | Reason::Ready | Reason::CleanedUp => Ok(()),
             Reason::Shutdown => formatter.write_str("shutdown"),
@@ -264,7 +275,7 @@ impl Display for Why<'_> {
             Reason::Fault(fault) => write_fault(formatter, *fault),
             Reason::Replaced => formatter.write_str("replaced"),
             Reason::SpawnFailed { errno, retry_in, .. } => {
-                let (why, retry_in) = (errno::words(*errno), Span(*retry_in));
+                let (why, retry_in) = (errno::words(*errno), Span(remaining.unwrap_or(*retry_in)));
                 write!(formatter, "cannot create a process: {why}; retry in {retry_in}")
             }
             Reason::DependencyCompleted { dependency } => {
@@ -283,7 +294,7 @@ impl Display for Why<'_> {
                     | StateName::Stopped
                     | StateName::Backoff
                     | StateName::Completed
-                    | StateName::Failed => write_decision(formatter, decision),
+                    | StateName::Failed => write_decision(formatter, decision, *remaining),
                 }
             }
         }
@@ -321,12 +332,17 @@ fn write_run(formatter: &mut Formatter<'_>, service: &Service, instance: Instanc
 fn write_fault(formatter: &mut Formatter<'_>, fault: Fault) -> fmt::Result {
     match fault {
         Fault::NotReady(after) => write!(formatter, "not ready within {}", Span(after)),
+        Fault::NotFinished(after) => write!(formatter, "not finished within {}", Span(after)),
         Fault::WatchdogTimeout(after) => write!(formatter, "no watchdog message for {}", Span(after)),
         Fault::WatchdogTriggered => formatter.write_str("it sent WATCHDOG=trigger"),
     }
 }
 
-fn write_decision(formatter: &mut Formatter<'_>, decision: &RestartDecision) -> fmt::Result {
+fn write_decision(
+    formatter: &mut Formatter<'_>,
+    decision: &RestartDecision,
+    remaining: Option<Duration>,
+) -> fmt::Result {
     match decision {
         RestartDecision::Restart { delay, unstable, limit } => {
             formatter.write_str("; restart")?;
@@ -335,7 +351,8 @@ fn write_decision(formatter: &mut Formatter<'_>, decision: &RestartDecision) -> 
                 (count, Some(limit)) => write!(formatter, " {count} of {limit}")?,
                 (count, None) => write!(formatter, " {count}")?,
             }
-            if delay.is_zero() { formatter.write_str(" now") } else { write!(formatter, " in {}", Span(*delay)) }
+            let delay = remaining.unwrap_or(*delay);
+            if delay.is_zero() { formatter.write_str(" now") } else { write!(formatter, " in {}", Span(delay)) }
         }
         RestartDecision::Complete | RestartDecision::StayStopped => Ok(()),
         RestartDecision::Fail(failure_reason) => write_gave_up(formatter, *failure_reason),

@@ -27,6 +27,7 @@
 //! In the columns Stopping, CleaningUp and Stopped an operator has stopped the instance. All runs were unstable: after a
 //! stable run the restart follows at once, with Spawning in place of BackingOff. The deadline of a running instance is that
 //! of its watchdog; in Stopping and CleaningUp it is that of the next signal. Other reports update the data of the instance.
+//! When a new process of a reload backs off because it has exited beside the old one, it starts when the old one is gone.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -60,6 +61,9 @@ pub(super) struct Instance {
     pub(super) watchdog: Option<Duration>,
     /// The number of consecutive unstable runs.
     pub(super) unstable: u32,
+    /// The number of runs that have ended on their own beside the process that it has replaced, since that one is being
+    /// stopped. They do not count as unstable.
+    pub(super) ends_beside_old: u32,
     /// The number of consecutive failures to create a process.
     pub(super) spawn_failures: u32,
     /// Why the current run could not execute its program.
@@ -83,6 +87,7 @@ impl Instance {
             ready_again_by: None,
             watchdog: None,
             unstable: 0,
+            ends_beside_old: 0,
             spawn_failures: 0,
             start_failure: None,
             last_run: None,

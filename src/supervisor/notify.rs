@@ -65,7 +65,7 @@ impl Supervisor {
             Readiness::ReloadSignalled { at, .. }
                 if since.is_some_and(|since| microseconds(since) >= microseconds(at)) =>
             {
-                Readiness::Reloading { until: at + self.services[id].definition.ready_timeout }
+                Readiness::Reloading { until: at + self.services[id].definition.start_timeout() }
             }
             Readiness::ReloadSignalled { at, until, .. } => Readiness::ReloadSignalled { at, until, is_ready: false },
             Readiness::Ready | Readiness::NotReady => Readiness::NotReady,
@@ -89,7 +89,7 @@ impl Supervisor {
         let State::Running(Running { process, readiness, .. }) = self.services[id].state else { return };
         self.act(Action::Signal { run: process.run, scope: Scope::Main, signal });
         let (at, is_ready) = (self.now, readiness.is_ready());
-        let timeout = RELOADING_REPORT_TIMEOUT.min(self.services[id].definition.ready_timeout);
+        let timeout = RELOADING_REPORT_TIMEOUT.min(self.services[id].definition.start_timeout());
         self.set_readiness(id, Readiness::ReloadSignalled { at, until: at + timeout, is_ready });
     }
 
@@ -104,15 +104,27 @@ impl Supervisor {
         }
     }
 
-    /// The process has exited on its own. A reload that waits for it has failed.
+    /// The process has exited on its own. A reload that waits for it, or for the old process, has failed.
     pub(super) fn fail_unproven(&mut self, id: InstanceId, result: RunResult) {
-        if self.is_unproven(id) {
-            let has_reported_it =
-                matches!(self.services[id].state, State::Stopping(Stopping { then: AfterStop::ExitOnItsOwn, .. }));
-            let error =
-                if has_reported_it { RolloutError::ExitedAfterStopping(result) } else { RolloutError::Exited(result) };
-            self.fail_rollout(id, error);
+        let is_beside_old = self.is_beside_old(id);
+        if !is_beside_old && !self.is_unproven(id) {
+            return;
         }
+        let has_reported_it =
+            matches!(self.services[id].state, State::Stopping(Stopping { then: AfterStop::ExitOnItsOwn, .. }));
+        let error = match (has_reported_it, is_beside_old) {
+            (true, _) => RolloutError::ExitedAfterStopping(result),
+            (false, true) => RolloutError::ExitedBesideOld(result),
+            (false, false) => RolloutError::Exited(result),
+        };
+        self.fail_rollout(id, error);
+    }
+
+    /// Whether the process that it replaces in a reload, or leftover processes of it, are still there.
+    pub(super) fn is_beside_old(&self, id: InstanceId) -> bool {
+        let other = if id.is_surge() { id.slot() } else { id.surge() };
+        let old = self.services.find(other).and_then(|other| other.state.run());
+        old.is_some_and(|old| self.services[id].state.run().is_some_and(|new| old < new))
     }
 
     /// `RESTART_RESET=1`.
@@ -130,7 +142,7 @@ impl Supervisor {
         // The new process of a reload must become ready again in time, or the reload fails.
         let (now, instance) = (self.now, &mut self.services[id]);
         instance.has_been_ready = false;
-        let until = now + instance.definition.ready_timeout;
+        let until = now + instance.definition.start_timeout();
         let ready_again_by = *instance.ready_again_by.get_or_insert(until + instance.definition.reload.soak);
         let deadline = StartDeadline::ReadyBy(until.min(ready_again_by));
         self.enter(id, State::Starting { process, deadline }, Reason::ReloadingReported);

@@ -17,6 +17,11 @@ impl Supervisor {
 
     /// Removes surge instances and surplus instances that have stopped, and releases their resources.
     pub(super) fn drop_stopped(&mut self, service: ServiceIndex) {
+        for surge in self.services.surges_of(service) {
+            if self.services[surge].state.is_inactive() {
+                self.on_old_process_gone(surge.slot());
+            }
+        }
         let has_dropped_surges = self.services.drop_surges(service);
         let removed = self.services.drop_surplus(service);
         let is_last = (has_dropped_surges || !removed.is_empty()) && self.services[service].is_gone();

@@ -63,9 +63,18 @@ impl Supervisor {
         self.record(JournalEvent::ReloadStarted { service });
         let remaining = slots.into();
         let in_progress = Vec::new();
-        let (has_started, failure, is_failure_handled) = (false, None, false);
-        let rollout =
-            Rollout { strategy, remaining, in_progress, previous, resize, has_started, failure, is_failure_handled };
+        let (has_started, failure, stopped, is_failure_handled) = (false, None, None, false);
+        let rollout = Rollout {
+            strategy,
+            remaining,
+            in_progress,
+            previous,
+            resize,
+            has_started,
+            failure,
+            stopped,
+            is_failure_handled,
+        };
         self.rollouts.insert(service, rollout);
         self.mark_dirty(service);
     }
@@ -74,6 +83,18 @@ impl Supervisor {
     pub(super) fn cancel_resize(&mut self, service: ServiceIndex) {
         if let Some(rollout) = self.rollouts.get_mut(&service) {
             rollout.resize = None;
+        }
+    }
+
+    /// A request stops an instance. If it is being reloaded, or is about to be, its reload is not performed. An instance that
+    /// is removed needs none.
+    pub(super) fn note_stop_in_rollout(&mut self, id: InstanceId) {
+        if self.services.has(id)
+            && let Some(rollout) = self.rollouts.get_mut(&id.service)
+            && (rollout.remaining.contains(&id.number)
+                || rollout.in_progress.iter().any(|slot| slot.number == id.number))
+        {
+            rollout.stopped.get_or_insert(id);
         }
     }
 
@@ -202,11 +223,15 @@ impl Supervisor {
 
     fn end_rollout(&mut self, service: ServiceIndex, rollout: Rollout) {
         self.mark_all_proven(service);
-        let failure = rollout.failure;
-        let (started, stopped) = match rollout.resize.filter(|_| failure.is_none()) {
+        let (started, stopped) = match rollout.resize.filter(|_| rollout.failure.is_none()) {
             Some(desired) => self.resize(service, desired),
             None => (Vec::new(), Vec::new()),
         };
+        let failure = rollout.failure.or_else(|| {
+            let definition = Rc::clone(&self.services[service].definition);
+            let instance = rollout.stopped?;
+            Some(ReloadFailure { instance, definition, error: RolloutError::Stopped })
+        });
         self.record(JournalEvent::ReloadFinished { service, failure: failure.clone() });
         self.on_reload_finished(service, failure, &started, &stopped);
         self.load_deferred_config();

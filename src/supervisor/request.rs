@@ -268,6 +268,7 @@ impl Supervisor {
     pub(super) fn request_stop(&mut self, id: InstanceId) {
         self.cancel_surge(id, Stopped::Replaced);
         if !self.services[id].state.is_inactive() {
+            self.note_stop_in_rollout(id);
             self.stop(id, AfterStop::StayStopped(Stopped::Operator));
         }
     }

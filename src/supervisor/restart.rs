@@ -16,13 +16,13 @@ pub(super) enum StartResult {
 
 /// Decides what follows a run that has exited on its own or because of a fault.
 ///
-/// `unstable`: the number of consecutive unstable runs before it. `has_executed`: the instance has executed its program in
-/// this run or before.
+/// `unstable`: the number of consecutive unstable runs before it. `limit`: `max_restarts`, if it applies. `has_executed`: the
+/// instance has executed its program in this run or before.
 pub(super) fn decide(
     service: &Service,
     run: &RunResult,
     start: StartResult,
-    (unstable, has_executed): (u32, bool),
+    (unstable, limit, has_executed): (u32, Option<u32>, bool),
     random: &mut Random,
 ) -> RestartDecision {
     let restart = &service.restart;
@@ -47,9 +47,9 @@ pub(super) fn decide(
         return RestartDecision::Fail(FailureReason::NeverExecuted);
     }
     if start == StartResult::Ready && run.uptime >= restart.min_uptime {
-        return RestartDecision::Restart { delay: restart.delay, unstable: 0, limit: restart.max_restarts };
+        return RestartDecision::Restart { delay: restart.delay, unstable: 0, limit };
     }
-    match restart.max_restarts {
+    match limit {
         Some(limit) if unstable >= limit => RestartDecision::Fail(FailureReason::RestartLimit(limit)),
         limit => {
             let unstable = unstable.saturating_add(1);

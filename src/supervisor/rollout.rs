@@ -21,6 +21,8 @@ pub(super) struct Rollout {
     pub(super) has_started: bool,
     /// The first failure.
     pub(super) failure: Option<ReloadFailure>,
+    /// The first instance that was stopped by another request before the reload has ended.
+    pub(super) stopped: Option<InstanceId>,
     pub(super) is_failure_handled: bool,
 }
 
@@ -59,6 +61,8 @@ pub struct ReloadFailure {
 pub enum RolloutError {
     /// The new process has exited.
     Exited(RunResult),
+    /// The new process has exited while the old one, or its leftover processes, were still there.
+    ExitedBesideOld(RunResult),
     /// The new process has exited after it had sent `STOPPING=1`.
     ExitedAfterStopping(RunResult),
     /// The process has reported the beginning of its reload, and not the end within `ready_timeout`.
@@ -69,4 +73,6 @@ pub enum RolloutError {
     DependencyFailed(ServiceIndex),
     /// Another configuration was loaded before the reload began.
     Superseded,
+    /// Another request has stopped the instance.
+    Stopped,
 }

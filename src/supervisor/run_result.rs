@@ -39,6 +39,8 @@ impl RunResult {
 pub enum Fault {
     /// It was not ready within `ready_timeout`, which is given here.
     NotReady(Duration),
+    /// The oneshot has not finished within its `ready_timeout`, which is given here.
+    NotFinished(Duration),
     /// It has not sent `WATCHDOG=1` within its watchdog interval, which is given here.
     WatchdogTimeout(Duration),
     /// It has sent `WATCHDOG=trigger`.
@@ -52,7 +54,7 @@ pub enum RestartCause {
     Crash,
     /// Its process has exited successfully.
     Exit,
-    /// It was not ready in time.
+    /// It was not ready, or as a oneshot had not finished, in time.
     ReadyTimeout,
     /// It has not notified its watchdog, or has triggered it.
     Watchdog,
@@ -74,7 +76,7 @@ impl RestartCause {
     /// The cause of the restart after `run`, which has exited by itself or because of a fault.
     pub(super) fn of(run: &RunResult, success: &ExitSet) -> Self {
         match run.fault {
-            Some(Fault::NotReady(_)) => Self::ReadyTimeout,
+            Some(Fault::NotReady(_) | Fault::NotFinished(_)) => Self::ReadyTimeout,
             Some(Fault::WatchdogTimeout(_) | Fault::WatchdogTriggered) => Self::Watchdog,
             None if run.failure.is_none() && success.contains(run.exit.status) => Self::Exit,
             None => Self::Crash,

@@ -171,7 +171,7 @@ impl Supervisor {
             Ready::Exec => return self.begin_running(id, process),
             Ready::Delay(delay) => StartDeadline::ReadyAt(self.now + delay),
             Ready::Notify | Ready::Ipc | Ready::Fd(_) | Ready::Probe(_) => {
-                StartDeadline::ReadyBy(self.now + definition.ready_timeout)
+                StartDeadline::ReadyBy(self.now + definition.start_timeout())
             }
         };
         let has_probe = matches!(definition.ready, Ready::Probe(_));
@@ -188,7 +188,10 @@ impl Supervisor {
         let soaks_until = (!soak.is_zero() && self.is_unproven(id)).then(|| self.now + soak);
         let proven_at = self.is_proof_awaited(id).then(|| process.since + PROOF_TIME);
         let min_ready_until = soaks_until.max(proven_at.filter(|at| *at > self.now));
-        let running = Running { process, readiness: Readiness::Ready, watchdog, min_ready_until };
+        let definition = &self.services[id].definition;
+        let time_limit = definition.ready_timeout.filter(|_| definition.kind == Kind::Oneshot);
+        let finish_by = time_limit.map(|limit| process.since + limit);
+        let running = Running { process, readiness: Readiness::Ready, watchdog, finish_by, min_ready_until };
         self.enter(id, State::Running(running), Reason::Ready);
     }
 
@@ -258,7 +261,9 @@ impl Supervisor {
                 self.on_crash(ExitedProcess { stopping: None, ..ended }, result, StartResult::Ready)
             }
             AfterStop::Fail(fault) => {
-                let start = match self.services[id].has_been_ready {
+                // A oneshot that does not finish has not started, however long it runs.
+                let is_unfinished = matches!(fault, Fault::NotFinished(_));
+                let start = match self.services[id].has_been_ready && !is_unfinished {
                     true => StartResult::Ready,
                     false => StartResult::NotReady,
                 };
@@ -291,7 +296,13 @@ impl Supervisor {
             return self.retry_spawn(id, failure.errno);
         }
         let service = Rc::clone(&self.services[id].definition);
-        let history = (self.services[id].unstable, self.services[id].has_executed);
+        let mut limit = service.restart.max_restarts;
+        if self.is_beside_old(id) {
+            limit = None;
+            let ends = &mut self.services[id].ends_beside_old;
+            *ends = ends.saturating_add(1);
+        }
+        let history = (self.services[id].unstable, limit, self.services[id].has_executed);
         let mut decision = restart::decide(&service, &result, start, history, &mut self.random);
         if self.is_draining() && matches!(decision, RestartDecision::Restart { .. }) {
             decision = RestartDecision::StayStopped;
@@ -322,6 +333,18 @@ impl Supervisor {
         Reason::Exited { run, decision, definition: Rc::clone(&self.services[id].definition) }
     }
 
+    /// The process that it has replaced is gone, and with it what has made new ones fail, such as a port in use.
+    pub(super) fn on_old_process_gone(&mut self, id: InstanceId) {
+        if self.services.find(id).is_none_or(|instance| instance.ends_beside_old == 0) {
+            return;
+        }
+        self.services[id].ends_beside_old = 0;
+        self.services[id].reset_failures();
+        if let State::BackingOff { .. } = self.services[id].state {
+            self.start(id, Reason::BackoffElapsed);
+        }
+    }
+
     /// The run has ended, and no leftover processes remain.
     pub(super) fn conclude(&mut self, id: InstanceId, next: AfterRun, reason: Reason) {
         match next {
@@ -345,7 +368,7 @@ impl Supervisor {
             State::Starting { process, deadline: StartDeadline::ReadyBy(_) } => {
                 let definition = Rc::clone(&self.services[id].definition);
                 let run = process.run;
-                self.stop(id, AfterStop::Fail(Fault::NotReady(definition.ready_timeout)));
+                self.stop(id, AfterStop::Fail(Fault::NotReady(definition.start_timeout())));
                 if let Ready::Probe(_) = definition.ready {
                     self.act(Action::AbortProbe { run });
                 }
@@ -363,6 +386,8 @@ impl Supervisor {
         let now = self.now;
         if let Some(WatchdogDeadline { every, .. }) = running.watchdog.filter(|watchdog| watchdog.by <= now) {
             self.stop(id, AfterStop::Fail(Fault::WatchdogTimeout(every)));
+        } else if let Some(by) = running.finish_by.filter(|by| *by <= now) {
+            self.stop(id, AfterStop::Fail(Fault::NotFinished(by.since(running.process.since))));
         } else if running.min_ready_until.is_some_and(|until| until <= now) {
             self.mark_proven(id);
         } else {

@@ -4,7 +4,7 @@ use super::instance::Instance;
 use super::record::Reason;
 use super::run_result::{Restarts, RunResult};
 use super::service_table::ServiceTable;
-use super::state::{Running, State};
+use super::state::{Running, State, Stopped};
 use super::state_name::StateName;
 use crate::model::{InstanceId, Mono, Pid, Plan, RunId, ServiceIndex};
 
@@ -24,7 +24,9 @@ pub struct ServiceView<'a> {
     pub index: ServiceIndex,
     /// The name.
     pub name: &'a str,
-    /// Services that depend on it can start: it is ready, or as a oneshot has succeeded.
+    /// Services that depend on it can start: all instances that have not failed are ready, or as a oneshot it has succeeded.
+    pub available: bool,
+    /// It is available, and none of its instances has failed.
     pub ready: bool,
     /// The number of instances that there should be.
     pub desired: u32,
@@ -54,6 +56,10 @@ pub struct InstanceView<'a> {
     pub since: Option<Mono>,
     /// Why it is in this state; `None` if it has never been started.
     pub reason: Option<&'a Reason>,
+    /// When its restart is due, during a backoff.
+    pub due: Option<Mono>,
+    /// An operator has stopped it.
+    pub is_stopped_by_operator: bool,
 }
 
 impl<'a> View<'a> {
@@ -63,13 +69,13 @@ impl<'a> View<'a> {
         let services = self.plan.services.iter().zip(table.service_indexes());
         // A removed service is shown until its last instance is gone.
         let is_shown = move |(_, index): &(_, ServiceIndex)| !table[*index].is_gone();
-        services.filter(is_shown).map(move |(service, index)| ServiceView {
-            index,
-            name: &service.name,
-            ready: table[index].is_ready(),
-            desired: table[index].desired,
-            table,
-        })
+        services.filter(is_shown).map(move |(service, index)| ServiceView::new(&service.name, index, table))
+    }
+
+    /// One service.
+    pub fn service(self, index: ServiceIndex) -> Option<ServiceView<'a>> {
+        let service = self.plan.services.get(index.position())?;
+        Some(ServiceView::new(&service.name, index, self.table))
     }
 
     /// All instances of all services.
@@ -79,6 +85,12 @@ impl<'a> View<'a> {
 }
 
 impl<'a> ServiceView<'a> {
+    fn new(name: &'a str, index: ServiceIndex, table: &'a ServiceTable) -> Self {
+        let state = &table[index];
+        let available = state.is_ready();
+        Self { index, name, available, ready: available && state.counts.failed == 0, desired: state.desired, table }
+    }
+
     /// The instances 0…n−1, followed by surplus instances that are being stopped.
     pub fn instances(self) -> impl Iterator<Item = InstanceView<'a>> {
         self.table[self.index].instances().iter().map(Instance::view)
@@ -104,6 +116,8 @@ impl Instance {
             last_run: self.last_run,
             since: process.map(|process| process.since),
             reason: self.reason.as_ref(),
+            due: if let State::BackingOff { until } = self.state { Some(until) } else { None },
+            is_stopped_by_operator: matches!(self.state, State::Stopped { why: Stopped::Operator }),
         }
     }
 }

@@ -52,6 +52,7 @@ mod pause;
 mod port;
 mod programs;
 mod ready;
+mod reasons;
 mod refused_calls;
 mod reload;
 #[path = "../common/services.rs"]

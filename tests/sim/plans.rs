@@ -22,7 +22,7 @@ pub(crate) fn service(name: &str) -> Service {
 
 /// A oneshot with the defaults of the configuration file, except for the jitter.
 pub(crate) fn oneshot(name: &str) -> Service {
-    Service { kind: Kind::Oneshot, ..service(name) }
+    Service { kind: Kind::Oneshot, ready_timeout: None, ..service(name) }
 }
 
 pub(crate) fn plan(services: Vec<Service>) -> Plan {
@@ -108,9 +108,10 @@ fn random_service(chance: &mut Chance, index: u32) -> Service {
         process: Process { ipc: ready == Ready::Ipc || chance.one_in(4), ..process() },
         ready,
         ready_timeout: match chance.below(8) {
-            0 => UNREACHABLE_TIMEOUT,
-            1..=3 => chance.millis(1, 5_000),
-            _ => Duration::from_secs(30),
+            _ if kind == Kind::Oneshot && chance.one_in(2) => None,
+            0 => Some(UNREACHABLE_TIMEOUT),
+            1..=3 => Some(chance.millis(1, 5_000)),
+            _ => Some(Duration::from_secs(30)),
         },
         watchdog: chance.one_in(5).then(|| chance.millis(1, 20_000)),
         reload: random_reload(chance),

@@ -53,7 +53,7 @@ fn minimal() -> Service {
             kill_mode: KillMode::Mixed,
         },
         ready: Ready::Exec,
-        ready_timeout: Duration::from_secs(30),
+        ready_timeout: Some(Duration::from_secs(30)),
         watchdog: None,
         reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::from_secs(1) },
         process: Process {
@@ -126,7 +126,7 @@ fn the_global_settings_are_decoded() {
 #[test]
 fn every_key_of_a_service_is_decoded() {
     check_service("type = \"oneshot\"\ninstances = \"cpus\"\nautostart = false\nkill_mode = \"process\"", |service| {
-        service.kind = Kind::Oneshot;
+        (service.kind, service.ready_timeout) = (Kind::Oneshot, None);
         service.reload.soak = Duration::ZERO;
         service.instances = 3;
         service.autostart = false;

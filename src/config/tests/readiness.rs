@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::plans::{check_service, fixed, numbered};
 use super::*;
-use crate::model::plan::{Address, Probe, Reload, State, Strategy};
+use crate::model::plan::{Address, Kind, Probe, Reload, State, Strategy};
 
 #[track_caller]
 fn ready(value: &str) -> Ready {
@@ -111,7 +111,7 @@ fn a_url_consists_of_authority_and_target() {
 #[test]
 fn durations_and_reload_are_decoded() {
     check_service("ready_timeout = \"1m\"\nwatchdog = \"10s\"\nstop_delay = \"2s\"\nipc = true", |service| {
-        service.ready_timeout = Duration::from_secs(60);
+        service.ready_timeout = Some(Duration::from_secs(60));
         service.watchdog = Some(Duration::from_secs(10));
         service.stop.delay = Duration::from_secs(2);
         service.process.ipc = true;
@@ -321,18 +321,17 @@ keepalive.toml:5:57: 2 instances would share one state file
 }
 
 #[test]
-fn a_oneshot_has_neither_reload_nor_readiness() {
+fn a_oneshot_has_a_time_limit_but_neither_reload_nor_readiness() {
+    check_service("type = \"oneshot\"\nready_timeout = \"1m\"", |service| {
+        (service.kind, service.reload.soak) = (Kind::Oneshot, Duration::ZERO);
+        service.ready_timeout = Some(Duration::from_secs(60));
+    });
     check_keys(
         "type = \"oneshot\"\nready = \"notify\"\nready_timeout = \"1s\"\nreload = \"restart\"\nlisten.a = \"tcp://0.0.0.0:1\"\nstate.size = \"1KiB\"\nipc = true\n",
         r#"
 keepalive.toml:4:1: `ready` has no effect on a oneshot
   4 | ready = "notify"
     | ^^^^^
-  = remove it, or `type = "oneshot"`
-
-keepalive.toml:5:1: `ready_timeout` has no effect on a oneshot
-  5 | ready_timeout = "1s"
-    | ^^^^^^^^^^^^^
   = remove it, or `type = "oneshot"`
 
 keepalive.toml:6:1: `reload` has no effect on a oneshot
@@ -345,7 +344,7 @@ keepalive.toml:7:1: `listen` has no effect on a oneshot
     | ^^^^^^
   = remove it, or `type = "oneshot"`
 
-4 errors in the configuration
+3 errors in the configuration
 "#,
     );
 }
@@ -396,5 +395,30 @@ fn check_warns_of_a_probe_that_the_old_process_answers() {
         let is_found = warnings(Purpose::Check).iter().any(|warning| warning.message == message);
         assert_eq!(is_found, is_warned, "{keys}");
         assert!(warnings(Purpose::Run).iter().all(|warning| warning.message != message), "{keys}");
+    }
+}
+
+#[test]
+fn check_warns_of_a_rolling_reload_of_a_program_with_a_port_of_its_own() {
+    let message =
+        "a rolling reload starts the new process beside the old one, and two processes cannot bind the same port";
+    for (keys, is_warned) in [
+        ("env = { PORT = \"300{instance}\" }", true),
+        ("command = [\"/bin/sh\", \"--port\", \"3000\"]", true),
+        ("command = [\"/bin/sh\", \"--bind=0.0.0.0:3000\"]", true),
+        ("reload = \"rolling\"", true),
+        ("", false),
+        ("env = { PORT = \"3000\" }\nreload = \"restart\"", false),
+        ("env = { PORT = \"3000\" }\nready = \"notify\"", false),
+        ("env = { PORT = \"3000\" }\nlisten = { http = \"tcp://0.0.0.0:3000\" }", false),
+        ("env = { PORT = \"3000\" }\ntype = \"oneshot\"", false),
+    ] {
+        let scratch = Scratch::new();
+        let command = if keys.contains("command") { "" } else { "command = \"/bin/sh\"\n" };
+        scratch.write("keepalive.toml", format!("[services.web]\n{command}{keys}\n").as_bytes());
+        let warnings = |purpose| scratch.load_as(purpose, 0).unwrap().warnings;
+        let is_found = warnings(Purpose::Check).iter().any(|warning| warning.message == message);
+        assert_eq!(is_found, is_warned, "{keys}");
+        assert!(warnings(Purpose::Run).is_empty(), "{keys}");
     }
 }

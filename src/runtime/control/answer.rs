@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::snapshot::{StatusSnapshot, is_ready, reason_of, state_of};
+use super::reason::reason_of;
+use super::snapshot::{StatusSnapshot, is_ready, state_of, word_of};
 use crate::model::instance_limit::TooManyInstances;
 use crate::model::plan::Kind;
 use crate::model::{InstanceId, Numbers};
@@ -229,7 +230,8 @@ const fn is_active(state: StateName) -> bool {
 fn sentence(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>) -> String {
     let name = Name(snapshot.plan, instance.id);
     let is = match instance.state {
-        StateName::Waiting => "is waiting for its dependencies",
+        // The reason begins with the same word.
+        StateName::Waiting => return format!("{name} is {}", reason_of(instance, snapshot)),
         StateName::Starting => "is starting",
         StateName::Running => "is running",
         StateName::Stopping => "is stopping",
@@ -238,7 +240,7 @@ fn sentence(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>) -> Strin
         StateName::Completed => "has completed",
         StateName::Failed => "has failed",
     };
-    let reason = reason_of(instance, snapshot.plan);
+    let reason = reason_of(instance, snapshot);
     if reason.is_empty() { format!("{name} {is}") } else { format!("{name} {is} ({reason})") }
 }
 
@@ -281,7 +283,7 @@ pub(super) fn readiness(snapshot: &StatusSnapshot<'_>, target: Target) -> Answer
     for service in services.into_iter().take(MAX_LISTED) {
         let mut one = Object::new(inner.value(service.name));
         one.plain("ready", service.ready);
-        one.text("state", state_of(service).as_str());
+        one.text("state", word_of(service));
         one.end();
     }
     inner.end();
@@ -304,5 +306,7 @@ fn why_not_ready(service: ServiceView<'_>, snapshot: &StatusSnapshot<'_>, target
         return None;
     }
     let worst = service.instances().find(|instance| instance.state == state)?;
-    Some(sentence(&worst, snapshot))
+    let worst = sentence(&worst, snapshot);
+    let is_degraded = state == StateName::Failed && word_of(service) != state.as_str();
+    Some(if is_degraded { format!("{} is degraded: {worst}", service.name) } else { worst })
 }

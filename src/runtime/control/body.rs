@@ -1,7 +1,7 @@
 //! Bodies that are written piece by piece: each turn writes one piece, and only one piece is in memory.
 
-use super::metrics;
-use super::snapshot::{self, Cursor, StatusSnapshot, is_full};
+use super::snapshot::{Cursor, StatusSnapshot, is_full};
+use super::{metrics, status};
 use crate::runtime::journal::events::write_dropped;
 
 /// A body, with the position of the next piece.
@@ -30,7 +30,7 @@ impl StreamingBody {
     /// Writes the next piece. Returns whether it was the last one.
     pub(super) fn advance(&mut self, shown: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
         match self {
-            Self::Status(cursor) => snapshot::status(cursor, shown, out),
+            Self::Status(cursor) => status::status(cursor, shown, out),
             Self::Metrics { family, cursor } => metrics::advance(family, cursor, shown, out),
             Self::Events { after } => events(after, shown, out),
         }

@@ -15,7 +15,7 @@ use crate::model::Mono;
 use crate::runtime::json::push;
 use crate::supervisor::Request;
 use crate::sys::peer_stream::Input;
-use crate::sys::{Interest, PeerStream, socket};
+use crate::sys::{Interest, PeerStream, process, socket};
 
 /// The time limit for the request, and for each piece of the answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -123,6 +123,18 @@ impl Client {
             sent: 0,
             has_unread_input: false,
             discarded: 0,
+        }
+    }
+
+    /// The user of a client that is not permitted to use the control socket.
+    pub(super) fn unauthorized_uid(&self) -> Option<String> {
+        if self.listener == Listener::Http {
+            return None;
+        }
+        match socket::peer_uid(self.fd.as_fd()) {
+            Some(uid) if uid == 0 || uid == process::effective_user() => None,
+            Some(uid) => Some(uid.to_string()),
+            None => Some("unknown".to_owned()),
         }
     }
 

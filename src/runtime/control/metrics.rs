@@ -166,7 +166,7 @@ const FAMILIES: [Family; 26] = [
     Family {
         name: "keepalive_service_ready",
         kind: "gauge",
-        help: "Whether the service is ready, or a oneshot has succeeded, so that its dependents may start.",
+        help: "Whether the service is ready: no instance has failed, and all are ready, or as a oneshot have succeeded.",
         samples: Samples::Service(|service| Value::from(service.ready)),
     },
     Family {

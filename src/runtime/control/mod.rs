@@ -11,9 +11,11 @@ mod client;
 mod clients;
 mod listen;
 mod metrics;
+mod reason;
 mod request;
 mod route;
 pub(super) mod snapshot;
+mod status;
 mod usage;
 
 use std::collections::VecDeque;
@@ -31,7 +33,7 @@ use super::token::Token;
 use crate::logs::protocol::LogsQuery;
 use crate::model::{Mono, Plan, errno};
 use crate::supervisor::{Event, Refusal, Request, RequestId, Supervisor};
-use crate::sys::{Interest, PeerStream, Poller, process, socket};
+use crate::sys::{Interest, PeerStream, Poller, socket};
 use answer::plain;
 use body::StreamingBody;
 use client::{Client, ConnectionFate, Incoming, Listener, Stage};
@@ -208,7 +210,7 @@ impl Server {
             Listener::Http => PeerStream::tcp(fd),
         };
         let mut client = Client::new(stream, listener, context.now);
-        if let Some(uid) = unauthorized_uid(&client) {
+        if let Some(uid) = client.unauthorized_uid() {
             reject(&mut client, 403, format!("user {uid} is neither root nor keepalive's own user"), context);
         } else if !self.clients.has_room(listener) && !self.make_room(listener, context, sources) {
             reject(&mut client, 503, too_many_clients(), context);
@@ -478,18 +480,6 @@ fn hand_over(client: &mut Client, query: LogsQuery, snapshot: &StatusSnapshot<'_
     match handed {
         Some(()) => client.stage = Stage::HandedOver,
         None => client.answer(plain(503, "refused", "the logger is not running, try again later"), snapshot.now),
-    }
-}
-
-/// The user of a client that is not permitted to use the control socket.
-fn unauthorized_uid(client: &Client) -> Option<String> {
-    if client.listener == Listener::Http {
-        return None;
-    }
-    match socket::peer_uid(client.fd.as_fd()) {
-        Some(uid) if uid == 0 || uid == process::effective_user() => None,
-        Some(uid) => Some(uid.to_string()),
-        None => Some("unknown".to_owned()),
     }
 }
 

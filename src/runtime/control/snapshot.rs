@@ -1,4 +1,4 @@
-//! The data that the server shows, and the JSON of the status.
+//! The data that the server shows.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,12 +8,11 @@ use crate::model::plan::Kind;
 use crate::model::{Mono, Pid, Plan};
 use crate::runtime::ipc::Channels;
 use crate::runtime::journal::counts::Counts;
-use crate::runtime::journal::events::{Events, write_exit};
-use crate::runtime::json::{Object, push, text};
+use crate::runtime::journal::events::Events;
 use crate::runtime::logging::Logging;
 use crate::runtime::notify::Notify;
+use crate::runtime::probe::Probes;
 use crate::runtime::subsystem::Context;
-use crate::runtime::wording::{Name, Why};
 use crate::supervisor::{InstanceView, ServiceView, StateName, View};
 use crate::sys::process;
 
@@ -30,6 +29,7 @@ pub(in crate::runtime) struct StatusSnapshot<'a> {
     pub(in crate::runtime) events: &'a Events,
     pub(in crate::runtime) notify: &'a Notify,
     pub(in crate::runtime) channels: &'a Channels,
+    pub(in crate::runtime) probes: &'a Probes,
     /// The configuration file.
     pub(in crate::runtime) config: Option<&'a Path>,
     pub(in crate::runtime) pid: Pid,
@@ -45,6 +45,7 @@ pub(in crate::runtime) struct Sources<'a> {
     pub(in crate::runtime) logging: &'a Logging,
     pub(in crate::runtime) notify: &'a Notify,
     pub(in crate::runtime) channels: &'a Channels,
+    pub(in crate::runtime) probes: &'a Probes,
 }
 
 impl<'a> StatusSnapshot<'a> {
@@ -54,7 +55,7 @@ impl<'a> StatusSnapshot<'a> {
         context: &'a Context<'_>,
         sources: Sources<'a>,
     ) -> Self {
-        let Sources { logging, notify, channels } = sources;
+        let Sources { logging, notify, channels, probes } = sources;
         Self {
             plan: context.plan,
             view: context.supervisor.view(),
@@ -64,6 +65,7 @@ impl<'a> StatusSnapshot<'a> {
             events: context.journal.events(),
             notify,
             channels,
+            probes,
             config,
             pid: process::id(),
             now: context.now,
@@ -86,60 +88,6 @@ pub(super) fn is_full(out: &[u8]) -> bool {
     out.len() >= PIECE_SIZE
 }
 
-/// Writes the next piece of the status. Returns whether it was the last one.
-pub(super) fn status(cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
-    if !cursor.has_started {
-        push(out, format_args!("{{\"pid\":{},\"version\":\"{}\"", snapshot.pid, env!("CARGO_PKG_VERSION")));
-        push(out, format_args!(",\"config\":"));
-        match snapshot.config {
-            Some(path) => text(out, &path.to_string_lossy()),
-            None => out.extend(b"null"),
-        }
-        push(out, format_args!(",\"uptime_ms\":{}", snapshot.now.since(snapshot.started_at).as_millis()));
-        let state = if snapshot.view.is_stopping { "stopping" } else { "running" };
-        push(out, format_args!(",\"state\":\"{state}\",\"services\":["));
-        cursor.has_started = true;
-    }
-    for service in snapshot.view.services().skip(cursor.service) {
-        if cursor.number == 0 {
-            if is_full(out) {
-                return false;
-            }
-            if cursor.service > 0 {
-                out.push(b',');
-            }
-            begin_service(service, snapshot, out);
-        }
-        for instance in service.instances().chain(service.surges()).skip(cursor.number) {
-            // The head of a service and its first instance are in one piece: the cursor has no position between them.
-            if cursor.number > 0 {
-                if is_full(out) {
-                    return false;
-                }
-                out.push(b',');
-            }
-            write_instance(&instance, snapshot, out);
-            cursor.number += 1;
-        }
-        out.extend(b"]}");
-        (cursor.service, cursor.number) = (cursor.service + 1, 0);
-    }
-    out.extend(b"]}\n");
-    true
-}
-
-/// Writes a service up to and including the `[` of its instances.
-fn begin_service(service: ServiceView<'_>, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) {
-    let kind = snapshot.plan.services.get(service.index.position()).map(|service| service.kind);
-    let mut object = Object::new(out);
-    object.text("name", service.name);
-    object.text("type", if kind == Some(Kind::Oneshot) { "oneshot" } else { "service" });
-    object.text("state", state_of(service).as_str());
-    object.plain("ready", service.ready);
-    object.plain("desired", service.desired);
-    object.value("instances").push(b'[');
-}
-
 /// The state of the service: that of the instance that most needs attention.
 pub(super) fn state_of(service: ServiceView<'_>) -> StateName {
     const ORDER: [StateName; 8] = [
@@ -156,35 +104,11 @@ pub(super) fn state_of(service: ServiceView<'_>) -> StateName {
     service.instances().map(|instance| instance.state).min_by_key(|state| rank(*state)).unwrap_or(StateName::Stopped)
 }
 
-/// Why an instance is in its state; may be empty.
-pub(super) fn reason_of(instance: &InstanceView<'_>, plan: &Plan) -> String {
-    let why = |reason| Why { plan, instance: instance.id, to: instance.state, reason }.to_string();
-    instance.reason.map(why).unwrap_or_default()
-}
-
-fn write_instance(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) {
-    let used = snapshot.usage.of(instance.pid);
-    let mut object = Object::new(out);
-    object.shown("id", Name(snapshot.plan, instance.id));
-    object.text("state", instance.state.as_str());
-    object.optional("pid", instance.pid);
-    object.plain("ready", is_ready(instance, snapshot.plan));
-    if instance.id.is_surge() {
-        object.plain("surge", true);
-    }
-    object.plain("restarts", instance.restarts.total());
-    object.optional("uptime_ms", instance.since.map(|since| snapshot.now.since(since).as_millis()));
-    write_exit(instance.last_run.map(|run| run.exit), &mut object);
-    object.text("reason", &reason_of(instance, snapshot.plan));
-    object.optional("rss_bytes", used.map(|used| used.memory));
-    object.optional("cpu_ms", used.map(|used| used.milliseconds));
-    object.optional("processes", used.map(|used| used.processes));
-    if let Some(said) = snapshot.notify.status(instance.id, instance.run) {
-        object.text("status_text", &said.status);
-        object.optional("status_errno", said.errno);
-        object.optional("status_exit", said.exit_status);
-    }
-    object.end();
+/// The word for the state of the service. One that runs, of which an instance has failed for good, is degraded.
+pub(super) fn word_of(service: ServiceView<'_>) -> &'static str {
+    let state = state_of(service);
+    let is_active = |instance: InstanceView<'_>| !instance.state.is_inactive();
+    if state == StateName::Failed && service.instances().any(is_active) { "degraded" } else { state.as_str() }
 }
 
 /// Whether it runs and is ready, or as a oneshot has succeeded.

@@ -210,7 +210,7 @@ fn write_members(plan: &Plan, event: &JournalEvent, object: &mut Object<'_>) {
             if *reason == Reason::Ready {
                 object.text("reason", "ready");
             } else {
-                object.shown("reason", Why { plan, instance: *instance, to: *to, reason });
+                object.shown("reason", Why { plan, instance: *instance, to: *to, reason, remaining: None });
             }
             if let Reason::Exited { run, .. } = reason {
                 write_exit(Some(run.exit), object);

@@ -225,6 +225,10 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
             "web.0 starting → stopping (not ready within 30s)",
         ),
         (
+            between(Running, Stopping, Reason::Fault(Fault::NotFinished(Duration::from_secs(30)))),
+            "web.0 running → stopping (not finished within 30s)",
+        ),
+        (
             between(Running, Stopping, Reason::Fault(Fault::WatchdogTimeout(Duration::from_secs(10)))),
             "web.0 running → stopping (no watchdog message for 10s)",
         ),
@@ -391,6 +395,12 @@ fn journal_events() -> Vec<(JournalEvent, &'static str)> {
             failed(RolloutError::ExitedAfterStopping(crashed)),
             "web reload failed: the new process of web.0 failed: it sent STOPPING=1; exited with code 1, ran 3.2s",
         ),
+        (
+            failed(RolloutError::ExitedBesideOld(crashed)),
+            "web reload failed: the new process of web.0 failed: exited with code 1, ran 3.2s; the old process was still \
+             there: if both need one port, set `reload = \"restart\"` or pass the socket with `listen`",
+        ),
+        (failed(RolloutError::Stopped), "web reload failed: superseded by another request for web.0"),
         (failed(RolloutError::ReloadTimedOut), "web reload failed: web.0 did not send READY=1 within 30s"),
         (
             failed(RolloutError::SpawnFailed),

@@ -15,7 +15,7 @@ use super::rate_limited_log::{self, MessageKind};
 use super::runs::RunSpec;
 use super::subsystem::{Context, Subsystem};
 use super::token::Token;
-use crate::model::plan::Ready;
+use crate::model::plan::{Probe, Ready};
 use crate::model::{ExitStatus, Mono, Pid, RunId, Signal, Template, errno};
 use crate::supervisor::{Event, ReadySource};
 use crate::sys::{Interest, Poller, kill, socket, strings, wait};
@@ -123,6 +123,26 @@ impl Probes {
             }
             active.stage.close(poller);
         }
+    }
+
+    /// What the process of a run is not ready without, and how the last attempt has failed: `tcp 127.0.0.1:80 refused`.
+    pub(super) fn progress(&self, run: RunId) -> Option<String> {
+        let active = self.active.iter().find(|active| active.run == run)?;
+        let Ready::Probe(probe) = &active.spec.definition.ready else { return None };
+        let (kind, operand) = match probe {
+            Probe::Tcp(address) => ("tcp", address),
+            Probe::Http { authority, .. } => ("http", authority),
+            Probe::File(path) => ("file", path),
+            Probe::Exec(command) => ("exec", command.first()?),
+        };
+        let operand = operand.expand(active.spec.numbers());
+        let mut text = [kind, &operand.to_string_lossy()].join(" ");
+        match active.last {
+            None => {}
+            Some(Failure::Errno(Errno::ECONNREFUSED)) => text.push_str(" refused"),
+            Some(failure) => text.extend([": ", &failure.to_string()]),
+        }
+        Some(text)
     }
 
     /// Removes `pid` from the killed helpers. Returns whether it was one.

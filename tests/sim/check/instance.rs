@@ -83,6 +83,12 @@ pub(crate) struct Instance {
     pub(crate) failed: Option<u32>,
     /// A dependency failed before it could start.
     pub(crate) blocked: bool,
+    /// When its oneshot must have finished.
+    pub(crate) finish_by: Option<Mono>,
+    /// It has been replaced, and is the old process of a reload.
+    pub(super) is_old: bool,
+    /// A run has ended beside the old process of a reload.
+    pub(super) has_died_beside_old: bool,
 }
 
 /// The progress of a run.
@@ -136,6 +142,9 @@ impl Instance {
             kills: 0,
             failed: None,
             blocked: false,
+            finish_by: None,
+            is_old: false,
+            has_died_beside_old: false,
         }
     }
 

@@ -472,7 +472,10 @@ impl Checker {
         rule!(!futile, "a deadline had no effect");
         for service in view.services() {
             let expect = self.model.is_satisfied(service.index);
-            rule!(service.ready == expect, "{:?} is shown with ready = {}", service.index, service.ready);
+            rule!(service.available == expect, "{:?} is shown as available = {}", service.index, service.available);
+            let has_failed = self.model.of(service.index).iter().any(|instance| instance.state == StateName::Failed);
+            let is_ready = expect && !has_failed;
+            rule!(service.ready == is_ready, "{:?} is shown with ready = {}", service.index, service.ready);
         }
         waits::check(until, self.now, &self.model, &self.shutdown)?;
         let childless = world.is_empty() && self.shutdown.has_begun() && !self.model.any_left();

@@ -85,6 +85,10 @@ impl Model {
         self.of(id.service).get(id.number as usize)
     }
 
+    pub(super) fn find_mut(&mut self, id: InstanceId) -> Option<&mut Instance> {
+        self.instances.get_mut(id.service.position())?.get_mut(id.number as usize)
+    }
+
     pub(crate) fn surges(&self) -> impl Iterator<Item = (InstanceId, &Instance)> {
         self.surges.iter().map(|(id, surge)| (*id, surge))
     }
@@ -210,8 +214,10 @@ impl Model {
         let lingers = leftovers == Leftovers::Some
             && service.stop.kill_mode != KillMode::Process
             && stage != ShutdownStage::Forced;
+        let is_beside_old = self.surges.get(&id.surge()).is_some_and(|surge| !id.is_surge() && surge.is_old);
         let instance = self.get_mut(id);
         instance.has_executed |= instance.failure.is_none();
+        instance.has_died_beside_old |= is_beside_old;
         instance.expected = Some(if id.is_surge() {
             Expected::Replaced
         } else {
@@ -306,6 +312,7 @@ impl Model {
         }
         if id.is_surge() && !is_active(to) {
             self.surges.remove(&id);
+            self.on_old_gone(id.slot(), now);
         }
         self.drop_surplus(id.service);
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use keepalive::model::plan::Kind;
 use keepalive::model::{InstanceId, Mono, Plan, ServiceIndex};
 use keepalive::supervisor::{Fault, Reason, ReloadFailure, StateName, Target};
 
@@ -73,6 +74,16 @@ impl Model {
         Ok(())
     }
 
+    /// The old process of `id` is gone: what has ended on its own beside it does not count, and is started again at once.
+    pub(super) fn on_old_gone(&mut self, id: InstanceId, now: Mono) {
+        if let Some(main) = self.find_mut(id)
+            && std::mem::take(&mut main.has_died_beside_old)
+        {
+            (main.unstable, main.refusals) = (0, 0);
+            main.due = main.due.map(|_| now);
+        }
+    }
+
     /// An instance of the service changes to this state.
     pub(crate) fn on_reload_transition(&mut self, service: ServiceIndex, to: StateName) {
         if let Some(reloaded) = self.reloading.get_mut(&service) {
@@ -105,6 +116,7 @@ impl Model {
         surge.min_ready_until = None;
         let mut old = std::mem::replace(self.get_mut(id), surge);
         old.expected = old.expected.map(|_| Expected::Replaced);
+        old.is_old = true;
         self.surges.insert(id.surge(), old);
         Ok(())
     }
@@ -159,6 +171,7 @@ impl Instance {
         if let Reason::Fault(fault) = reason {
             let is_justified = match fault {
                 Fault::NotReady(_) => from == StateName::Starting && self.ready_by.is_some_and(|by| by <= now),
+                Fault::NotFinished(_) => from == StateName::Running && self.finish_by.is_some_and(|by| by <= now),
                 Fault::WatchdogTimeout(_) => {
                     from == StateName::Running && self.watchdog.is_some_and(|(_, by)| by <= now)
                 }
@@ -178,7 +191,7 @@ impl Instance {
         if (from, to) == (StateName::Running, StateName::Starting) && *reason == Reason::ReloadingReported {
             rule!(self.is_not_ready(), "{id:?} is starting again without a report: {self:?}");
             self.progress = Progress::Executed;
-            let by = now + self.definition.ready_timeout;
+            let by = now + self.definition.start_timeout();
             let at_last = *self.ready_again_by.get_or_insert(by + self.definition.reload.soak);
             (self.ready_at, self.ready_by) = (None, Some(by.min(at_last)));
         }
@@ -190,7 +203,10 @@ impl Instance {
             self.progress = Progress::Ready;
             let every = self.reported_watchdog.or(self.definition.watchdog).filter(|every| !every.is_zero());
             self.watchdog = every.map(|every| (every, now + every));
+            let limit = self.definition.ready_timeout.filter(|_| self.definition.kind == Kind::Oneshot);
+            self.finish_by = limit.map(|limit| self.since + limit);
         } else {
+            self.finish_by = None;
             // There is another process, unless this one must become ready again.
             self.reported_watchdog = self.reported_watchdog.filter(|_| *reason == Reason::ReloadingReported);
             self.watchdog = None;

@@ -29,7 +29,7 @@ impl Model {
             Ready::Exec => instance.ready_at = Some(now),
             Ready::Delay(delay) => instance.ready_at = Some(now + delay),
             Ready::Notify | Ready::Ipc | Ready::Fd(_) | Ready::Probe(_) => {
-                instance.ready_by = Some(now + instance.definition.ready_timeout);
+                instance.ready_by = Some(now + instance.definition.start_timeout());
             }
         }
         matches!(instance.definition.ready, Ready::Probe(_))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keepalive::model::plan::{Backoff, Kind, RestartPolicy, Service};
 use keepalive::model::{Mono, StartStep};
-use keepalive::supervisor::{Exit, FailureReason, Reason, RestartDecision, StateName};
+use keepalive::supervisor::{Exit, FailureReason, Fault, Reason, RestartDecision, StateName};
 use nix::errno::Errno;
 
 use super::instance::{Instance, ReportedStop};
@@ -81,11 +81,12 @@ fn decide(service: &Service, instance: &Instance, exit: Exit, now: Mono) -> Expe
     if cannot_execute && !instance.has_executed {
         return Expected::Shutdown(RestartDecision::Fail(FailureReason::NeverExecuted));
     }
-    if instance.has_been_ready() && now.since(instance.since) >= restart.min_uptime {
+    let is_unfinished = matches!(instance.fault, Some(Fault::NotFinished(_)));
+    if instance.has_been_ready() && !is_unfinished && now.since(instance.since) >= restart.min_uptime {
         return Expected::Restart { least: restart.delay, most: restart.delay, unstable: 0 };
     }
     let unstable = instance.unstable + 1;
-    if let Some(limit) = restart.max_restarts.filter(|limit| unstable > *limit) {
+    if let Some(limit) = restart.max_restarts.filter(|limit| unstable > *limit && !instance.has_died_beside_old) {
         return Expected::Shutdown(RestartDecision::Fail(FailureReason::RestartLimit(limit)));
     }
     let (least, most) = bounds(&restart.backoff, unstable);

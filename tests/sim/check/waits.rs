@@ -34,6 +34,7 @@ pub(crate) fn check(until: Option<Mono>, now: Mono, model: &Model, shutdown: &Sh
                 .watchdog
                 .map(|(_, by)| by)
                 .into_iter()
+                .chain(instance.finish_by)
                 .chain(instance.min_ready_until.filter(|at| *at > now))
                 .min(),
             StateName::Waiting | StateName::Stopped | StateName::Completed | StateName::Failed => None,

@@ -61,7 +61,7 @@ fn a_dependent_waits_until_its_dependency_reports_ready() {
 
 #[test]
 fn a_service_that_is_not_ready_in_time_is_stopped_and_restarted() {
-    let mut setup = Setup::boot(vec![Service { ready_timeout: seconds(3), ..notify("db") }]);
+    let mut setup = Setup::boot(vec![Service { ready_timeout: Some(seconds(3)), ..notify("db") }]);
     setup.forget();
     assert_eq!(setup.next(), Some(seconds(3)));
     setup.at(seconds(3));
@@ -77,7 +77,7 @@ fn a_service_that_is_not_ready_in_time_is_stopped_and_restarted() {
 
 #[test]
 fn a_service_can_extend_its_start_and_stop_timeouts() {
-    let mut setup = Setup::boot(vec![Service { ready_timeout: seconds(3), ..notify("db") }]);
+    let mut setup = Setup::boot(vec![Service { ready_timeout: Some(seconds(3)), ..notify("db") }]);
     setup.forget();
     setup.at(seconds(2));
     let run = setup.run("db.0");
@@ -270,7 +270,7 @@ fn stop_delay_delays_the_stop_signal_but_not_a_forced_stop() {
 
 fn probed(name: &str) -> Service {
     let probe = Probe::Tcp(Template::Fixed(c"127.0.0.1:80".to_owned()));
-    Service { ready: Ready::Probe(probe), ready_timeout: seconds(3), ..service(name) }
+    Service { ready: Ready::Probe(probe), ready_timeout: Some(seconds(3)), ..service(name) }
 }
 
 const SOURCES: [ReadySource; 4] = [ReadySource::Notify, ReadySource::Ipc, ReadySource::Fd, ReadySource::Probe];
@@ -351,7 +351,7 @@ fn ready_1_ends_a_reload_of_a_surge_instance() {
 
 #[test]
 fn reports_after_stopping_1_are_ignored() {
-    let mut setup = Setup::boot(vec![Service { ready_timeout: seconds(3), ..notify("db") }]);
+    let mut setup = Setup::boot(vec![Service { ready_timeout: Some(seconds(3)), ..notify("db") }]);
     setup.forget();
     let run = setup.run("db.0");
     setup.send(Event::StoppingReported { run });
@@ -404,7 +404,7 @@ fn a_reported_main_pid_implies_that_the_program_runs() {
 
 #[test]
 fn a_probe_is_aborted_at_the_ready_timeout() {
-    let mut setup = Setup::boot(vec![probed("db"), Service { ready_timeout: seconds(3), ..notify("web") }]);
+    let mut setup = Setup::boot(vec![probed("db"), Service { ready_timeout: Some(seconds(3)), ..notify("web") }]);
     setup.forget();
     setup.at(seconds(3));
     setup.check(&[

@@ -7,7 +7,7 @@ use super::*;
 use crate::plans::{oneshot, plan, service};
 
 pub(super) fn notify(name: &str, instances: u32) -> Service {
-    Service { ready: Ready::Notify, instances, ready_timeout: seconds(10), ..service(name) }
+    Service { ready: Ready::Notify, instances, ready_timeout: Some(seconds(10)), ..service(name) }
 }
 
 pub(super) fn with(reload: impl FnOnce(&mut Reload), mut service: Service) -> Service {
@@ -173,6 +173,54 @@ fn the_replacement_of_a_dead_process_can_fail_and_back_off() {
     setup.check(&["web.0 starting → backoff", "web not reloaded", "reply 1 ReloadFailed"]);
 }
 
+/// The old process may still have the port that the new one needs.
+#[test]
+fn a_new_process_that_dies_beside_the_old_one_uses_up_no_restarts() {
+    let mut web = service("web");
+    web.restart.max_restarts = Some(1);
+    let mut setup = boot_ready(vec![web]);
+    setup.reload("web");
+    setup.after(seconds(1));
+    setup.forget();
+    for _ in 0..3 {
+        setup.exits("web.0", 1);
+        assert_eq!(setup.only("web.0 "), ["web.0 running → backoff"]);
+        setup.after(seconds(1));
+        setup.forget();
+    }
+    setup.exits("web.0", 1);
+    setup.forget();
+    setup.exits("web.0'", 0);
+    setup.check(&[
+        "web.0' stopping → stopped",
+        "web.0 backoff → starting",
+        "spawn web.0 (5 restarts)",
+        "web not reloaded",
+        "reply 1 ReloadFailed",
+        "web.0 starting → running",
+    ]);
+    assert!(matches!(setup.rollout_error, Some(RolloutError::ExitedBesideOld(_))), "{:?}", setup.rollout_error);
+    assert_eq!(setup.unstable("web"), 0);
+}
+
+#[test]
+fn a_reload_is_superseded_by_a_stop_of_an_instance_before_or_during_its_turn() {
+    for stopped in ["web.0", "web.1"] {
+        let mut setup = boot_ready(vec![notify("web", 2)]);
+        setup.reload("web");
+        setup.stop(stopped);
+        setup.exits(stopped, 0);
+        let other = if stopped == "web.0" { "web.1'" } else { "web.0'" };
+        if stopped == "web.0" {
+            setup.exits("web.0'", 0);
+        }
+        setup.report_ready(other);
+        setup.exits(other, 0);
+        assert_eq!(setup.only("reply 1"), ["reply 1 ReloadFailed"], "{stopped}");
+        assert_eq!(setup.rollout_error, Some(RolloutError::Stopped));
+    }
+}
+
 #[test]
 fn a_shutdown_during_a_reload_stops_both_processes() {
     let mut setup = boot_ready(vec![notify("web", 1)]);
@@ -196,7 +244,7 @@ fn a_shutdown_during_a_reload_stops_both_processes() {
 }
 
 #[test]
-fn a_stop_during_a_reload_stops_both_processes_and_ends_the_reload() {
+fn a_stop_during_a_reload_stops_both_processes_and_supersedes_the_reload() {
     let mut setup = boot_ready(vec![notify("web", 2), service("db")]);
     setup.reload("web");
     setup.forget();
@@ -205,7 +253,7 @@ fn a_stop_during_a_reload_stops_both_processes_and_ends_the_reload() {
     setup.exits("web.1", 0);
     setup.forget();
     setup.exits("web.0'", 0);
-    setup.check(&["web.0' stopping → stopped", "web reloaded", "reply 1 done"]);
+    setup.check(&["web.0' stopping → stopped", "web not reloaded", "reply 1 ReloadFailed"]);
 }
 
 #[test]

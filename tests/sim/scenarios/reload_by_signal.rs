@@ -132,7 +132,7 @@ fn a_reload_fails_if_an_instance_stops_itself_or_its_watchdog_expires() {
 }
 
 #[test]
-fn a_reload_does_not_fail_if_an_operator_restarts_or_stops_the_service() {
+fn a_reload_is_done_if_an_operator_restarts_the_service_and_superseded_if_one_stops_it() {
     let mut setup = boot_ready(vec![by_signal(notify("web", 1)), service("db")]);
     let run = setup.run("web.0");
     setup.reload("web");
@@ -146,7 +146,7 @@ fn a_reload_does_not_fail_if_an_operator_restarts_or_stops_the_service() {
     assert_ne!(run, setup.run("web.0"));
     setup.forget();
     setup.stop("web");
-    assert_eq!(setup.only("web"), ["web reloaded"]);
+    assert_eq!(setup.only("web"), ["web not reloaded"]);
     setup.exits("web.0", 1);
-    assert_eq!(setup.rollout_error, None);
+    assert_eq!(setup.rollout_error, Some(RolloutError::Stopped));
 }

@@ -1,7 +1,7 @@
 //! Restart decisions and delays.
 
 use keepalive::model::plan::{ExitAction, Ready, Restart, RestartPolicy, Service};
-use keepalive::model::{ExitStatus, StartFailure, StartStep};
+use keepalive::model::{ExitStatus, Signal, StartFailure, StartStep};
 use nix::errno::Errno;
 
 use super::{MISSING, Setup, Spawns, depending_on, millis, seconds};
@@ -230,6 +230,25 @@ fn a_oneshot_runs_until_it_succeeds() {
         "spawn web.0 (0 restarts)",
         "web.0 starting → running",
     ]);
+}
+
+/// "`ready_timeout` of a oneshot: how long it may run": a run that takes longer is a failed start.
+#[test]
+fn a_oneshot_that_does_not_finish_in_time_has_failed() {
+    let mut wait = Service { ready_timeout: Some(seconds(30)), ..oneshot("wait") };
+    wait.restart.max_restarts = Some(1);
+    let mut setup = Setup::boot(vec![wait]);
+    setup.forget();
+    setup.at(millis(29_999));
+    setup.check(&[]);
+    setup.at(seconds(30));
+    setup.check(&["wait.0 running → stopping", "kill wait.0 main SIGTERM", "kill wait.0 main SIGCONT"]);
+    setup.dies("wait", Signal::TERM);
+    setup.check(&["wait.0 stopping → backoff"]);
+    setup.after(seconds(31));
+    setup.forget();
+    setup.dies("wait", Signal::TERM);
+    assert_eq!(setup.only("wait"), ["wait.0 stopping → failed", "wait failed"]);
 }
 
 /// A refused fork is not a failure of the service: it is not counted, and it is retried with growing delays.

@@ -1,0 +1,88 @@
+//! The JSON of the status.
+
+use super::reason::reason_of;
+use super::snapshot::{Cursor, StatusSnapshot, is_full, is_ready, word_of};
+use crate::model::plan::Kind;
+use crate::runtime::journal::events::write_exit;
+use crate::runtime::json::{Object, push, text};
+use crate::runtime::wording::Name;
+use crate::supervisor::{InstanceView, ServiceView};
+
+/// Writes the next piece of the status. Returns whether it was the last one.
+pub(super) fn status(cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
+    if !cursor.has_started {
+        push(out, format_args!("{{\"pid\":{},\"version\":\"{}\"", snapshot.pid, env!("CARGO_PKG_VERSION")));
+        push(out, format_args!(",\"config\":"));
+        match snapshot.config {
+            Some(path) => text(out, &path.to_string_lossy()),
+            None => out.extend(b"null"),
+        }
+        push(out, format_args!(",\"uptime_ms\":{}", snapshot.now.since(snapshot.started_at).as_millis()));
+        let state = if snapshot.view.is_stopping { "stopping" } else { "running" };
+        push(out, format_args!(",\"state\":\"{state}\",\"services\":["));
+        cursor.has_started = true;
+    }
+    for service in snapshot.view.services().skip(cursor.service) {
+        if cursor.number == 0 {
+            if is_full(out) {
+                return false;
+            }
+            if cursor.service > 0 {
+                out.push(b',');
+            }
+            begin_service(service, snapshot, out);
+        }
+        for instance in service.instances().chain(service.surges()).skip(cursor.number) {
+            // The head of a service and its first instance are in one piece: the cursor has no position between them.
+            if cursor.number > 0 {
+                if is_full(out) {
+                    return false;
+                }
+                out.push(b',');
+            }
+            write_instance(&instance, snapshot, out);
+            cursor.number += 1;
+        }
+        out.extend(b"]}");
+        (cursor.service, cursor.number) = (cursor.service + 1, 0);
+    }
+    out.extend(b"]}\n");
+    true
+}
+
+/// Writes a service up to and including the `[` of its instances.
+fn begin_service(service: ServiceView<'_>, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) {
+    let kind = snapshot.plan.services.get(service.index.position()).map(|service| service.kind);
+    let mut object = Object::new(out);
+    object.text("name", service.name);
+    object.text("type", if kind == Some(Kind::Oneshot) { "oneshot" } else { "service" });
+    object.text("state", word_of(service));
+    object.plain("ready", service.ready);
+    object.plain("desired", service.desired);
+    object.value("instances").push(b'[');
+}
+
+fn write_instance(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) {
+    let used = snapshot.usage.of(instance.pid);
+    let mut object = Object::new(out);
+    object.shown("id", Name(snapshot.plan, instance.id));
+    object.text("state", instance.state.as_str());
+    object.optional("pid", instance.pid);
+    object.plain("ready", is_ready(instance, snapshot.plan));
+    if instance.id.is_surge() {
+        object.plain("surge", true);
+    }
+    object.plain("restarts", instance.restarts.total());
+    object.optional("uptime_ms", instance.since.map(|since| snapshot.now.since(since).as_millis()));
+    write_exit(instance.last_run.map(|run| run.exit), &mut object);
+    object.text("reason", &reason_of(instance, snapshot));
+    object.optional("rss_bytes", used.map(|used| used.memory));
+    object.optional("cpu_ms", used.map(|used| used.milliseconds));
+    object.optional("processes", used.map(|used| used.processes));
+    if let Some(said) = snapshot.notify.status(instance.id, instance.run) {
+        object.text("status_text", &said.status);
+        object.optional("status_errno", said.errno);
+        object.optional("status_exit", said.exit_status);
+    }
+    object.end();
+}

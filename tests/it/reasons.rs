@@ -1,0 +1,113 @@
+//! What status, answers and messages say about why something is not running, and what it waits for.
+
+use keepalive::model::Signal;
+
+use crate::control::begin;
+use crate::harness::{KEEPALIVE, Place, Run, wait_until};
+use crate::port::ReservedPort;
+use crate::reload::answer;
+use crate::services::Set;
+
+/// The directory that both processes want is like a port that both want to bind.
+#[test]
+fn a_new_process_that_fails_beside_the_old_one_fails_the_reload_with_a_hint() {
+    let set = Set::new("[services.web]\ncommand = [\"sh\", \"-c\", \"mkdir DIR/taken || exit 1; exec sleep 1000\"]\n");
+    let (_running, control) = begin(&set, Place::Child);
+    control.wait_for("web.0", "running");
+    wait_until("the directory", || set.directory.path().join("taken").exists().then_some(()));
+    let pid = control.instance("web.0")["pid"].clone();
+    let failed = control.post("/v1/services/web/reload");
+    let reason = failed.reason();
+    assert_eq!(failed.status, 409, "{reason}");
+    assert!(reason.starts_with("the new process of web.0 failed: exited with code 1, ran "), "{reason}");
+    assert!(reason.contains("set `reload = \"restart\"` or pass the socket with `listen`"), "{reason}");
+    assert_eq!(control.instance("web.0")["pid"], pid);
+}
+
+#[test]
+fn a_reload_that_a_stop_has_ended_is_answered_as_superseded() {
+    let set = Set::new(
+        "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\nready = { file = \"DIR/up\" }\n[services.other]\ncommand = \
+         [\"PUPPET\", \"ignore\"]\n",
+    );
+    let (_running, control) = begin(&set, Place::Child);
+    set.directory.file("up", b"", 0o644);
+    control.wait_for("web.0", "running");
+    std::fs::remove_file(set.directory.path().join("up")).unwrap();
+    let reload = control.ask("POST", "/v1/services/web/reload");
+    let has_surge = || control.get("/v1/status").body.contains("\"surge\":true").then_some(());
+    wait_until("the new process", has_surge);
+    assert_eq!(control.post("/v1/services/web/stop").status, 200);
+    let answer = answer(reload);
+    assert!(answer.starts_with("HTTP/1.1 409 "), "{answer}");
+    assert!(answer.contains("superseded by another request for web.0"), "{answer}");
+}
+
+#[test]
+fn a_oneshot_that_does_not_finish_in_time_fails_with_the_reason() {
+    let set = Set::new(
+        "[services.wait]\ntype = \"oneshot\"\ncommand = [\"sh\", \"-c\", \"exec sleep 1000\"]\nready_timeout = \"200ms\"\n\
+         restart = \"never\"\n",
+    );
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    assert_eq!(code, 128 + i32::from(Signal::TERM.number()), "{stderr}");
+    let expect = "wait.0 failed: not finished within 200ms; killed by SIGTERM, ran ";
+    assert!(set.end().starts_with(expect), "{}", set.end());
+}
+
+#[test]
+fn a_service_of_which_one_instance_has_failed_is_degraded_and_not_ready() {
+    let set = Set::new(
+        "[services.web]\ncommand = [\"sh\", \"-c\", \"test {instance} = 0 || exit 3; exec sleep 1000\"]\ninstances = 2\n\
+         restart = \"never\"\n[services.proxy]\ncommand = \"sleep 1000\"\ndepends_on = [\"web\"]\n",
+    );
+    let (_running, control) = begin(&set, Place::Child);
+    control.wait_for("web.1", "failed");
+    // What depends on it starts: an instance serves.
+    control.wait_for("proxy.0", "running");
+    let web = &control.get("/v1/status").json()["services"][0];
+    assert_eq!((&web["state"], &web["ready"]), (&"degraded".into(), &false.into()));
+    let ready = control.get("/readyz");
+    assert_eq!((ready.status, &ready.json()["services"]["web"]["state"]), (503, &"degraded".into()));
+    let reason = ready.reason();
+    assert!(reason.starts_with("web is degraded: web.1 has failed (exited with code 3, ran "), "{reason}");
+    assert!(control.get("/metrics").body.contains("\nkeepalive_service_ready{service=\"web\"} 0\n"));
+    let (_, output, _) =
+        Run::words(Place::Child, &[KEEPALIVE, "status", "--socket", set.socket().to_str().unwrap()]).finish();
+    assert!(output.lines().next().unwrap().ends_with("; degraded: web"), "{output}");
+}
+
+/// "Every wait has its reason, with names."
+#[test]
+fn what_waits_names_what_it_waits_for() {
+    let port = ReservedPort::any();
+    let set = Set::new(&format!(
+        "[services.slow]\ncommand = [\"PUPPET\", \"ignore\"]\nready = {{ tcp = \"{port}\" }}\n\
+         [services.needs-slow]\ncommand = [\"PUPPET\", \"ignore\"]\ndepends_on = [\"slow\"]\n\
+         [services.last]\ncommand = [\"PUPPET\", \"ignore\"]\ndepends_on = [\"needs-slow\"]\n\
+         [services.notify]\ncommand = [\"PUPPET\", \"ignore\"]\nready = \"notify\"\n\
+         [services.off]\ncommand = \"true\"\nautostart = false\n\
+         [services.crash]\ncommand = [\"PUPPET\", \"exit\", \"3\"]\nbackoff = {{ initial = \"1h\", max = \"1h\", jitter = 0 }}\n"
+    ));
+    let (_running, control) = begin(&set, Place::Child);
+    control.wait_for("notify.0", "starting");
+    control.wait_for("crash.0", "backoff");
+    let reason = |name: &str| control.instance(name)["reason"].as_str().unwrap().to_owned();
+    let refused = format!("tcp {port} refused");
+    wait_until("a failed attempt", || (reason("slow.0") == refused).then_some(()));
+    assert_eq!(reason("needs-slow.0"), format!("waiting for slow (starting: {refused})"));
+    assert_eq!(reason("last.0"), "waiting for needs-slow (waiting)");
+    assert_eq!(reason("notify.0"), "waiting for READY=1");
+    assert_eq!(reason("off.0"), "not started (autostart = false)");
+    let ready = control.get("/readyz?service=needs-slow").reason();
+    assert_eq!(ready, format!("needs-slow.0 is waiting for slow (starting: {refused})"));
+    // The time that is left, not that of the decision.
+    let backoff = || reason("crash.0").split_once("restart 1 of 16 in ").unwrap().1.to_owned();
+    let first = wait_until("less than an hour", || Some(backoff()).filter(|left| !left.starts_with("1h")));
+    wait_until("less of it", || (backoff() != first).then_some(()));
+    assert_eq!(control.post("/v1/services/crash/stop").status, 200);
+    assert_eq!(reason("crash.0"), "stopped by operator");
+    assert_eq!(control.post("/v1/services/notify/stop").status, 200);
+    let stopped = reason("notify.0");
+    assert!(stopped.starts_with("stopped by operator; killed by SIGTERM, ran "), "{stopped}");
+}
