@@ -6,8 +6,8 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use keepalive::cli::drop_in::{self, Context};
-use keepalive::cli::{self, Form, Invocation, Stream, json, show};
-use keepalive::config::{self, Diagnostic, Environment, Files, LimitedFs, Loaded, Purpose, Report};
+use keepalive::cli::{self, Form, Invocation, Stream};
+use keepalive::config::{self, Diagnostic, Environment, Files, LimitedFs, Loaded, Purpose, Report, json, show};
 use keepalive::init::Compat;
 use keepalive::model::exit_code::{INVALID_CONFIG, OS_ERROR, USAGE};
 use keepalive::model::plan::{Control, TERMINATION_LOG};
@@ -55,7 +55,7 @@ fn run(arguments: Vec<OsString>) -> u8 {
         }
         Ok(Invocation::Client(request)) => {
             let environment = control::Environment { variable: context.variable, user: process::effective_user() };
-            control::perform(&request, &environment, &find_set)
+            control::perform(&request, &environment, &find_set, config::read_env_file)
         }
         Ok(Invocation::Help(text)) => control::print_text(&text),
         Ok(Invocation::Version) => control::print_text(concat!("keepalive ", env!("CARGO_PKG_VERSION"), "\n")),

@@ -30,6 +30,8 @@ struct Words {
     socket: Option<PathBuf>,
     config: Option<PathBuf>,
     operands: Vec<String>,
+    /// What stands after `--`.
+    command: Option<Vec<OsString>>,
 }
 
 /// Parses the words after a command. `config`: the file of `-c` before it.
@@ -39,8 +41,8 @@ pub(super) fn read(
     config: Option<PathBuf>,
     command: Option<Vec<OsString>>,
 ) -> Result<Invocation, UsageError> {
-    let words = Words { config, ..Words::default() };
-    let result = read_words(definition, words, parser, command).and_then(|words| match words {
+    let words = Words { config, command, ..Words::default() };
+    let result = read_words(definition, words, parser).and_then(|words| match words {
         Some(words) => invocation(definition, words),
         None => Ok(Invocation::Help(help::for_command(definition))),
     });
@@ -52,7 +54,6 @@ fn read_words(
     definition: &'static Definition,
     mut words: Words,
     mut parser: Parser,
-    command: Option<Vec<OsString>>,
 ) -> Result<Option<Words>, UsageError> {
     loop {
         if definition.name == "scale"
@@ -80,13 +81,11 @@ fn read_words(
             Opt { .. } => words.values.push((option.name(), text(&argument, &mut parser)?)),
         }
     }
-    match command {
-        None => Ok(Some(words)),
-        Some(_) => {
-            let message = format!("`keepalive {}` takes no command after `--`", definition.name);
-            Err(UsageError::new(message, usage(definition)))
-        }
+    if words.command.is_some() && definition.name != "exec" {
+        let message = format!("`keepalive {}` takes no command after `--`", definition.name);
+        return Err(UsageError::new(message, usage(definition)));
     }
+    Ok(Some(words))
 }
 
 /// The next word if it is a number such as `-1`, which would be an option elsewhere.
@@ -129,6 +128,15 @@ fn task(definition: &'static Definition, words: &Words) -> Result<Task, UsageErr
     let follow = if words.has("--follow") { Follow::Yes } else { Follow::No };
     Ok(match definition.name {
         "status" => Task::Status(words.names()?),
+        "describe" => {
+            let [name] = words.exact_operands(definition)?;
+            Task::Describe(single_name(name)?)
+        }
+        "exec" => {
+            let [name] = words.exact_operands(definition)?;
+            let command = words.command.clone().ok_or_else(|| missing_operand(definition))?;
+            Task::Exec(single_name(name)?, command)
+        }
         "start" => Task::Change(Change::Start, words.required_names(definition)?),
         "stop" => Task::Change(Change::Stop, words.required_names(definition)?),
         "restart" => Task::Change(Change::Restart, words.required_names(definition)?),
@@ -150,15 +158,8 @@ fn task(definition: &'static Definition, words: &Words) -> Result<Task, UsageErr
             })?;
             Task::Signal(checked_name(name)?, parsed)
         }
-        "logs" => {
-            let lines = match words.value("--lines") {
-                None => Some(LOG_LINES),
-                Some("all") => None,
-                Some(number) => Some(count("-n", number)?),
-            };
-            Task::Logs { names: words.names()?, lines, follow }
-        }
-        "events" => Task::Events { names: words.names()?, follow },
+        "logs" => Task::Logs { names: words.names()?, lines: words.lines(Some(LOG_LINES))?, follow },
+        "events" => Task::Events { names: words.names()?, lines: words.lines(None)?, follow },
         "health" => match words.operands.as_slice() {
             [] if words.has("--ready") => Task::Ready(None),
             [] => Task::Alive,
@@ -190,6 +191,15 @@ impl Words {
         self.values.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
+    /// The number of `--lines`; `None`: all.
+    fn lines(&self, default: Option<u32>) -> Result<Option<u32>, UsageError> {
+        match self.value("--lines") {
+            None => Ok(default),
+            Some("all") => Ok(None),
+            Some(number) => count("-n", number).map(Some),
+        }
+    }
+
     /// Names of services or instances, or patterns.
     fn names(&self) -> Result<Vec<String>, UsageError> {
         self.operands.iter().map(|name| checked_name(name)).collect()
@@ -214,6 +224,8 @@ impl Words {
 
 fn missing_operand(definition: &Definition) -> UsageError {
     let expected = match definition.name {
+        "describe" => "a name: web or web.2",
+        "exec" => "a name, and a command after `--`",
         "scale" => "a service and a number",
         "signal" => "a name and a signal",
         "completions" => "a shell",

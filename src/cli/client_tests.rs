@@ -28,6 +28,8 @@ fn names(names: &[&str]) -> Vec<String> {
 fn each_command_is_parsed() {
     check_task("status", Task::Status(vec![]));
     check_task("status web db.1", Task::Status(names(&["web", "db.1"])));
+    check_task("describe web.1", Task::Describe("web.1".to_owned()));
+    check_task("exec web -- sh -c x", Task::Exec("web".to_owned(), words(&["sh", "-c", "x"]).split_off(1)));
     check_task("start web all", Task::Change(Change::Start, names(&["web", "all"])));
     check_task("stop web", Task::Change(Change::Stop, names(&["web"])));
     check_task("restart web.2", Task::Change(Change::Restart, names(&["web.2"])));
@@ -38,8 +40,11 @@ fn each_command_is_parsed() {
     let follow = |lines| Task::Logs { names: names(&["web"]), lines, follow: Follow::Yes };
     check_task("logs -fn0 web", follow(Some(0)));
     check_task("logs web --lines=all --follow", follow(None));
-    check_task("events", Task::Events { names: vec![], follow: Follow::No });
-    check_task("events -f web d*", Task::Events { names: names(&["web", "d*"]), follow: Follow::Yes });
+    check_task("events", Task::Events { names: vec![], lines: None, follow: Follow::No });
+    let follow = |lines| Task::Events { names: names(&["web", "d*"]), lines, follow: Follow::Yes };
+    check_task("events -f web d*", follow(None));
+    check_task("events -f -n 3 web d*", follow(Some(3)));
+    check_task("events --lines=all -f web d*", follow(None));
     check_task("top", Task::Top);
     check_task("health", Task::Alive);
     check_task("health --ready", Task::Ready(None));
@@ -100,6 +105,14 @@ fn invalid_operands_and_options_get_a_hint() {
         "`keepalive scale` needs a service and a number",
         "keepalive scale NAME N|+N|-N",
     );
+    check_refused(
+        "exec",
+        "exec web",
+        "`keepalive exec` needs a name, and a command after `--`",
+        "keepalive exec NAME -- CMD [ARG…]",
+    );
+    check_refused("exec", "exec web sh", "unexpected argument `sh`", "keepalive exec NAME -- CMD [ARG…]");
+    check_refused("describe", "describe", "`keepalive describe` needs a name: web or web.2", "keepalive describe NAME");
     check_refused("scale", "scale web two", "`scale` needs a whole number, found `two`", "");
     check_refused("scale", "scale web 1 2", "unexpected argument `2`", "keepalive scale NAME N|+N|-N");
     check_refused("scale", "scale all 2", "`scale` needs one service, found `all`", "keepalive scale NAME N|+N|-N");
@@ -158,9 +171,13 @@ fn help_is_also_a_command() {
     check("help --help", Invocation::Help(help::for_command(Definition::find_command("help").unwrap())));
     check("help help", Invocation::Help(help::for_command(Definition::find_command("help").unwrap())));
     check("help status", Invocation::Help(help::for_command(Definition::find_command("status").unwrap())));
-    check_error("help statsu", "unknown command `statsu`", "did you mean `keepalive help status`?");
+    check_error(
+        "help statsu",
+        "unknown command `statsu`",
+        "did you mean `keepalive help status`?\n`keepalive help` lists all commands",
+    );
     check_error("help nosuch", "unknown command `nosuch`", "`keepalive help` lists all commands");
-    check_error("help ls", "unknown command `ls`", "write `keepalive status`");
+    check_error("help ls", "unknown command `ls`", "write `keepalive status`\n`keepalive help` lists all commands");
 }
 
 #[test]

@@ -187,7 +187,7 @@ pub(super) const PROGRAM: Definition = Definition {
 };
 
 /// All commands, in the order of the help.
-const COMMANDS: [Definition; 16] = [
+const COMMANDS: [Definition; 18] = [
     Definition {
         name: "run",
         forms: &[
@@ -231,6 +231,17 @@ Exit code: 0 valid, 78 invalid.
 NAME is a service (web), one of its instances (web.2), a pattern (\"web*\") or all. CPU
 time and memory are those of the whole process tree of an instance. Unless keepalive is
 PID 1, the first line says which file and process it is.
+",
+        ..COMMAND_DEFAULTS
+    },
+    Definition {
+        name: "describe",
+        forms: &[("keepalive describe NAME", "")],
+        summary: "show the state, definition and latest events of a service",
+        operands: &[NAME],
+        text: "\
+NAME is a service (web) or one of its instances (web.2). The definition is that of its next
+start, as check shows it: of environment variables it has only the names.
 ",
         ..COMMAND_DEFAULTS
     },
@@ -307,6 +318,21 @@ RTMIN+3.
         ..COMMAND_DEFAULTS
     },
     Definition {
+        name: "exec",
+        forms: &[("keepalive exec NAME -- CMD [ARG…]", "")],
+        summary: "run a command as a service: its user, directory, environment",
+        options: &[&CONNECTION, &HELP],
+        operands: &[NAME, Nothing],
+        text: "\
+NAME is a service (web, whose first instance is meant) or an instance (web.2); it need not be
+running. CMD has the terminal, the streams and the limits of this command, and its exit code
+is that of CMD. Only root can run it as another user.
+
+  docker exec -it CONTAINER keepalive exec web -- sh
+",
+        ..COMMAND_DEFAULTS
+    },
+    Definition {
         name: "logs",
         forms: &[("keepalive logs [-f] [-n LINES] [NAME…]", "")],
         summary: "show service output",
@@ -328,9 +354,15 @@ shutdown, 3 if keepalive or its logger process was killed.
     },
     Definition {
         name: "events",
-        forms: &[("keepalive events [-f] [NAME…]", "")],
+        forms: &[("keepalive events [-f] [-n LINES] [NAME…]", "")],
         summary: "show what has happened: starts, exits, failures, reloads",
-        options: &[&FOLLOW, &JSON, &CONNECTION, &HELP],
+        options: &[
+            &FOLLOW,
+            &[option("-n", "--lines", "LINES", Choice(&["all"]), "number of past events, or all (default)")],
+            &JSON,
+            &CONNECTION,
+            &HELP,
+        ],
         operands: &[NAME],
         text: "\
 With NAME (web, web.2, \"web*\"): only its events. Text on a terminal; anywhere else, and

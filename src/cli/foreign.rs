@@ -3,10 +3,7 @@
 /// Commands of supervisorctl, PM2, Docker Compose, systemctl and Unix, each with a hint.
 const COMMANDS: [(&[&str], &str); 11] = [
     (&["ls", "list", "ps", "jlist", "prettylist", "avail"], "write `keepalive status`"),
-    (
-        &["describe", "desc", "show", "info", "inspect"],
-        "write `keepalive status NAME`, or `keepalive check` for its definition",
-    ),
+    (&["desc", "show", "info", "inspect"], "write `keepalive describe NAME`"),
     (&["monit", "monitor", "stats"], "write `keepalive top`"),
     (&["tail", "log", "attach", "fg", "maintail"], "write `keepalive logs -f NAME`"),
     (&["kill"], "write `keepalive signal NAME SIGNAL`, or `keepalive shutdown` to stop everything"),

@@ -4,8 +4,7 @@
 //! arguments are a [`UsageError`], which shows the correct usage. Start reading at [`read()`], in `read.rs`; `run.rs`
 //! parses the options of `run`, `init_options.rs` those of init mode, `client.rs` the commands for a running keepalive.
 //! `definitions.rs` lists all commands and options; help, completions and the manual page are generated from it. Under the
-//! name of another init, keepalive parses the arguments of that init: [`drop_in`]. [`show`] and [`json`] format the plan
-//! for `check`.
+//! name of another init, keepalive parses the arguments of that init: [`drop_in`].
 
 mod client;
 mod completions;
@@ -15,11 +14,9 @@ mod foreign;
 mod help;
 mod init_options;
 mod invocation;
-pub mod json;
 mod man;
 mod read;
 mod run;
-pub mod show;
 mod usage_error;
 mod words;
 

@@ -102,7 +102,7 @@ impl CommandLine<'_> {
         match Definition::find_command(&word) {
             Some(definition) => Ok(Invocation::Help(help::for_command(definition))),
             None if word.starts_with('-') => Ok(Invocation::Help(help::for_command_name("help"))),
-            None => Err(unknown_topic(&word)),
+            None => Err(unknown_command(&word, "keepalive help", "`keepalive help` lists all commands")),
         }
     }
 
@@ -120,24 +120,19 @@ impl CommandLine<'_> {
         }
         let usage =
             format!("to run it as a command: {} -- {}", command_line("keepalive", options), command_line("", &program));
-        let names = || definitions::commands().map(|definition| definition.name);
-        // A command that begins with `word` is a better suggestion than a similar one.
-        let completed = names().find(|name| word.len() > 2 && name.starts_with(word));
-        let hint = match (foreign::command_hint(word), completed.or_else(|| nearest(word, names()))) {
-            (Some(hint), _) => format!("{hint}\n{usage}"),
-            (None, Some(known)) => format!("did you mean `keepalive {known}`?\n{usage}"),
-            (None, None) => usage,
-        };
-        UsageError::new(format!("unknown command `{word}`"), hint)
+        unknown_command(word, "keepalive", &usage)
     }
 }
 
-/// There is no help for `word`.
-fn unknown_topic(word: &str) -> UsageError {
-    let hint = match (foreign::command_hint(word), nearest(word, definitions::commands().map(|command| command.name))) {
-        (Some(hint), _) => hint.to_owned(),
-        (None, Some(near)) => format!("did you mean `keepalive help {near}`?"),
-        (None, None) => "`keepalive help` lists all commands".to_owned(),
+/// There is no command `word`. `before`: what is written before the name of a command; `usage`: the last line of the hint.
+fn unknown_command(word: &str, before: &str, usage: &str) -> UsageError {
+    let names = || definitions::commands().map(|definition| definition.name);
+    // A command that begins with `word` is a better suggestion than a similar one.
+    let completed = names().find(|name| word.len() > 2 && name.starts_with(word));
+    let hint = match (foreign::command_hint(word), completed.or_else(|| nearest(word, names()))) {
+        (Some(hint), _) => format!("{hint}\n{usage}"),
+        (None, Some(known)) => format!("did you mean `{before} {known}`?\n{usage}"),
+        (None, None) => usage.to_owned(),
     };
     UsageError::new(format!("unknown command `{word}`"), hint)
 }

@@ -20,6 +20,7 @@ mod graph;
 mod hints;
 mod inline;
 mod inspect;
+pub mod json;
 mod limits;
 mod log;
 mod other_format;
@@ -29,6 +30,7 @@ mod ready;
 mod report;
 mod service;
 mod shell;
+pub mod show;
 mod sockets;
 mod suggest;
 #[cfg(test)]

@@ -156,6 +156,11 @@ pub(super) fn percent_encoded(text: &str) -> String {
     percent_encoded
 }
 
+/// The path of `action` of the service or instance `name`.
+pub(super) fn service_path(name: &str, action: &str) -> String {
+    format!("/v1/services/{}/{action}", percent_encoded(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

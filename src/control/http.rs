@@ -340,6 +340,18 @@ impl Response {
         }
     }
 
+    /// Waits for all lines, up to the end.
+    pub(super) fn all_lines(mut self) -> Result<Vec<u8>, RequestError> {
+        let mut all = Vec::new();
+        while let Some(lines) = self.lines()? {
+            if all.len() > MAX_BODY_BYTES {
+                return Err(self.incoming.invalid("response too large"));
+            }
+            all.extend(lines);
+        }
+        Ok(all)
+    }
+
     /// Checks that a stream that lasts until keepalive exits has ended in order: keepalive removes its socket first when it
     /// exits, and leaves it when it is killed.
     pub(super) fn check_end(self) -> Result<(), RequestError> {

@@ -5,9 +5,11 @@
 //! `socket_paths.rs`.
 //!
 //! Start reading at [`perform()`], in `perform.rs`. `client.rs` sends requests, `http.rs` is the protocol, `status.rs` and
-//! `top.rs` print tables, `stream.rs` prints logs and events.
+//! `top.rs` print tables, `stream.rs` prints logs and events. `exec.rs` becomes another program.
 
 mod client;
+mod describe;
+mod exec;
 mod format;
 mod health;
 mod http;

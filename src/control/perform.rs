@@ -5,23 +5,25 @@ use std::time::Duration;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::client::{Client, CommandError, CommandResult, FindSet, STATUS_PATH, percent_encoded};
+use super::client::{Client, CommandError, CommandResult, FindSet, STATUS_PATH, percent_encoded, service_path};
 use super::http::Response;
 use super::output::{output_error_code, print, print_error};
 use super::request::{Change, EXIT_FAILURE, EXIT_UNREACHABLE, Follow, Form, Names, Request, Task};
 use super::socket_paths::Environment;
 use super::status::{Status, list, text};
 use super::table::shortened;
-use super::{health, stream, top};
+use super::{describe, exec, health, stream, top};
 use crate::model::glob::is_pattern;
 use crate::model::visible::one_line;
+use crate::sys::ReadEnvFile;
 
 /// The default time limit of completions, for which a shell waits while somebody types.
 const COMPLETION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Performs `request` and returns the exit code: 0 done, 1 refused, unhealthy or unknown, 3 unreachable.
+/// Performs `request` and returns the exit code: 0 done, 1 refused, unhealthy or unknown, 3 unreachable. `read` reads an
+/// `env_file`. `exec` returns only if it fails.
 #[must_use]
-pub fn perform(request: &Request, environment: &Environment<'_>, find_set: FindSet<'_>) -> u8 {
+pub fn perform(request: &Request, environment: &Environment<'_>, find_set: FindSet<'_>, read: ReadEnvFile) -> u8 {
     let is_probe = matches!(request.task, Task::Alive | Task::Ready(_));
     // HEALTHCHECK knows 0 and 1 only.
     let unreachable = if is_probe { EXIT_FAILURE } else { EXIT_UNREACHABLE };
@@ -35,6 +37,8 @@ pub fn perform(request: &Request, environment: &Environment<'_>, find_set: FindS
     };
     let outcome = match &request.task {
         Task::Status(names) => show_status(&client, names),
+        Task::Describe(name) => describe::run(&client, name),
+        Task::Exec(name, command) => exec::run(&client, name, command, environment, read),
         Task::Change(Change::Reload, names) if names.is_empty() => client.post("reload", "/v1/reload", "", reason_text),
         Task::Change(change, names) => {
             with_expanded(&client, change.as_str(), names, |names| change_all(&client, *change, names))
@@ -54,7 +58,7 @@ pub fn perform(request: &Request, environment: &Environment<'_>, find_set: FindS
         Task::Logs { names, lines, follow } => {
             with_expanded(&client, "logs", names, |names| stream::logs(&client, names, *lines, *follow))
         }
-        Task::Events { names, follow } => show_events(&client, names, *follow),
+        Task::Events { names, lines, follow } => show_events(&client, names, *lines, *follow),
         Task::Top => top::run(&client, environment),
         Task::Alive => health::alive(&client),
         Task::Ready(name) => health::ready(&client, name.as_deref()),
@@ -108,14 +112,14 @@ fn with_expanded(
 }
 
 /// Shows the events of names that exist; those of services that a pattern matches later, too.
-fn show_events(client: &Client, names: &[String], follow: Follow) -> CommandResult {
+fn show_events(client: &Client, names: &[String], lines: Option<u32>, follow: Follow) -> CommandResult {
     if !names.is_empty() {
         let Some(document) = client.status()? else { return Ok(EXIT_FAILURE) };
         if let Err(reason) = document.read::<Status>()?.select(names) {
             return refuse_names(client, "events", &reason);
         }
     }
-    stream::events(client, names, follow)
+    stream::events(client, names, lines, follow)
 }
 
 /// Reports that a name or a pattern selects nothing.
@@ -186,10 +190,6 @@ fn show_names(client: &Client, which: Names) -> u8 {
         print(status.names(which)).ok();
     }
     0
-}
-
-fn service_path(name: &str, action: &str) -> String {
-    format!("/v1/services/{}/{action}", percent_encoded(name))
 }
 
 #[cfg(test)]

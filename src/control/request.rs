@@ -1,5 +1,6 @@
 //! What a client asks of a running keepalive, as the command line says it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,6 +43,10 @@ pub struct Request {
 pub enum Task {
     /// Print the status. No name: of all services.
     Status(Vec<String>),
+    /// Print the state, the definition and the latest events of a service or an instance.
+    Describe(String),
+    /// Execute a command with the user, the directory and the environment of a service or an instance.
+    Exec(String, Vec<OsString>),
     /// Change services, in this order. Without a name, reload the configuration; all other changes have a name.
     Change(Change, Vec<String>),
     /// Set the number of instances of a service: `4`, or relative to the current number, `+1` or `-1`.
@@ -61,6 +66,8 @@ pub enum Task {
     Events {
         /// Services or instances.
         names: Vec<String>,
+        /// How many past events; `None`: all that are in memory.
+        lines: Option<u32>,
         /// Whether to wait for new events.
         follow: Follow,
     },

@@ -28,14 +28,37 @@ pub(super) fn logs(client: &Client, names: &[String], lines: Option<u32>, follow
     stream(client, "logs", &target, follow, client.form, |_| true, format_line)
 }
 
-/// Prints the events of `names`, as JSON if stdout is not a terminal; no name: all.
-pub(super) fn events(client: &Client, names: &[String], follow: Follow) -> CommandResult {
+/// Prints the last `count` events of `names`, as JSON if stdout is not a terminal; no name, no number: all.
+pub(super) fn events(client: &Client, names: &[String], count: Option<u32>, follow: Follow) -> CommandResult {
     let form = if is_terminal() { client.form } else { Form::Json };
-    let target = match follow {
-        Follow::Yes => "/v1/events?follow=1",
-        Follow::No => "/v1/events",
-    };
-    stream(client, "events", target, follow, form, |event| is_wanted(event, names), |line, _| event_line(line))
+    let mut target = if follow == Follow::Yes { "/v1/events?follow=1" } else { "/v1/events" }.to_owned();
+    if let Some(count) = count {
+        let response = client.get("/v1/events")?;
+        if response.status != 200 {
+            return client.print_refusal("events", response);
+        }
+        let (past, latest) = last_events(response.all_lines()?, names, count);
+        print(formatted(past, "events", form, client.style.colour, |line, _| event_line(line)))?;
+        if follow == Follow::No {
+            return Ok(0);
+        }
+        target.push_str(&format!("&after={latest}"));
+    }
+    stream(client, "events", &target, follow, form, |event| is_wanted(event, names), |line, _| event_line(line))
+}
+
+/// The last `count` lines of `all` that are events of `names`, and the number of the latest event.
+pub(super) fn last_events(all: Vec<u8>, names: &[String], count: u32) -> (Vec<u8>, u64) {
+    let mut latest = 0;
+    let mut past = retain(all, |event| {
+        latest = number(event, "seq").unwrap_or(latest);
+        is_wanted(event, names)
+    });
+    // Each line starts after the end of another; the first one found is the end of the last line.
+    let mut ends = past.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').map(|(end, _)| end + 1);
+    let start = ends.nth(usize::try_from(count).unwrap_or(usize::MAX)).unwrap_or(0);
+    past.drain(..start);
+    (past, latest)
 }
 
 fn stream(
@@ -59,11 +82,7 @@ fn stream(
     let colour = client.style.colour;
     let reset = if colour == Colour::Yes { RESET } else { "" };
     while let Some(lines) = response.lines()? {
-        let lines = retain(lines, &is_wanted);
-        let text = match form {
-            Form::Json => lines,
-            Form::Text => to_text(&lines, what, colour, format_line).into_bytes(),
-        };
+        let text = formatted(retain(lines, &is_wanted), what, form, colour, format_line);
         match &interrupt {
             // The terminal discards output that it has not shown, which may include the end of a colour.
             Some(interrupt) => interrupt.defer(|| print(text), || print(reset))?,
@@ -76,8 +95,26 @@ fn stream(
     Ok(0)
 }
 
+/// Events as lines of text.
+pub(super) fn event_lines(events: &[u8]) -> String {
+    to_text(events, "events", Colour::No, |line, _| event_line(line))
+}
+
+fn formatted(
+    lines: Vec<u8>,
+    what: &str,
+    form: Form,
+    colour: Colour,
+    format_line: fn(&Value, Colour) -> String,
+) -> Vec<u8> {
+    match form {
+        Form::Json => lines,
+        Form::Text => to_text(&lines, what, colour, format_line).into_bytes(),
+    }
+}
+
 /// Retains the lines that `is_wanted` accepts, and those that are no JSON.
-fn retain(lines: Vec<u8>, is_wanted: impl Fn(&Value) -> bool) -> Vec<u8> {
+fn retain(lines: Vec<u8>, mut is_wanted: impl FnMut(&Value) -> bool) -> Vec<u8> {
     let is_wanted = |line: &&[u8]| serde_json::from_slice(line).map_or(true, |value| is_wanted(&value));
     lines.split_inclusive(|byte| *byte == b'\n').filter(is_wanted).flatten().copied().collect()
 }
@@ -211,6 +248,25 @@ mod tests {
         check(&["web"], &[0, 1, 4, 5]);
         check(&["web.0", "d*"], &[0, 2, 4, 5]);
         check(&["*.1"], &[4, 5]);
+    }
+
+    #[test]
+    fn the_last_events_of_the_named_services_are_counted() {
+        let all = b"{\"seq\":7,\"service\":\"a\"}\n{\"seq\":8,\"service\":\"b\"}\n{\"seq\":9,\"service\":\"a\"}\n";
+        let last = |names: &[&str], count| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let (past, latest) = last_events(all.to_vec(), &names, count);
+            let lines = String::from_utf8(past).unwrap();
+            (lines.lines().filter_map(|line| number(&serde_json::from_str(line).unwrap(), "seq")).collect(), latest)
+        };
+        let check = |names: &[&str], count, expect: &[u64]| assert_eq!(last(names, count), (expect.to_vec(), 9));
+        check(&[], 4, &[7, 8, 9]);
+        check(&[], 3, &[7, 8, 9]);
+        check(&[], 2, &[8, 9]);
+        check(&["a"], 2, &[7, 9]);
+        check(&["a"], 1, &[9]);
+        check(&["b"], 3, &[8]);
+        check(&[], 0, &[]);
     }
 
     #[test]

@@ -227,7 +227,7 @@ impl Runtime {
             Part::FdStore => resources.fds.turn(&mut context, ()),
             Part::Channels => channels.turn(&mut context, ()),
             Part::Logging => logging.turn(&mut context, ()),
-            Part::Server => server.turn(&mut context, Sources { logging, notify, channels, probes }),
+            Part::Server => server.turn(&mut context, Sources { logging, notify, channels, probes, processes }),
             Part::Probes => probes.turn(&mut context, (&mut processes.factory, logging)),
             Part::ConfigLoader => config_loader.turn(&mut context, ()),
             Part::CloseQueue => close_queue.turn(&mut context, ()),
@@ -238,7 +238,7 @@ impl Runtime {
                     exits.extend(processes.on_answer(&question, answer.as_deref()));
                 }
                 if let Some(answer) = inspector.take_usage() {
-                    server.on_measured(answer.as_deref(), &context, Sources { logging, notify, channels, probes });
+                    server.on_measured(answer.as_deref(), &context, Sources { logging, notify, channels, probes, processes });
                 }
                 events
             }
@@ -248,10 +248,10 @@ impl Runtime {
     }
 
     fn server(&mut self) -> (&mut Server, Context<'_>, Sources<'_>) {
-        let Self { plan, supervisor, journal, logging, notify, channels, probes, server, inputs, .. } = self;
+        let Self { plan, supervisor, journal, processes, logging, notify, channels, probes, server, inputs, .. } = self;
         let context =
             Context { now: self.turn.now, clock: self.turn.clock, plan, poller: &inputs.poller, journal, supervisor };
-        (server, context, Sources { logging, notify, channels, probes })
+        (server, context, Sources { logging, notify, channels, probes, processes })
     }
 
     /// Whether the supervisor can take events that cause many actions.

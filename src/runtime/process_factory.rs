@@ -222,12 +222,34 @@ impl ProcessFactory {
         limits.extend(logging.limit_of_services(process));
     }
 
-    /// Sets the variables of keepalive, then those of the service, then the inherited ones. The first of each name wins.
+    /// Sets the variables of a run.
     fn fill_env(&mut self, run: RunId, service: &Service, numbers: Numbers, restarts: u32) {
         use std::io::Write;
-        let Buffers { env, env_files, .. } = &mut self.buffers;
+        let mut env = std::mem::take(&mut self.buffers.env);
         let given = env.len();
         env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_RUN={}", self.run_marker.value(run))));
+        self.buffers.env_files.fixed = self.push_env(service, numbers, restarts, given, &mut env);
+        self.buffers.env = env;
+    }
+
+    /// The variables of a process that belongs to no run, and how many of them, at the start, no `env_file` overrides.
+    pub(super) fn env_of(&self, service: &Service, numbers: Numbers, restarts: u32) -> (StringList, usize) {
+        let mut env = StringList::new();
+        let fixed = self.push_env(service, numbers, restarts, 0, &mut env);
+        (env.iter().filter(|variable| name_of(variable) != b"KEEPALIVE_RUN").collect(), fixed)
+    }
+
+    /// Adds the variables of keepalive, then those of the service, then the inherited ones. The first of each name wins; so do
+    /// the first `given` ones. Returns how many of them no `env_file` overrides.
+    fn push_env(
+        &self,
+        service: &Service,
+        numbers: Numbers,
+        restarts: u32,
+        given: usize,
+        env: &mut StringList,
+    ) -> usize {
+        use std::io::Write;
         if let Some(path) = &self.control_socket {
             env.push_with(|buffer| {
                 buffer.extend_from_slice(b"KEEPALIVE_SOCKET=");
@@ -238,21 +260,21 @@ impl ProcessFactory {
         env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_INSTANCE={}", numbers.instance)));
         env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_INSTANCES={}", numbers.instances)));
         env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_RESTARTS={restarts}")));
-        env_files.fixed = env.len() + service.process.own_env;
+        let fixed = env.len() + service.process.own_env;
         for variable in &service.process.env {
             if given == 0 || !env.has_name_of(given, variable.literal_prefix()) {
                 env.push_template(variable, numbers);
             }
         }
-        if !service.process.inherit_env {
-            return;
-        }
-        let own = env.len();
-        for variable in self.environment.iter() {
-            if !env.has_name_of(own, variable) {
-                env.push(variable);
+        if service.process.inherit_env {
+            let own = env.len();
+            for variable in self.environment.iter() {
+                if !env.has_name_of(own, variable) {
+                    env.push(variable);
+                }
             }
         }
+        fixed
     }
 }
 

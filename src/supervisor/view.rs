@@ -6,6 +6,7 @@ use super::run_result::{Restarts, RunResult};
 use super::service_table::ServiceTable;
 use super::state::{Running, State, Stopped};
 use super::state_name::StateName;
+use crate::model::plan::Service;
 use crate::model::{InstanceId, Mono, Pid, Plan, RunId, ServiceIndex};
 
 /// The state of the supervisor.
@@ -30,6 +31,8 @@ pub struct ServiceView<'a> {
     pub ready: bool,
     /// The number of instances that there should be.
     pub desired: u32,
+    /// The definition of its next runs.
+    pub definition: &'a Service,
     table: &'a ServiceTable,
 }
 
@@ -88,7 +91,8 @@ impl<'a> ServiceView<'a> {
     fn new(name: &'a str, index: ServiceIndex, table: &'a ServiceTable) -> Self {
         let state = &table[index];
         let available = state.is_ready();
-        Self { index, name, available, ready: available && state.counts.failed == 0, desired: state.desired, table }
+        let ready = available && state.counts.failed == 0;
+        Self { index, name, available, ready, desired: state.desired, definition: &state.definition, table }
     }
 
     /// The instances 0…n−1, followed by surplus instances that are being stopped.

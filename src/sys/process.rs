@@ -69,6 +69,12 @@ pub fn effective_group() -> u32 {
     nix::unistd::getegid().as_raw()
 }
 
+/// The supplementary groups. getgroups(2)
+#[must_use]
+pub fn groups() -> Vec<u32> {
+    nix::unistd::getgroups().unwrap_or_default().into_iter().map(nix::unistd::Gid::as_raw).collect()
+}
+
 /// keepalive's own hard limit of a resource, by its `RLIMIT_` number; `None`: unlimited, or no such resource. getrlimit(2)
 #[must_use]
 pub fn hard_limit(resource: u32) -> Option<u64> {

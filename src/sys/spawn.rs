@@ -201,6 +201,15 @@ fn clone(memory: &mut ChildMemory, flags: c_int) -> Result<Pid, Errno> {
     Pid::new(pid).ok_or(Errno::EAGAIN)
 }
 
+/// Executes a program in place of keepalive, without a new process. Returns only if that fails: keepalive may be another user
+/// then, and must exit. execve(2)
+#[must_use]
+pub fn replace_process(options: &SpawnOptions<'_>) -> StartFailure {
+    let mut memory = ChildMemory::new();
+    memory.fill(options, -1);
+    exec_failure::decode(spawn_child::become_program(&memory), &memory.interpreter.get())
+}
+
 #[cfg(test)]
 #[path = "spawn_tests.rs"]
 mod tests;

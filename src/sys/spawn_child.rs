@@ -39,18 +39,7 @@ struct FailedStep {
 pub(super) extern "C" fn run(memory: *mut c_void) -> c_int {
     // SAFETY: `clone` in spawn.rs passes valid memory, which the parent does not touch while the child runs.
     let memory: &ChildMemory = unsafe { &*memory.cast_const().cast() };
-    let record = match prepare(memory) {
-        Err(failed) => exec_failure::encode(failed.step, failed.detail, failed.errno as i32),
-        Ok(()) => match child_env::read(memory) {
-            Err(record) => record,
-            Ok(()) => {
-                let errno = execute(memory);
-                let is_found = memory.interpreter.get().first() != Some(&0);
-                let step = if is_found && errno == Errno::ENOENT { step::INTERPRETER } else { step::EXEC };
-                exec_failure::encode(step, 0, errno as i32)
-            }
-        },
-    };
+    let record = become_program(memory);
     memory.failure.store(record, Ordering::Release);
     let (failure, name) = (record.to_ne_bytes(), memory.interpreter.get());
     let part = |bytes: &[u8]| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
@@ -61,6 +50,22 @@ pub(super) extern "C" fn run(memory: *mut c_void) -> c_int {
     // Ends the process without running any code of the parent, such as atexit handlers.
     reading(libc::SYS_exit_group, [code.into()]).ok();
     unreachable_after_exit()
+}
+
+/// Takes all steps and executes the program. Returns only if that fails: the packed failure.
+pub(super) fn become_program(memory: &ChildMemory) -> u64 {
+    match prepare(memory) {
+        Err(failed) => exec_failure::encode(failed.step, failed.detail, failed.errno as i32),
+        Ok(()) => match child_env::read(memory) {
+            Err(record) => record,
+            Ok(()) => {
+                let errno = execute(memory);
+                let is_found = memory.interpreter.get().first() != Some(&0);
+                let step = if is_found && errno == Errno::ENOENT { step::INTERPRETER } else { step::EXEC };
+                exec_failure::encode(step, 0, errno as i32)
+            }
+        },
+    }
 }
 
 /// exit_group(2) does not return.

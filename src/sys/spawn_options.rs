@@ -56,7 +56,7 @@ pub struct SpawnOptions<'a> {
 }
 
 /// Returns the variables of a file. The second argument is the environment, for `${VAR}`.
-pub(super) type ReadEnvFile = fn(&Path, &[(OsString, OsString)]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EnvFileError>;
+pub type ReadEnvFile = fn(&Path, &[(OsString, OsString)]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EnvFileError>;
 
 /// Files with variables that a child reads when it has become its user.
 #[derive(Clone, Debug)]

@@ -56,6 +56,7 @@ prepare
   on failure shutdown
   on success ignore
   stop       SIGTERM to the main process, SIGKILL after 5s
+  output     stdout inherited, stderr inherited
 
 web
   command    sleep 300{instance} 'a b'
@@ -66,6 +67,7 @@ web
   restart    always, immediately; after runs shorter than 10s: backoff from 100ms, factor 2, up to 30s, at most 16 times
   on failure shutdown
   stop       SIGTERM to the main process, SIGKILL after 5s
+  output     stdout inherited, stderr inherited
   limits     core 0
 
 the shutdown takes at most 9s

@@ -162,6 +162,26 @@ fn each_event_is_printed_as_soon_as_it_arrives() {
     assert_eq!(server.requests(), ["GET /v1/events?follow=1"]);
 }
 
+#[test]
+fn the_last_events_are_printed_and_then_the_next_ones() {
+    let server = FakeServer::start(|request, mut stream| {
+        let events = if request == "GET /v1/events" {
+            "{\"seq\":3,\"service\":\"a\"}\n{\"seq\":4,\"service\":\"a\"}\n{\"seq\":5,\"service\":\"b\"}\n"
+        } else {
+            "{\"seq\":6,\"service\":\"b\"}\n{\"seq\":7,\"service\":\"a\"}\n"
+        };
+        write!(stream, "{STREAM}{events}").ok();
+    });
+    server.check(&["events", "-n", "1"], 0, "{\"seq\":5,\"service\":\"b\"}", "");
+    server.check(&["events", "-n", "0"], 0, "", "");
+    let broken_off =
+        "keepalive: the stream ended unexpectedly, and SOCKET still exists: keepalive or its logger was killed\n";
+    let both = "{\"seq\":5,\"service\":\"b\"}\n{\"seq\":6,\"service\":\"b\"}\n{\"seq\":7,\"service\":\"a\"}";
+    server.check(&["events", "-fn1"], 3, both, broken_off);
+    let (past, new) = ("GET /v1/events", "GET /v1/events?follow=1&after=5");
+    assert_eq!(server.requests(), [past, past, past, new]);
+}
+
 // README, `logs -f`: Ctrl-C ends it. The terminal then discards pending output, such as the reset of a colour.
 #[test]
 fn sigint_ends_a_stream_on_a_terminal_at_the_end_of_a_line_without_colour() {

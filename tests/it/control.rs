@@ -145,6 +145,11 @@ fn an_invalid_request_is_answered_with_the_reason() {
         ("GET", "/v1/services/web/stop", 405, "/v1/services/web/stop requires POST, found GET"),
         ("POST", "/v1/status", 405, "/v1/status requires GET, found POST"),
         ("GET", "/v1/events?follow=maybe", 400, "`follow` must be 1 or 0, found `maybe`"),
+        ("GET", "/v1/events?after=07", 400, "`after` must be a number or `latest`, found `07`"),
+        ("GET", "/v1/services/all", 400, "this needs one service or instance: /v1/services/NAME"),
+        ("GET", "/v1/services/web.7", 404, "there is no instance web.7: web has web.0 to web.0"),
+        ("GET", "/v1/services/web.7/environment", 404, "there is no instance web.7: web has web.0 to web.0"),
+        ("POST", "/v1/services/web", 405, "/v1/services/web requires GET, found POST"),
         ("GET", "/readyz?service=wbe", 404, "unknown service `wbe`: the services are web, job"),
     ];
     for (method, target, status, reason) in cases {
@@ -437,6 +442,12 @@ fn a_large_answer_is_complete() {
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap())
         .collect();
     assert_eq!(numbers.len(), 1_000);
+    let last = numbers[999];
+    let after = control.get(&format!("/v1/events?after={}", last - 2)).body;
+    assert!(after.starts_with(&format!("{{\"seq\":{},", last - 1)) && after.lines().count() == 2, "{after}");
+    for nothing in [last.to_string(), "latest".to_owned(), "18446744073709551615".to_owned()] {
+        assert_eq!(control.get(&format!("/v1/events?after={nothing}")).body, "");
+    }
     assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{numbers:?}");
 }
 

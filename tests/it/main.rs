@@ -16,6 +16,7 @@ mod browser;
 mod cli;
 mod client;
 mod client_broken;
+mod client_exec;
 mod client_real;
 mod client_sets;
 mod client_shells;

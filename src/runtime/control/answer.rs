@@ -6,7 +6,7 @@ use super::reason::reason_of;
 use super::snapshot::{StatusSnapshot, is_ready, state_of, word_of};
 use crate::model::instance_limit::TooManyInstances;
 use crate::model::plan::Kind;
-use crate::model::{InstanceId, Numbers};
+use crate::model::{InstanceId, Numbers, ServiceIndex};
 use crate::runtime::json::Object;
 use crate::runtime::text::{Counted, Span};
 use crate::runtime::wording::{CONFIG_UNCHANGED, Changed, Name, WhyReloadFailed, service_name};
@@ -45,6 +45,16 @@ pub(super) fn result(snapshot: &StatusSnapshot<'_>, request: Request, result: Re
         Err(refusal) => (409, "refused", refused(snapshot, request, refusal)),
     };
     with_instances(snapshot, request, status, word, &reason)
+}
+
+/// The answer if there is no instance `target`.
+pub(super) fn no_instance(snapshot: &StatusSnapshot<'_>, target: Target) -> Answer {
+    let id = match target {
+        Target::Instance(id) => id,
+        Target::Service(service) => InstanceId { service, number: 0 },
+        Target::All => InstanceId { service: ServiceIndex(0), number: 0 },
+    };
+    result(snapshot, Request::Control(target, Verb::Start), Err(Refusal::UnknownInstance(id)))
 }
 
 /// The answer to a request that was not done in time: names the instances that it waits for.

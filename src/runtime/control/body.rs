@@ -1,13 +1,16 @@
 //! Bodies that are written piece by piece: each turn writes one piece, and only one piece is in memory.
 
+use super::describe::describe;
 use super::snapshot::{Cursor, StatusSnapshot, is_full};
 use super::{metrics, status};
 use crate::runtime::journal::events::write_dropped;
+use crate::supervisor::Target;
 
 /// A body, with the position of the next piece.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum StreamingBody {
     Status(Cursor),
+    Description(Target),
     Metrics {
         family: usize,
         cursor: Cursor,
@@ -21,7 +24,7 @@ pub(super) enum StreamingBody {
 impl StreamingBody {
     pub(super) const fn content_type(&self) -> &'static str {
         match self {
-            Self::Status(_) => "application/json",
+            Self::Status(_) | Self::Description(_) => "application/json",
             Self::Metrics { .. } => "text/plain; version=0.0.4; charset=utf-8",
             Self::Events { .. } => "application/x-ndjson",
         }
@@ -31,6 +34,10 @@ impl StreamingBody {
     pub(super) fn advance(&mut self, shown: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
         match self {
             Self::Status(cursor) => status::status(cursor, shown, out),
+            Self::Description(target) => {
+                describe(*target, shown, out);
+                true
+            }
             Self::Metrics { family, cursor } => metrics::advance(family, cursor, shown, out),
             Self::Events { after } => events(after, shown, out),
         }

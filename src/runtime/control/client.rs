@@ -211,12 +211,12 @@ impl Client {
         self.begin((!is_all).then_some(body), snapshot.now);
     }
 
-    /// Starts to send the events, and continues with new ones.
-    pub(super) fn follow(&mut self, now: Mono) {
+    /// Starts to send the events after this number, and continues with new ones.
+    pub(super) fn follow(&mut self, after: u64, now: Mono) {
         self.out = head(200, "application/x-ndjson", None, "");
         self.begin(None, now);
         if !self.is_head_request {
-            self.stage = Stage::Following(0);
+            self.stage = Stage::Following(after);
         }
     }
 

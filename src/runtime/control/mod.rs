@@ -2,13 +2,14 @@
 //!
 //! It must not delay the event loop: requests are short, bodies are written piece by piece, slow clients are disconnected, and
 //! a connection has one request. Start reading at the turn of [`Server`], which shows a [`StatusSnapshot`] and returns requests
-//! for the supervisor. `request` receives requests, `route` parses them, `answer` and `body` write answers, `client` is a
-//! connection.
+//! for the supervisor. `request` receives requests, `route` parses them, `answer`, `body` and `describe` write answers, `client`
+//! is a connection.
 
 mod answer;
 mod body;
 mod client;
 mod clients;
+mod describe;
 mod listen;
 mod metrics;
 mod reason;
@@ -387,21 +388,32 @@ impl Server {
                 let body = StreamingBody::Metrics { family: 0, cursor: Cursor::default() };
                 self.begin_body(client, body, &snapshot);
             }
-            Route::Events { follow: true } if !self.clients.has_room_for_follower(client.listener) => {
+            Route::Events { follow: true, .. } if !self.clients.has_room_for_follower(client.listener) => {
                 let reason = format!("too many clients follow: the limit is {MAX_FOLLOWERS}");
                 context.journal.on_client_rejected(&reason);
                 client.answer(plain(503, "refused", &reason), now);
             }
-            Route::Events { follow: true } => client.follow(now),
-            Route::Events { follow: false } => client.stream(StreamingBody::Events { after: 0 }, &snapshot),
+            // A number from before a restart of keepalive is larger than any.
+            Route::Events { after, follow: true } => client.follow(after.min(snapshot.events.latest()), now),
+            Route::Events { after, follow: false } => {
+                let after = after.min(snapshot.events.latest());
+                client.stream(StreamingBody::Events { after }, &snapshot);
+            }
             Route::Logs { .. } if client.is_head_request => client.document("application/x-ndjson", "", b"", now),
             Route::Logs { names, lines, follow } => {
                 let is_guest = client.listener == Listener::Http;
                 hand_over(client, LogsQuery { names, lines, follow, is_guest }, &snapshot);
             }
-            Route::Change(..) if client.listener == Listener::Http => {
-                let reason = "this port is read-only: use the control socket";
-                client.answer(plain(403, "forbidden", reason), now);
+            Route::Change(..) | Route::Description(_) | Route::Environment(_) if client.listener == Listener::Http => {
+                client.answer(plain(403, "forbidden", "this port is read-only: use the control socket"), now);
+            }
+            Route::Description(target) | Route::Environment(target) if !describe::exists(target, &snapshot) => {
+                client.answer(answer::no_instance(&snapshot, target), now);
+            }
+            Route::Description(target) => self.begin_body(client, StreamingBody::Description(target), &snapshot),
+            Route::Environment(target) => {
+                let environment = describe::environment(target, &snapshot, &sources.processes.factory);
+                client.document("application/octet-stream", "", &environment, now);
             }
             Route::Change(request, timeout) => {
                 client.stage = Stage::Awaiting(request, timeout);

@@ -25,7 +25,13 @@ pub(super) enum Route {
     Readyz(Target),
     Metrics,
     Status,
+    /// A service or an instance in detail.
+    Description(Target),
+    /// The user, directory and environment of an instance.
+    Environment(Target),
     Events {
+        /// Events after this number.
+        after: u64,
         follow: bool,
     },
     Logs {
@@ -64,7 +70,11 @@ pub(super) fn route(method: &str, target: &str, plan: &Plan, view: View<'_>) -> 
     let (path, query) = path_of(target).split_once('?').unwrap_or((path_of(target), ""));
     let query = Query(query);
     let words: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let changes = matches!(words[..], ["v1", "services", ..] | ["v1", "shutdown" | "reload"]);
+    let changes = match words[..] {
+        ["v1", "services", _] | ["v1", "services", _, "environment"] => false,
+        ["v1", "services", ..] | ["v1", "shutdown" | "reload"] => true,
+        _ => false,
+    };
     let (expected, allowed) = if changes { ("POST", "POST") } else { ("GET", "GET, HEAD") };
     let route = match words[..] {
         [""] => Route::Page,
@@ -72,10 +82,12 @@ pub(super) fn route(method: &str, target: &str, plan: &Plan, view: View<'_>) -> 
         ["readyz"] => Route::Readyz(query.get("service").map_or(Ok(Target::All), |name| find(&name, plan))?),
         ["metrics"] => Route::Metrics,
         ["v1", "status"] => Route::Status,
-        ["v1", "events"] => Route::Events { follow: query.flag("follow")? },
+        ["v1", "events"] => Route::Events { after: query.after()?, follow: query.flag("follow")? },
         ["v1", "logs"] => logs(&query, plan)?,
         ["v1", "shutdown"] => Route::Change(Request::Shutdown, query.timeout()?),
         ["v1", "reload"] => Route::Change(Request::ReloadConfig, query.timeout()?),
+        ["v1", "services", name] => Route::Description(find_one(name, plan)?),
+        ["v1", "services", name, "environment"] => Route::Environment(find_one(name, plan)?),
         ["v1", "services", name, verb] => Route::Change(change(name, verb, &query, (plan, view))?, query.timeout()?),
         _ => return Err(Invalid::Unknown(format!("no such path: {path}"))),
     };
@@ -177,6 +189,14 @@ fn find(name: &str, plan: &Plan) -> Result<Target, Invalid> {
     Ok(Target::Instance(InstanceId { service, number }))
 }
 
+/// `web` or `web.2`.
+fn find_one(name: &str, plan: &Plan) -> Result<Target, Invalid> {
+    match find(name, plan)? {
+        Target::All => Err(Invalid::because("this needs one service or instance: /v1/services/NAME")),
+        target @ (Target::Service(_) | Target::Instance(_)) => Ok(target),
+    }
+}
+
 fn unknown(name: &str, plan: &Plan) -> Invalid {
     /// The number of services in the message.
     const MAX_NAMED: usize = 10;
@@ -200,6 +220,18 @@ impl Query<'_> {
             None | Some("0" | "false") => Ok(false),
             Some("1" | "true" | "") => Ok(true),
             Some(other) => Err(Invalid::because(format!("`{name}` must be 1 or 0, found `{other}`"))),
+        }
+    }
+
+    /// `?after=7`. With `latest` no past event is shown.
+    fn after(&self) -> Result<u64, Invalid> {
+        match self.get("after").as_deref() {
+            None => Ok(0),
+            Some("latest") => Ok(u64::MAX),
+            Some(text) => {
+                let reason = || Invalid::because(format!("`after` must be a number or `latest`, found `{text}`"));
+                whole(text).ok_or_else(reason)
+            }
         }
     }
 

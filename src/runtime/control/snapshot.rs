@@ -12,6 +12,7 @@ use crate::runtime::journal::events::Events;
 use crate::runtime::logging::Logging;
 use crate::runtime::notify::Notify;
 use crate::runtime::probe::Probes;
+use crate::runtime::processes::Processes;
 use crate::runtime::subsystem::Context;
 use crate::supervisor::{InstanceView, ServiceView, StateName, View};
 use crate::sys::process;
@@ -46,6 +47,7 @@ pub(in crate::runtime) struct Sources<'a> {
     pub(in crate::runtime) notify: &'a Notify,
     pub(in crate::runtime) channels: &'a Channels,
     pub(in crate::runtime) probes: &'a Probes,
+    pub(in crate::runtime) processes: &'a Processes,
 }
 
 impl<'a> StatusSnapshot<'a> {
@@ -55,7 +57,7 @@ impl<'a> StatusSnapshot<'a> {
         context: &'a Context<'_>,
         sources: Sources<'a>,
     ) -> Self {
-        let Sources { logging, notify, channels, probes } = sources;
+        let Sources { logging, notify, channels, probes, processes: _ } = sources;
         Self {
             plan: context.plan,
             view: context.supervisor.view(),

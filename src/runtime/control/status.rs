@@ -11,15 +11,7 @@ use crate::supervisor::{InstanceView, ServiceView};
 /// Writes the next piece of the status. Returns whether it was the last one.
 pub(super) fn status(cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
     if !cursor.has_started {
-        push(out, format_args!("{{\"pid\":{},\"version\":\"{}\"", snapshot.pid, env!("CARGO_PKG_VERSION")));
-        push(out, format_args!(",\"config\":"));
-        match snapshot.config {
-            Some(path) => text(out, &path.to_string_lossy()),
-            None => out.extend(b"null"),
-        }
-        push(out, format_args!(",\"uptime_ms\":{}", snapshot.now.since(snapshot.started_at).as_millis()));
-        let state = if snapshot.view.is_stopping { "stopping" } else { "running" };
-        push(out, format_args!(",\"state\":\"{state}\",\"services\":["));
+        begin_status(snapshot, out);
         cursor.has_started = true;
     }
     for service in snapshot.view.services().skip(cursor.service) {
@@ -50,8 +42,21 @@ pub(super) fn status(cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &m
     true
 }
 
+/// Writes the status up to and including the `[` of its services.
+pub(super) fn begin_status(snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) {
+    push(out, format_args!("{{\"pid\":{},\"version\":\"{}\"", snapshot.pid, env!("CARGO_PKG_VERSION")));
+    push(out, format_args!(",\"config\":"));
+    match snapshot.config {
+        Some(path) => text(out, &path.to_string_lossy()),
+        None => out.extend(b"null"),
+    }
+    push(out, format_args!(",\"uptime_ms\":{}", snapshot.now.since(snapshot.started_at).as_millis()));
+    let state = if snapshot.view.is_stopping { "stopping" } else { "running" };
+    push(out, format_args!(",\"state\":\"{state}\",\"services\":["));
+}
+
 /// Writes a service up to and including the `[` of its instances.
-fn begin_service(service: ServiceView<'_>, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) {
+pub(super) fn begin_service(service: ServiceView<'_>, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) {
     let kind = snapshot.plan.services.get(service.index.position()).map(|service| service.kind);
     let mut object = Object::new(out);
     object.text("name", service.name);
@@ -62,7 +67,7 @@ fn begin_service(service: ServiceView<'_>, snapshot: &StatusSnapshot<'_>, out: &
     object.value("instances").push(b'[');
 }
 
-fn write_instance(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) {
+pub(super) fn write_instance(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) {
     let used = snapshot.usage.of(instance.pid);
     let mut object = Object::new(out);
     object.shown("id", Name(snapshot.plan, instance.id));

@@ -1,11 +1,13 @@
-//! The output of `check --json`: the plan, or the errors.
+//! The output of `check --json`: the plan, or the errors; and the definition of a service.
 
 use serde_json::{Value, json};
 
-use super::show::dependencies;
-use crate::config::{Diagnostic, LISTEN_FDS_START, Report, start_order};
+use super::expand::LISTEN_FDS_START;
+use super::graph::start_order;
+use super::report::{Diagnostic, Report};
+use super::show::{dependencies, env_names};
 use crate::model::Plan;
-use crate::model::plan::Process;
+use crate::model::plan::{Process, Service};
 
 /// `{"valid": true, "errors": [], "warnings": […], "plan": {…}}`.
 #[must_use]
@@ -14,13 +16,26 @@ pub fn plan_json(plan: &Plan, warnings: &[Diagnostic]) -> String {
     let order = start_order(plan).into_iter().filter_map(|index| plan.services.get(index.position()));
     set(&mut json, "start_order", order.map(|service| &*service.name).collect());
     for (service, json) in plan.services.iter().zip(array(&mut json, "services")) {
-        set(json, "depends_on", dependencies(plan, service).into());
-        set(json, "log", log_json(&service.process));
-        for (fd, socket) in (LISTEN_FDS_START..).zip(array(json, "listen")) {
-            set(socket, "fd", fd.into());
-        }
+        complete(json, plan, service);
     }
     text(&json!({ "valid": true, "errors": [], "warnings": warnings, "plan": json }))
+}
+
+/// As a service in [`plan_json`], with the names of its variables as `env`: their values may be secrets.
+#[must_use]
+pub fn definition_json(plan: &Plan, service: &Service) -> Value {
+    let mut json = serde_json::to_value(service).unwrap_or_default();
+    complete(&mut json, plan, service);
+    set(&mut json, "env", env_names(&service.process).into());
+    json
+}
+
+fn complete(json: &mut Value, plan: &Plan, service: &Service) {
+    set(json, "depends_on", dependencies(plan, service).into());
+    set(json, "log", log_json(&service.process));
+    for (fd, socket) in (LISTEN_FDS_START..).zip(array(json, "listen")) {
+        set(socket, "fd", fd.into());
+    }
 }
 
 /// `{"valid": false, "errors": […], "warnings": […], "plan": null}`.

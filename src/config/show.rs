@@ -1,10 +1,11 @@
-//! The output of `keepalive check`: the plan as text.
+//! The plan as text, for `keepalive check`, and the definition of a service, for `keepalive describe`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::config::{LISTEN_FDS_START, start_order};
+use super::expand::LISTEN_FDS_START;
+use super::graph::start_order;
 use crate::model::plan::{
     Address, Control, Credentials, ExitAction, ExitSet, KillMode, Kind, Limit, Listen, ListenMode, Output, Probe,
     Process, Ready, Reload, Restart, RestartPolicy, Service, Strategy,
@@ -33,7 +34,7 @@ pub fn plan_text(path: &Path, plan: &Plan) -> String {
     }
     for service in services() {
         push(&mut text, format_args!("\n{}\n", service.name));
-        describe(plan, service, &mut text);
+        text.push_str(&service_text(plan, service, &|_| String::new()));
     }
     push(&mut text, format_args!("\nthe shutdown takes at most {}\n", format_duration(plan.shutdown_timeout)));
     match &plan.control {
@@ -75,10 +76,13 @@ pub(super) fn dependencies<'p>(plan: &'p Plan, service: &Service) -> Vec<&'p str
     services.map(|service| &*service.name).collect()
 }
 
-fn describe(plan: &Plan, service: &Service, text: &mut String) {
+/// Formats the definition of a service as lines of text. `note` is added to the name of each dependency.
+#[must_use]
+pub fn service_text(plan: &Plan, service: &Service, note: &dyn Fn(ServiceIndex) -> String) -> String {
+    let mut text = String::new();
     let mut line = |title: &str, content: &str| {
         if !content.is_empty() {
-            push(text, format_args!("  {title:<11}{content}\n"));
+            push(&mut text, format_args!("  {title:<11}{content}\n"));
         }
     };
     let process = &service.process;
@@ -98,9 +102,13 @@ fn describe(plan: &Plan, service: &Service, text: &mut String) {
     line("user", &process.credentials.as_ref().map(user_text).unwrap_or_default());
     line("env", &env_text(process));
     for file in &process.env_files {
-        line("env at start", &file.path.to_string());
+        line("env file", &file.path.to_string());
     }
-    line("depends on", &dependencies(plan, service).join(", "));
+    let dependencies = dependencies(plan, service).into_iter().zip(&service.depends_on);
+    line(
+        "depends on",
+        &dependencies.map(|(name, index)| name.to_owned() + &note(*index)).collect::<Vec<_>>().join(", "),
+    );
     for (position, socket) in process.listen.iter().enumerate() {
         line("listen", &socket_text(LISTEN_FDS_START + position, socket, process));
     }
@@ -121,6 +129,7 @@ fn describe(plan: &Plan, service: &Service, text: &mut String) {
     line("output", &output_text(process));
     line("limits", &process.limits.iter().map(limit_text).collect::<Vec<_>>().join(", "));
     line("process", &settings_text(process));
+    text
 }
 
 fn socket_text(number: usize, socket: &Listen, process: &Process) -> String {
@@ -208,9 +217,14 @@ fn user_text(credentials: &Credentials) -> String {
     format!("{}, group {}, groups {}", credentials.uid, credentials.gid, groups.join(" "))
 }
 
-fn env_text(process: &Process) -> String {
+/// The names of the variables of a service. Their values may be secrets.
+pub(super) fn env_names(process: &Process) -> Vec<String> {
     let entries = process.env.iter().map(Template::to_string);
-    let names: Vec<String> = entries.map(|entry| entry.split('=').next().unwrap_or_default().to_owned()).collect();
+    entries.map(|entry| entry.split('=').next().unwrap_or_default().to_owned()).collect()
+}
+
+fn env_text(process: &Process) -> String {
+    let names = env_names(process);
     match (names.is_empty(), process.inherit_env) {
         (true, true) => String::new(),
         (true, false) => "empty".to_owned(),
@@ -301,9 +315,6 @@ fn output_text(process: &Process) -> String {
         Output::Null => "dropped",
         Output::Prefix => "prefixed",
     };
-    if process.stdout == Output::Inherit && process.stderr == Output::Inherit && process.log_file.is_none() {
-        return String::new();
-    }
     let file = process.log_file.as_ref().map_or_else(String::new, |file| {
         let (path, size, count) = (&file.path, size_text(file.max_size), file.max_files);
         format!(", both to {path} (rotated at {size}, {count} kept)")
