@@ -54,7 +54,11 @@ fn run(arguments: Vec<OsString>) -> u8 {
             code
         }
         Ok(Invocation::Client(request)) => {
-            let environment = control::Environment { variable: context.variable, user: process::effective_user() };
+            let environment = control::Environment {
+                variable: context.variable,
+                user: process::effective_user(),
+                outer_user: &process::outer_user,
+            };
             control::perform(&request, &environment, &find_set, config::read_env_file)
         }
         Ok(Invocation::Help(text)) => control::print_text(&text),
@@ -148,7 +152,7 @@ fn check(path: Option<&Path>, form: Form) -> u8 {
         };
         match (config::load(&path, environment), form) {
             (Ok(Loaded { plan, warnings }), Form::Json) => control::print_text(&json::plan_json(&plan, &warnings)),
-            (Ok(Loaded { plan, warnings }), Form::Text) => {
+            (Ok(Loaded { plan, warnings }), Form::Text | Form::Quiet) => {
                 print_error(&in_words(&warnings));
                 control::print_text(&String::from_utf8_lossy(&visible::lines(show::plan_text(&path, &plan).as_bytes())))
             }
@@ -160,7 +164,7 @@ fn check(path: Option<&Path>, form: Form) -> u8 {
 fn refuse(report: &Report, form: Form) -> u8 {
     match form {
         Form::Json => control::print_text(&json::report_json(report)),
-        Form::Text => {
+        Form::Text | Form::Quiet => {
             print_error(&report.to_string());
             0
         }

@@ -109,7 +109,11 @@ fn invocation(definition: &'static Definition, words: Words) -> Result<Invocatio
         return Ok(Invocation::Help(text));
     }
     let task = task(definition, &words)?;
-    let form = if words.has("--json") { Form::Json } else { Form::Text };
+    let form = match (words.has("--json"), words.has("--quiet")) {
+        (true, _) => Form::Json,
+        (false, true) => Form::Quiet,
+        (false, false) => Form::Text,
+    };
     Ok(Invocation::Client(Request { task, socket: words.socket, config: words.config, form, timeout }))
 }
 

@@ -89,6 +89,14 @@ fn common_options_are_accepted_anywhere_after_the_command() {
 }
 
 #[test]
+fn changes_can_be_quiet() {
+    let task = || Task::Change(Change::Stop, names(&["a"]));
+    check("stop -q a", Invocation::Client(Request { form: Form::Quiet, ..request(task()) }));
+    check("stop --quiet a --json", Invocation::Client(Request { form: Form::Json, ..request(task()) }));
+    check_refused("status", "status -q", "unknown option `-q`", "");
+}
+
+#[test]
 fn a_client_is_given_the_file_of_the_keepalive_to_talk_to() {
     let expected = Request { config: Some("a.toml".into()), ..request(Task::Top) };
     for line in ["-c a.toml top", "top -c a.toml", "top --config=a.toml", "-c b.toml top -ca.toml"] {

@@ -77,6 +77,7 @@ const CONNECTION: [Opt; 3] = [
     option("", "--timeout", "DURATION", Nothing, "maximum time to wait, such as 90s or 1m30s"),
 ];
 const CLIENT: &[&[Opt]] = &[&JSON, &CONNECTION, &HELP];
+const CHANGE: &[&[Opt]] = &[&[flag("-q", "--quiet", "print errors only")], &JSON, &CONNECTION, &HELP];
 
 const INIT: [Opt; 9] = [
     flag("-g", "--group", "forward signals to the command's process group"),
@@ -249,6 +250,7 @@ start, as check shows it: of environment variables it has only the names.
         name: "start",
         forms: &[("keepalive start NAME…", "")],
         summary: "start services or instances, and their dependencies",
+        options: CHANGE,
         operands: &[NAME],
         text: "\
 Waits until they are ready, at most 60s or --timeout. NAME is web, web.2, \"web*\" or all;
@@ -260,6 +262,7 @@ several names are started one after the other.
         name: "stop",
         forms: &[("keepalive stop NAME…", "")],
         summary: "stop services or instances until they are started again",
+        options: CHANGE,
         operands: &[NAME],
         text: "\
 Waits until they have stopped, at most 60s or --timeout. NAME is web, web.2, \"web*\" or all;
@@ -272,6 +275,7 @@ they are started again; with listen_mode = \"reuseport\" clients are refused.
         name: "restart",
         forms: &[("keepalive restart NAME…", "")],
         summary: "restart services or instances",
+        options: CHANGE,
         operands: &[NAME],
         text: "\
 Waits until they are ready, at most 60s or --timeout. NAME is web, web.2, \"web*\" or all;
@@ -283,6 +287,7 @@ several names are restarted one after the other.
         name: "reload",
         forms: &[("keepalive reload [NAME…]", "")],
         summary: "replace processes one by one, or reload the configuration",
+        options: CHANGE,
         operands: &[NAME],
         text: "\
 With NAME (web, web.2, \"web*\" or all): starts a new process beside each old one, and stops the
@@ -297,6 +302,7 @@ replaced. Waits until it is finished, at most 60s or --timeout.
         name: "scale",
         forms: &[("keepalive scale NAME N|+N|-N", "")],
         summary: "run N instances of a service, or N more or fewer",
+        options: CHANGE,
         operands: &[Named(Names::Services), Nothing],
         text: "\
 Waits until new instances are ready and others have stopped, at most 60s or --timeout,
@@ -308,6 +314,7 @@ and says how many there are now. The configuration file is not changed.
         name: "signal",
         forms: &[("keepalive signal NAME SIGNAL", "")],
         summary: "send a signal to the main process of each instance",
+        options: CHANGE,
         operands: &[NAME, Signals],
         text: "\
 NAME is web, web.2, \"web*\" or all. SIGNAL is a name or a number: SIGUSR1, USR1, usr1, 10,

@@ -406,7 +406,7 @@ impl<'w> Decoder<'w> {
     where
         'w: 's,
     {
-        self.expands_variables.then_some(Variables { own, inherited: self.environment.variables })
+        self.expands_variables.then_some(Variables { own, inherited: self.environment.variables, env: &[] })
     }
 }
 

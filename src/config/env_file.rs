@@ -152,7 +152,7 @@ impl Parser<'_> {
     }
 
     fn variables(&self) -> Variables<'_> {
-        Variables { own: &self.entries, inherited: self.inherited }
+        Variables { own: &self.entries, inherited: self.inherited, env: &[] }
     }
 
     /// A value without quotes: up to the end of the line or a comment, without trailing blanks.

@@ -41,6 +41,13 @@ pub(super) struct Scope<'s> {
     pub(super) variables: Option<Variables<'s>>,
 }
 
+impl<'s> Scope<'s> {
+    /// The scope in which the variables of a process are known.
+    pub(super) fn with_env(&self, env: &'s [Template]) -> Self {
+        Self { variables: self.variables.map(|variables| Variables { env, ..variables }), ..*self }
+    }
+}
+
 /// The variables for `${VAR}`.
 #[derive(Clone, Copy)]
 pub(super) struct Variables<'s> {
@@ -48,6 +55,8 @@ pub(super) struct Variables<'s> {
     pub(super) own: &'s [(Vec<u8>, Vec<u8>)],
     /// Variables that are used if they are not in `own`.
     pub(super) inherited: &'s [(OsString, OsString)],
+    /// Variables that are used before all others, as `NAME=value`.
+    pub(super) env: &'s [Template],
 }
 
 impl<'s> Variables<'s> {
@@ -56,6 +65,17 @@ impl<'s> Variables<'s> {
         let inherited = || self.inherited.iter().find(|(known, _)| known.as_bytes() == name);
         own.or_else(|| inherited().map(|(_, value)| value.as_bytes()))
     }
+
+    /// The entry of `name` in `env`.
+    fn entry(&self, name: &[u8]) -> Option<&'s Template> {
+        let is_named = |entry: &&Template| value_of(entry.literal_prefix(), name).is_some();
+        self.env.iter().find(is_named)
+    }
+}
+
+/// The rest of `entry` after `name=`.
+fn value_of<'e>(entry: &'e [u8], name: &[u8]) -> Option<&'e [u8]> {
+    entry.strip_prefix(name)?.strip_prefix(b"=")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +143,27 @@ impl Builder {
         }
         let pieces = self.pieces.into_iter().map(|(text, number)| Some((CString::new(text).ok()?, number)));
         Some(Template::Numbered { pieces: pieces.collect::<Option<_>>()?, last })
+    }
+
+    /// Appends the value of an entry `NAME=value`. Returns whether it is not empty.
+    fn push_value(&mut self, entry: &Template, name: &[u8]) -> bool {
+        let prefix = name.len() + 1;
+        match entry {
+            Template::Fixed(text) => {
+                let value = text.as_bytes().get(prefix..).unwrap_or_default();
+                self.push(value);
+                !value.is_empty()
+            }
+            Template::Numbered { pieces, last } => {
+                let mut skipped = prefix;
+                for (text, number) in pieces {
+                    self.push(text.as_bytes().get(std::mem::take(&mut skipped)..).unwrap_or_default());
+                    self.push_number(*number);
+                }
+                self.push(last.as_bytes());
+                true
+            }
+        }
     }
 
     fn push_number(&mut self, number: Number) {
@@ -239,9 +280,14 @@ impl Expansion<'_> {
             let message = format!("expected `${{VAR}}` or `${{VAR:-default}}`, found `${{{}}}`", lossy(inner));
             return Err(error_at(position, close + 1, message, LITERAL));
         }
+        let entry = self.scope.variables.and_then(|variables| variables.entry(name));
+        let is_set = entry.is_some_and(|entry| self.output.push_value(entry, name));
         let value = self.scope.variables.and_then(|variables| variables.get(name));
         match value {
-            Some(value) if operation.is_empty() || !value.is_empty() => self.output.current.extend_from_slice(value),
+            _ if is_set || (entry.is_some() && operation.is_empty()) => {}
+            Some(value) if entry.is_none() && (operation.is_empty() || !value.is_empty()) => {
+                self.output.current.extend_from_slice(value)
+            }
             _ if operation.is_empty() => {
                 let name = lossy(name);
                 let hint = format!("set it, or add a default: `${{{name}:-default}}`");
@@ -300,14 +346,17 @@ mod tests {
     use super::*;
     use crate::model::Numbers;
 
-    fn bytes() -> (OsString, OsString) {
-        ("BYTES".into(), OsString::from_vec(vec![0xff]))
+    fn raw() -> (OsString, OsString) {
+        ("RAW".into(), OsString::from_vec(vec![0xff]))
     }
 
     fn expanded(text: &str) -> Result<Template, ExpandError> {
         let own = [(b"PORT".to_vec(), b"79".to_vec()), (b"PORT".to_vec(), b"80".to_vec())];
-        let inherited = [("PORT".into(), "1".into()), ("EMPTY".into(), "".into()), bytes()];
-        let variables = Some(Variables { own: &own, inherited: &inherited });
+        let inherited = [("PORT".into(), "1".into()), ("EMPTY".into(), "".into()), ("BYTES".into(), "a".into()), raw()];
+        let pieces = [(c"WEB_PORT=300".to_owned(), Number::Instance)].into();
+        let numbered = Template::Numbered { pieces, last: c"/x".to_owned() };
+        let env = [numbered, Template::Fixed(c"BLANK=".to_owned()), Template::Fixed(c"BYTES=b".to_owned())];
+        let variables = Some(Variables { own: &own, inherited: &inherited, env: &env });
         let sockets = ["http", "admin"];
         let scope = Scope { service: "web", placeholders: Placeholders::All, sockets: &sockets, variables };
         let mut builder = Builder::default();
@@ -335,7 +384,11 @@ mod tests {
         check("{instance}{instance}", b"33");
         check("{instance}/{instances}", b"3/5");
         check(":${PORT}/", b":80/");
-        check("${BYTES}", b"\xff");
+        check("${BYTES}", b"b");
+        check("-p ${WEB_PORT}!", b"-p 3003/x!");
+        check("${WEB_PORT:-80}", b"3003/x");
+        check("${BLANK:-300{instance}}[${BLANK}]", b"3003[]");
+        check("${RAW}", b"\xff");
         check("${NONE:-81}", b"81");
         check("${PORT:-81}", b"80");
         check("${EMPTY:-81}", b"81");

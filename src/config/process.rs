@@ -28,11 +28,12 @@ impl Decoder<'_> {
         let (credentials, user) = self.credentials(table);
         let listen = self.sockets(table, &shared_scope(scope));
         let log = table.get("log").map(|value| self.log(value, scope)).unwrap_or_default();
-        let command = match words {
-            Some(words) => self.words(words, scope),
-            None => self.command(span, table, scope),
-        };
         let (env, own_env) = self.env(table, scope, files, user.as_ref());
+        let scope_with_env = scope.with_env(&env);
+        let command = match words {
+            Some(words) => self.words(words, &scope_with_env),
+            None => self.command(span, table, &scope_with_env),
+        };
         let process = Process {
             cwd: table
                 .get("cwd")

@@ -226,7 +226,8 @@ impl Decoder<'_> {
         service.on_failure = self.choice(table, "on_failure", &ENDS).unwrap_or(service.on_failure);
         service.on_success = self.choice(table, "on_success", &ENDS).unwrap_or(service.on_success);
         self.stop(table, &mut service.stop);
-        let ready = table.get("ready").and_then(|value| self.ready(value, &scope, &service));
+        let env = service.process.env.clone();
+        let ready = table.get("ready").and_then(|value| self.ready(value, &scope.with_env(&env), &service));
         service.ready = ready.unwrap_or(Ready::Exec);
         let default = service.ready_timeout.filter(|_| service.kind == Kind::Service);
         service.ready_timeout = self.positive_duration(table, "ready_timeout").or(default);

@@ -6,22 +6,15 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::http::{self, Document, PendingResponse, RequestError, Response};
-use super::output::{Style, print, print_error, print_error_lines};
+use super::output::{Style, print, print_error_lines};
 use super::request::{EXIT_FAILURE, Form, Request};
 use super::socket_paths::{Environment, ServiceSet, SocketPath};
 use super::status::text;
-use crate::model::units::format_duration;
 
 /// The default time limit of requests that change nothing.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
-/// The default time limit of requests that change something.
-const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) const STATUS_PATH: &str = "/v1/status";
-/// How much longer the client waits than the server, so that the server's answer, which has the reason, comes first.
-const SERVER_TIMEOUT_MARGIN: Duration = Duration::from_secs(5);
 
 /// Finds what the keepalive runs that a client talks to: the set of the file of `-c`, or the one that keepalive would run here.
 /// The error says why that file cannot be read.
@@ -75,16 +68,17 @@ impl Client {
 
     /// Sends a request that changes nothing.
     pub(super) fn get(&self, target: &str) -> Result<Response, RequestError> {
-        self.request("GET", target, self.timeout.unwrap_or(QUERY_TIMEOUT))
+        self.get_within(target, self.timeout.unwrap_or(QUERY_TIMEOUT))
     }
 
-    pub(super) fn request(&self, method: &str, target: &str, timeout: Duration) -> Result<Response, RequestError> {
-        http::connect(&self.paths, timeout)?.request(method, target)
+    /// As [`Self::get`], with this time limit.
+    pub(super) fn get_within(&self, target: &str, timeout: Duration) -> Result<Response, RequestError> {
+        self.send("GET", target, timeout)?.response()
     }
 
-    /// Sends a request for the status. Neither that nor reading the response takes longer than `timeout`.
-    pub(super) fn request_status(&self, timeout: Duration) -> Result<PendingResponse, RequestError> {
-        http::connect(&self.paths, timeout)?.send("GET", STATUS_PATH)
+    /// Sends a request. Neither that nor reading the response takes longer than `timeout`.
+    pub(super) fn send(&self, method: &str, target: &str, timeout: Duration) -> Result<PendingResponse, RequestError> {
+        http::connect(&self.paths, timeout)?.send(method, target)
     }
 
     /// The status; `None`: the request was refused, and that has been printed.
@@ -107,34 +101,6 @@ impl Client {
         let reason = if reason.is_empty() { format!("HTTP status {status}") } else { reason.to_owned() };
         print_error_lines(what, &reason);
         Ok(EXIT_FAILURE)
-    }
-
-    /// Sends a request to change something, and prints the result as `text` makes it. `query` ends with `&` unless empty.
-    pub(super) fn post(
-        &self,
-        what: &str,
-        target: &str,
-        query: &str,
-        words: fn(&str, &Value) -> String,
-    ) -> CommandResult {
-        let timeout = self.timeout.unwrap_or(CHANGE_TIMEOUT);
-        let target = format!("{target}?{query}timeout={}", format_duration(timeout));
-        let response = self.request("POST", &target, timeout.saturating_add(SERVER_TIMEOUT_MARGIN))?;
-        if response.status != 200 {
-            return self.print_refusal(what, response);
-        }
-        let (body, value) = response.json()?;
-        match self.form {
-            Form::Json => print(&body)?,
-            Form::Text => {
-                print(words(what, &value))?;
-                let warning = text(&value, "warning");
-                if !warning.is_empty() {
-                    print_error(&format!("warning: {warning}"));
-                }
-            }
-        }
-        Ok(0)
     }
 }
 

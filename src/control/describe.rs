@@ -1,11 +1,9 @@
 //! `keepalive describe`: a service or an instance in detail.
 
-use serde_json::Value;
-
 use super::client::{Client, CommandResult, service_path};
 use super::output::print;
-use super::request::{EXIT_FAILURE, Form};
-use super::status::{Status, list, number, text};
+use super::request::Form;
+use super::status::Status;
 use super::stream;
 use super::table::shortened;
 use crate::model::visible;
@@ -20,45 +18,23 @@ pub(super) fn run(client: &Client, name: &str) -> CommandResult {
         return client.print_refusal("describe", response);
     }
     let document = response.document()?;
-    let events = client.get("/v1/events")?;
-    if events.status != 200 {
-        return client.print_refusal("describe", events);
-    }
-    let (events, _) = stream::last_events(events.all_lines()?, &[name.to_owned()], EVENTS);
-    let mut value: Value = document.read()?;
+    let (events, _) = stream::last_events(client.get("/v1/events")?.all_lines()?, &[name.to_owned()], EVENTS);
     if client.form == Form::Json {
-        let events = events.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
-        let events: Vec<Value> = events.collect();
-        if let Some(members) = value.as_object_mut() {
-            members.insert("events".to_owned(), events.into());
-        }
-        print(format!("{value}\n"))?;
+        let members = document.text.trim_ascii_end().strip_suffix(b"}").unwrap_or_default();
+        let events: Vec<_> = events.trim_ascii_end().split(|byte| *byte == b'\n').collect();
+        print([members, b",\"events\":[", &*events.join(&b','), b"]}\n"].concat())?;
         return Ok(0);
     }
     let status: Status = document.read()?;
-    let Some(service) = list(&value, "services").first() else { return Ok(EXIT_FAILURE) };
-    let summary = status.summary();
-    let mut shown = format!("{}\n{}\n", shortened(&summary, client.style.columns), status.table(client.style));
-    let ends: String = list(service, "instances").iter().filter_map(last_exit).collect();
-    let lines = ends + text(service, "text");
-    shown.push_str(&String::from_utf8_lossy(&visible::lines(lines.as_bytes())));
-    shown.push_str(if events.is_empty() { "" } else { "\nlatest events\n" });
+    let (summary, table) = (status.summary(), status.table(client.style));
+    let description = visible::lines(status.description().as_bytes());
+    let description = String::from_utf8_lossy(&description);
+    let mut shown = format!("{}\n{table}\n{description}\nlatest events\n", shortened(&summary, client.style.columns));
     for line in stream::event_lines(&events).lines() {
-        shown.push_str(&format!("  {line}\n"));
+        shown.push_str("  ");
+        shown.push_str(line);
+        shown.push('\n');
     }
     print(shown)?;
     Ok(0)
-}
-
-/// `last exit  web.0 exited with code 1`
-fn last_exit(instance: &Value) -> Option<String> {
-    let exit = instance.get("exit")?;
-    let how = match (number(exit, "code"), text(exit, "signal")) {
-        (Some(code), _) => format!("exited with code {code}"),
-        (None, "") => return None,
-        (None, signal) => format!("was killed by {signal}"),
-    };
-    let is_oom = instance.get("oom_killed").and_then(Value::as_bool) == Some(true);
-    let oom = if is_oom { " (out of memory)" } else { "" };
-    Some(format!("  last exit  {} {how}{oom}\n", text(instance, "id")))
 }

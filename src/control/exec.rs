@@ -2,21 +2,26 @@
 //!
 //! This process becomes the command: its terminal, its streams and its exit code are those of the client.
 
+use std::borrow::Cow;
 use std::ffi::{CString, OsString};
+use std::fmt::from_fn;
 use std::os::unix::ffi::OsStrExt as _;
+
+use nix::errno::Errno;
 
 use super::client::{Client, CommandResult, service_path};
 use super::output::print_error;
 use super::socket_paths::Environment;
 use crate::model::plan::Credentials;
-use crate::model::{StartFailure, StartStep, errno};
+use crate::model::{StartFailure, StartStep};
 use crate::sys::{
     self, ChildSignals, DispositionReset, EnvFiles, ReadEnvFile, Session, SpawnOptions, StringList, signals,
 };
 
-/// What the processes of a service find when they start.
+/// What a process of the service finds when it starts.
 struct ProcessContext {
-    credentials: Credentials,
+    /// `None`: those of the client.
+    credentials: Option<Credentials>,
     umask: Option<u32>,
     no_new_privs: bool,
     cwd: Option<CString>,
@@ -39,50 +44,42 @@ pub(super) fn run(
     let context = ProcessContext::parse(&response.body()?, (environment.variable)("TERM"), read);
     let failure = context.execute(command);
     let program = command.first().map(|program| program.to_string_lossy()).unwrap_or_default();
-    print_error(&format!("exec: {}", context.failure_text(&program, failure)));
+    let operand = context.operand(&program, failure.step);
+    let text = from_fn(|formatter| failure.write(operand.as_deref(), formatter));
+    let is_denied = operand.is_none() && failure.errno == Errno::EPERM;
+    let hint = if is_denied { " (only root can run a command as another user)" } else { "" };
+    print_error(&format!("exec: {text}{hint}"));
     Ok(failure.exit_code())
 }
 
 impl ProcessContext {
-    /// Parses `KEY=VALUE` parts that end with a NUL. `term`: the terminal of the command is that of the client.
+    /// Parses the answer of the server. `term`: the terminal of the client, for a service without one.
     fn parse(body: &[u8], term: Option<OsString>, read: ReadEnvFile) -> Self {
-        let mut found = Self {
-            credentials: Credentials { uid: u32::MAX, gid: u32::MAX, groups: Box::default() },
-            umask: None,
-            no_new_privs: false,
-            cwd: None,
-            env: StringList::new(),
-            env_files: EnvFiles { files: Vec::new(), fixed: 0, read },
-        };
-        let mut groups = Vec::new();
+        let mut parts = body.split(|byte| *byte == 0);
+        let numbers = str::from_utf8(parts.next().unwrap_or_default()).unwrap_or_default();
+        let mut numbers = numbers.split(' ').map(|number| number.parse().unwrap_or(u32::MAX));
+        let mut next = || numbers.next().unwrap_or(u32::MAX);
+        let [uid, gid, umask, no_new_privs, files, fixed] = std::array::from_fn(|_| next());
+        let groups = numbers.collect();
+        let path = |part: &[u8]| CString::new(part).unwrap_or_default();
+        let cwd = parts.next().map(path).filter(|path| !path.is_empty());
+        let files = parts.by_ref().take(files as usize).filter_map(|part| part.split_first());
+        let files = files.map(|(kind, part)| (path(part), *kind == b'+')).collect();
+        let mut env: StringList = parts.filter(|variable| !variable.is_empty()).collect();
         if let Some(term) = &term {
-            found.env.push(&[b"TERM=", term.as_bytes()].concat());
-        }
-        for part in body.split(|byte| *byte == 0) {
-            let Some(end) = part.iter().position(|byte| *byte == b'=') else { continue };
-            let (key, value) = (part.get(..end).unwrap_or_default(), part.get(end + 1..).unwrap_or_default());
-            let number = || str::from_utf8(value).ok()?.parse::<u32>().ok();
-            match key {
-                // No user has this number.
-                b"user" => found.credentials.uid = number().unwrap_or(u32::MAX),
-                b"group" => found.credentials.gid = number().unwrap_or(u32::MAX),
-                b"groups" => groups.extend(number()),
-                b"umask" => found.umask = number(),
-                b"no_new_privs" => found.no_new_privs = true,
-                b"cwd" => found.cwd = CString::new(value).ok(),
-                b"env_file" | b"optional_env_file" => {
-                    let path = CString::new(value).unwrap_or_default();
-                    found.env_files.files.push((path, key == b"env_file"));
-                }
-                b"fixed_env" | b"env" if term.is_none() || !value.starts_with(b"TERM=") => {
-                    found.env.push(value);
-                    found.env_files.fixed = if key == b"fixed_env" { found.env.len() } else { found.env_files.fixed };
-                }
-                _ => {}
+            let term = [b"TERM=", term.as_bytes()].concat();
+            if !env.has_name_of(env.len(), &term) {
+                env.push(&term);
             }
         }
-        found.credentials.groups = groups.into();
-        found
+        Self {
+            credentials: Some(Credentials { uid, gid, groups }).filter(|_| uid != u32::MAX),
+            umask: Some(umask).filter(|umask| *umask != u32::MAX),
+            no_new_privs: no_new_privs != 0,
+            cwd,
+            env,
+            env_files: EnvFiles { files, fixed: fixed as usize, read },
+        }
     }
 
     fn execute(&self, command: &[OsString]) -> StartFailure {
@@ -97,7 +94,7 @@ impl ProcessContext {
             descriptors: &[],
             stored: None,
             file: None,
-            credentials: Some(&self.credentials),
+            credentials: self.credentials.as_ref(),
             umask: self.umask,
             limits: &[],
             nice: None,
@@ -109,41 +106,14 @@ impl ProcessContext {
         })
     }
 
-    fn failure_text(&self, program: &str, failure: StartFailure) -> String {
-        let errno = errno::words(failure.errno);
-        let path_of = |position: u8| {
-            let file = self.env_files.files.get(usize::from(position));
-            file.map(|(path, _)| path.to_string_lossy()).unwrap_or_default()
-        };
-        let Credentials { uid, gid, .. } = self.credentials;
-        match failure.step {
-            StartStep::Groups | StartStep::Group | StartStep::User => {
-                format!("cannot switch to user {uid}, group {gid}: {errno}: run it as root")
-            }
-            StartStep::Directory => {
-                let path = self.cwd.as_deref().unwrap_or_default().to_string_lossy();
-                format!("cannot change to directory {path}: {errno}")
-            }
-            StartStep::EnvFile(position) => format!("cannot read {}: {errno}", path_of(position)),
-            StartStep::EnvLine(position, line, error) => format!("{}:{line}: {}", path_of(position), error.words().0),
-            StartStep::Interpreter(name) => {
-                format!("cannot execute {program}: it needs `{name}`, which does not exist")
-            }
-            StartStep::NoNewPrivs => format!("cannot set `no_new_privs`: {errno}"),
-            // The others belong to settings that `execute` does not use.
-            StartStep::Exec
-            | StartStep::Listen(_)
-            | StartStep::Channels
-            | StartStep::StateMemory
-            | StartStep::Create
-            | StartStep::Session
-            | StartStep::Stdio
-            | StartStep::Stored
-            | StartStep::Descriptors
-            | StartStep::OomScoreAdj
-            | StartStep::Limit(_)
-            | StartStep::Nice
-            | StartStep::State => format!("cannot execute {program}: {errno}"),
+    /// What could not be read, entered or executed.
+    fn operand<'a>(&'a self, program: &'a str, step: StartStep) -> Option<Cow<'a, str>> {
+        if let StartStep::EnvFile(position) | StartStep::EnvLine(position, ..) = step {
+            return self.env_files.files.get(usize::from(position)).map(|(path, _)| path.to_string_lossy());
         }
+        if step == StartStep::Directory {
+            return self.cwd.as_ref().map(|path| path.to_string_lossy());
+        }
+        matches!(step, StartStep::Exec | StartStep::Interpreter(_)).then(|| program.into())
     }
 }

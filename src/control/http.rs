@@ -122,12 +122,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Sends a request without a body and waits for the head of the response. `target` is the path with its query.
-    pub(super) fn request(self, method: &str, target: &str) -> Result<Response, RequestError> {
-        self.send(method, target)?.response()
-    }
-
-    /// Sends a request as [`Connection::request`] does, without waiting for the response.
+    /// Sends a request without a body. `target` is the path with its query.
     pub(super) fn send(mut self, method: &str, target: &str) -> Result<PendingResponse, RequestError> {
         let request =
             format!("{method} {target} HTTP/1.1\r\nHost: keepalive\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
@@ -274,6 +269,12 @@ pub(super) struct Response {
     /// What has arrived of the body and has not been returned.
     buffer: Vec<u8>,
     length: Option<usize>,
+}
+
+impl AsFd for Response {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.incoming.stream.as_fd()
+    }
 }
 
 impl Response {

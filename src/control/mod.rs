@@ -4,9 +4,10 @@
 //! JSON. This folder holds no state of services and knows nothing of the supervisor. PID 1 uses nothing of it but
 //! `socket_paths.rs`.
 //!
-//! Start reading at [`perform()`], in `perform.rs`. `client.rs` sends requests, `http.rs` is the protocol, `status.rs` and
+//! Start reading at [`perform()`], in `perform.rs`. `client.rs` sends requests, `change.rs` those that change something, `http.rs` is the protocol, `status.rs` and
 //! `top.rs` print tables, `stream.rs` prints logs and events. `exec.rs` becomes another program.
 
+mod change;
 mod client;
 mod describe;
 mod exec;

@@ -12,7 +12,7 @@ use super::request::{Change, EXIT_FAILURE, EXIT_UNREACHABLE, Follow, Form, Names
 use super::socket_paths::Environment;
 use super::status::{Status, list, text};
 use super::table::shortened;
-use super::{describe, exec, health, stream, top};
+use super::{change, describe, exec, health, stream, top};
 use crate::model::glob::is_pattern;
 use crate::model::visible::one_line;
 use crate::sys::ReadEnvFile;
@@ -39,12 +39,16 @@ pub fn perform(request: &Request, environment: &Environment<'_>, find_set: FindS
         Task::Status(names) => show_status(&client, names),
         Task::Describe(name) => describe::run(&client, name),
         Task::Exec(name, command) => exec::run(&client, name, command, environment, read),
-        Task::Change(Change::Reload, names) if names.is_empty() => client.post("reload", "/v1/reload", "", reason_text),
+        Task::Change(Change::Reload, names) if names.is_empty() => {
+            change::post(&client, "reload", &[], "/v1/reload", "", reason_text)
+        }
         Task::Change(change, names) => {
             with_expanded(&client, change.as_str(), names, |names| change_all(&client, *change, names))
         }
-        Task::Scale(name, instances) => client.post(
+        Task::Scale(name, instances) => change::post(
+            &client,
             &format!("scale {name}"),
+            std::slice::from_ref(name),
             &service_path(name, "scale"),
             &format!("instances={}&", percent_encoded(instances)),
             reason_text,
@@ -62,7 +66,7 @@ pub fn perform(request: &Request, environment: &Environment<'_>, find_set: FindS
         Task::Top => top::run(&client, environment),
         Task::Alive => health::alive(&client),
         Task::Ready(name) => health::ready(&client, name.as_deref()),
-        Task::Shutdown => client.post("shutdown", "/v1/shutdown", "", result_text),
+        Task::Shutdown => change::post(&client, "shutdown", &[], "/v1/shutdown", "", result_text),
         Task::Names(which) => return show_names(&client, *which),
     };
     match outcome {
@@ -89,7 +93,8 @@ fn post_all(
 ) -> CommandResult {
     let mut code = 0;
     for name in names {
-        code = client.post(&format!("{action} {name}"), &service_path(name, action), query, words)?.max(code);
+        let (what, path) = (format!("{action} {name}"), service_path(name, action));
+        code = change::post(client, &what, std::slice::from_ref(name), &path, query, words)?.max(code);
     }
     Ok(code)
 }
@@ -170,12 +175,12 @@ fn show_status(client: &Client, names: &[String]) -> CommandResult {
             status.retain_selected(&mut value);
             print(format!("{value}\n"))?;
         }
-        Form::Text if names.is_empty() || !status.is_init() => {
+        Form::Text | Form::Quiet if names.is_empty() || !status.is_init() => {
             let summary = status.summary();
             let summary = shortened(&summary, client.style.columns);
             print(format!("{summary}\n{}", status.table(client.style)))?;
         }
-        Form::Text => print(status.table(client.style))?,
+        Form::Text | Form::Quiet => print(status.table(client.style))?,
     }
     // Freeing thousands of pieces of memory would only delay the exit.
     std::mem::forget(status);
@@ -185,7 +190,7 @@ fn show_status(client: &Client, names: &[String]) -> CommandResult {
 /// Prints names for completions. Errors are not reported: they would land in the line that somebody types.
 fn show_names(client: &Client, which: Names) -> u8 {
     let timeout = client.timeout.unwrap_or(COMPLETION_TIMEOUT);
-    let response = client.request("GET", STATUS_PATH, timeout).and_then(Response::document);
+    let response = client.get_within(STATUS_PATH, timeout).and_then(Response::document);
     if let Ok(status) = response.and_then(|document| document.read::<Status>()) {
         print(status.names(which)).ok();
     }

@@ -20,6 +20,8 @@ pub enum Form {
     Text,
     /// `--json`.
     Json,
+    /// `--quiet`: a change prints errors only.
+    Quiet,
 }
 
 /// A request to a running keepalive.

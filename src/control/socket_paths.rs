@@ -48,6 +48,8 @@ pub struct Environment<'s> {
     pub variable: &'s dyn Fn(&str) -> Option<OsString>,
     /// The effective user.
     pub user: u32,
+    /// The number that a user has in the parent user namespace.
+    pub outer_user: &'s dyn Fn(u32) -> u32,
 }
 
 impl std::fmt::Debug for Environment<'_> {
@@ -104,14 +106,19 @@ impl Environment<'_> {
         (self.variable)(name).filter(|value| !value.is_empty()).map(PathBuf::from)
     }
 
-    /// `/run/NAME.sock`, `$XDG_RUNTIME_DIR/NAME.sock` and `/tmp/NAME-UID.sock`.
+    /// `/run/NAME.sock`, `$XDG_RUNTIME_DIR/NAME.sock` and `/tmp/NAME-UID.sock`. UID is the number of `user` in the parent user
+    /// namespace, so that a keepalive and its client find each other if one of them is in a namespace of its own, where the
+    /// same user is root, and shares /tmp.
     fn paths_of(&self, name: &str, user: u32) -> Vec<SocketPath> {
         let file = format!("{name}.sock");
         // The XDG Base Directory Specification wants relative paths to be ignored.
         let runtime = self.set("XDG_RUNTIME_DIR").filter(|directory| directory.is_absolute());
         let directories = [Some(PathBuf::from("/run")), runtime].into_iter().flatten();
         let mut paths: Vec<_> = directories.map(|directory| SocketPath::given(directory.join(&file))).collect();
-        paths.push(SocketPath { path: format!("/tmp/{name}-{user}.sock").into(), owner: Some(user) });
+        paths.push(SocketPath {
+            path: format!("/tmp/{name}-{}.sock", (self.outer_user)(user)).into(),
+            owner: Some(user),
+        });
         paths
     }
 }
@@ -133,7 +140,7 @@ mod tests {
     fn paths(variables: &[(&str, &str)], find: impl FnOnce(&Environment<'_>) -> Vec<SocketPath>) -> Vec<String> {
         let variable =
             |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(*value));
-        let found = find(&Environment { variable: &variable, user: 7 });
+        let found = find(&Environment { variable: &variable, user: 7, outer_user: &|user| user });
         found.into_iter().map(|place| place.path.to_str().unwrap().to_owned()).collect()
     }
 
@@ -189,12 +196,20 @@ mod tests {
     #[test]
     fn root_finds_pid_1_of_another_user() {
         let set = ServiceSet { path: PathBuf::from("/a"), control: Control::Default };
-        let last =
-            |user, init_user| Environment { variable: &|_| None, user }.paths_of_set(&set, init_user).pop().unwrap();
+        let environment = |user| Environment { variable: &|_| None, user, outer_user: &|user| user };
+        let last = |user, init_user| environment(user).paths_of_set(&set, init_user).pop().unwrap();
         let owned = |user: u32| SocketPath { path: format!("/tmp/keepalive-{user}.sock").into(), owner: Some(user) };
         assert_eq!(last(0, Some(1000)), owned(1000));
         assert_eq!(last(0, Some(0)), owned(0));
         assert_eq!(last(0, None), owned(0));
         assert_eq!(last(7, Some(1000)), owned(7));
+    }
+
+    // user_namespaces(7): the root of a namespace is the user outside of it who has created it.
+    #[test]
+    fn the_socket_has_the_number_of_the_user_outside_of_the_namespace() {
+        let environment = Environment { variable: &|_| None, user: 0, outer_user: &|user| user + 1000 };
+        let [plain, _] = environment.server_paths(Path::new("/a"), Pid::new(1).unwrap());
+        assert_eq!(plain.last(), Some(&SocketPath { path: "/tmp/keepalive-1000.sock".into(), owner: Some(0) }));
     }
 }

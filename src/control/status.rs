@@ -60,6 +60,9 @@ pub(super) struct StatusEntry {
     pub(super) rss_bytes: Option<u64>,
     pub(super) cpu_ms: Option<u64>,
     pub(super) processes: Option<u64>,
+    /// Of a service that is described: its last exits and its definition.
+    #[serde(default)]
+    text: String,
     #[serde(default)]
     instances: Vec<Self>,
 }
@@ -190,6 +193,11 @@ impl Status {
                 .flat_map(move |one| std::iter::once(one).chain(surges.iter().filter(|surge| surge.id == one.id)))
                 .chain(alone)
         })
+    }
+
+    /// The description of the first service.
+    pub(super) fn description(&self) -> &str {
+        self.services.first().map_or("", |service| &service.text)
     }
 
     /// Whether it is that of a keepalive that is PID 1, of which there is one.

@@ -100,6 +100,11 @@ pub(super) fn event_lines(events: &[u8]) -> String {
     to_text(events, "events", Colour::No, |line, _| event_line(line))
 }
 
+/// The transitions of `names` as lines of text.
+pub(super) fn transition_lines(lines: Vec<u8>, names: &[String]) -> String {
+    event_lines(&retain(lines, |event| !text(event, "to").is_empty() && is_wanted(event, names)))
+}
+
 fn formatted(
     lines: Vec<u8>,
     what: &str,
@@ -109,7 +114,7 @@ fn formatted(
 ) -> Vec<u8> {
     match form {
         Form::Json => lines,
-        Form::Text => to_text(&lines, what, colour, format_line).into_bytes(),
+        Form::Text | Form::Quiet => to_text(&lines, what, colour, format_line).into_bytes(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use serde_json::{Map, Value};
 
-use super::client::{Client, CommandError, CommandResult};
+use super::client::{Client, CommandError, CommandResult, STATUS_PATH};
 use super::format;
 use super::http::{Document, PendingResponse, RequestError, Response};
 use super::output::{Colour, Style, is_dumb, is_terminal, print, print_error};
@@ -105,7 +105,7 @@ fn once(client: &Client) -> CommandResult {
             add_cpu_percent(&mut status, &sample, &before);
             print(format!("{status}\n"))?;
         }
-        Form::Text => print(render_text(&sample, Some(&before), client.style))?,
+        Form::Text | Form::Quiet => print(render_text(&sample, Some(&before), client.style))?,
     }
     Ok(0)
 }
@@ -248,7 +248,7 @@ impl Refresh {
             return Ok(());
         }
         self.since.get_or_insert(now);
-        match client.request_status(REFRESH_INTERVAL) {
+        match client.send("GET", STATUS_PATH, REFRESH_INTERVAL) {
             Ok(pending) => {
                 poller.add(&pending, ANSWER).map_err(terminal_error)?;
                 self.pending = Some(pending);

@@ -206,6 +206,47 @@ impl StartFailure {
         }
     }
 
+    /// Writes what has failed: ``cannot change to directory `/app`: No such file or directory``. `operand`: what could not be
+    /// executed, entered or set.
+    ///
+    /// # Errors
+    /// Those of `formatter`.
+    pub fn write(self, operand: Option<&str>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let step = match self.step {
+            StartStep::Listen(_) => "cannot listen on",
+            StartStep::Channels => "cannot create its pipes and sockets",
+            StartStep::StateMemory => "cannot create the memory file of its `state`",
+            StartStep::Create => "cannot create a process",
+            StartStep::Session => "cannot create a session",
+            StartStep::Stdio => "cannot set up stdin, stdout and stderr",
+            StartStep::Stored => "cannot receive its stored file descriptors",
+            StartStep::Descriptors => "cannot pass its file descriptors",
+            StartStep::Limit(_) => "cannot set the limit",
+            StartStep::Nice => "cannot set `nice`",
+            StartStep::OomScoreAdj => "cannot set `oom_score_adj`",
+            StartStep::Groups => "cannot set its supplementary groups",
+            StartStep::Group => "cannot switch to its `group`",
+            StartStep::User => "cannot switch to its `user`",
+            StartStep::State => "cannot open its `state`",
+            StartStep::Directory => "cannot change to directory",
+            StartStep::NoNewPrivs => "cannot set `no_new_privs`",
+            StartStep::EnvFile(_) => "cannot read its `env_file`",
+            StartStep::EnvLine(..) => "cannot use its `env_file`",
+            StartStep::Exec | StartStep::Interpreter(_) => "cannot execute",
+        };
+        formatter.write_str(step)?;
+        if let Some(operand) = operand {
+            write!(formatter, " `{}`", operand.escape_debug())?;
+        }
+        if let StartStep::EnvLine(_, line, error) = self.step {
+            return write!(formatter, ", line {line}: {}", error.words().0);
+        }
+        if let StartStep::Interpreter(name) = self.step {
+            return write!(formatter, ": it needs `{name}`, which does not exist");
+        }
+        write!(formatter, ": {}", errno::words(self.errno))
+    }
+
     /// Whether a resource of the system was exhausted, so that the same start may succeed later.
     #[must_use]
     pub fn is_shortage(self) -> bool {

@@ -238,7 +238,11 @@ impl Runtime {
                     exits.extend(processes.on_answer(&question, answer.as_deref()));
                 }
                 if let Some(answer) = inspector.take_usage() {
-                    server.on_measured(answer.as_deref(), &context, Sources { logging, notify, channels, probes, processes });
+                    server.on_measured(
+                        answer.as_deref(),
+                        &context,
+                        Sources { logging, notify, channels, probes, processes },
+                    );
                 }
                 events
             }

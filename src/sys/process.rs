@@ -69,6 +69,22 @@ pub fn effective_group() -> u32 {
     nix::unistd::getegid().as_raw()
 }
 
+/// The number that `user` has in the parent user namespace; the same one without such a namespace. user_namespaces(7)
+#[must_use]
+pub fn outer_user(user: u32) -> u32 {
+    outside(&std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default(), user).unwrap_or(user)
+}
+
+/// Each line of `map` has the first number of a range, its first number outside, and its length.
+fn outside(map: &str, user: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split_ascii_whitespace().map_while(|number| number.parse::<u32>().ok());
+        let (first, outside, length) = (numbers.next()?, numbers.next()?, numbers.next()?);
+        let offset = user.checked_sub(first).filter(|offset| *offset < length)?;
+        outside.checked_add(offset)
+    })
+}
+
 /// The supplementary groups. getgroups(2)
 #[must_use]
 pub fn groups() -> Vec<u32> {
@@ -268,4 +284,17 @@ fn open_descriptors(first: RawFd, last: RawFd) -> Vec<RawFd> {
     let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return Vec::new() };
     let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
     numbers.filter(|fd| (first..=last).contains(fd)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::outside;
+
+    #[test]
+    fn users_are_mapped_to_the_parent_namespace() {
+        let map = "         0       1000          1\n         1     100000      65536\n";
+        let all = [0, 1, 33, 65_536, 65_537].map(|user| outside(map, user));
+        assert_eq!(all, [Some(1000), Some(100_000), Some(100_032), Some(165_535), None]);
+        assert_eq!((outside("0 0 4294967295", 7), outside("", 7), outside("0 x", 0)), (Some(7), None, None));
+    }
 }

@@ -70,7 +70,7 @@ fn exec_runs_a_command_with_user_directory_and_environment_of_a_service() {
         let message = "keepalive: exec: there is no instance web.7: web has web.0 to web.1\n";
         assert_eq!((code, stderr.as_str()), (1, message));
         let (code, _, stderr) = client(&set, &["exec", "web", "--", "no-such-program"]).finish();
-        let message = "keepalive: exec: cannot execute no-such-program: No such file or directory\n";
+        let message = "keepalive: exec: cannot execute `no-such-program`: No such file or directory\n";
         assert_eq!((code, stderr.as_str()), (127, message));
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
@@ -108,8 +108,7 @@ fn exec_becomes_the_user_of_the_service_and_says_if_it_may_not() {
     let words = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", KEEPALIVE, "exec", "web", "--", "true"];
     let mut run = Run::words(Place::Child, &words);
     run.command.env("KEEPALIVE_SOCKET", set.socket());
-    let message =
-        "keepalive: exec: cannot switch to user 54321, group 54322: Operation not permitted: run it as root\n";
+    let message = "keepalive: exec: cannot set its supplementary groups: Operation not permitted (only root can run a command as another user)\n";
     assert_eq!(run.finish(), (126, String::new(), message.to_owned()));
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
@@ -174,7 +173,7 @@ fn describe_shows_state_definition_and_events_without_secrets() {
         let directory = set.directory.path().display();
         for part in [
             "\nweb.1  running ",
-            "\n  last exit  web.1 was killed by SIGKILL\n",
+            "\n  last exit  web.1 killed by SIGKILL\n",
             &format!("\n  directory  {directory}/web\n"),
             "\n  env        PORT TOKEN and the environment of keepalive\n",
             &format!("\n  env file   {directory}/start.env\n"),

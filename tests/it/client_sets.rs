@@ -103,3 +103,31 @@ fn root_finds_pid_1_of_another_user() {
     let (code, stdout, stderr) = run.finish();
     assert!(code == 0 && stdout.contains("web.0  running"), "{stdout} {stderr}");
 }
+
+// user_namespaces(7): the root of a namespace is the user outside of it who has created it.
+#[test]
+fn a_user_finds_keepalive_from_and_in_a_user_namespace() {
+    if !harness::have_root() {
+        return;
+    }
+    let folder = folder("web", "");
+    let binary = folder.file("keepalive", &std::fs::read(KEEPALIVE).unwrap(), 0o755);
+    let user: &[&str] = &["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
+    let run = |namespace: &[&str], words: &[&str]| {
+        let mut run = Run::words(Place::Child, &[user, namespace, words].concat());
+        run.command.current_dir(folder.path()).env_remove("KEEPALIVE_SOCKET").env_remove("XDG_RUNTIME_DIR");
+        run
+    };
+    let namespace: &[&str] = &["unshare", "--user", "--map-root-user"];
+    if run(namespace, &["true"]).finish().0 != 0 {
+        return harness::skip("this needs user namespaces");
+    }
+    for (server, client) in [(&[][..], namespace), (namespace, &[]), (namespace, namespace)] {
+        let mut running = run(server, &[&binary]).start();
+        wait_until("keepalive", || (run(client, &[&binary, "health"]).finish().0 == 0).then_some(()));
+        let (code, stdout, stderr) =
+            run(client, &[&binary, "exec", "web", "--", "sh", "-c", "echo $KEEPALIVE_SERVICE"]).finish();
+        assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "web", ""));
+        assert_eq!((run(client, &[&binary, "shutdown"]).finish().0, running.end()), (0, 0));
+    }
+}

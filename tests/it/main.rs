@@ -17,6 +17,7 @@ mod cli;
 mod client;
 mod client_broken;
 mod client_exec;
+mod client_progress;
 mod client_real;
 mod client_sets;
 mod client_shells;

@@ -205,7 +205,7 @@ fn env_overrides_env_files_which_override_the_users_variables() {
                 env = { PORT = \"300{instance}\", D = 5, E = true, USER = \"me\", A2 = \"${A}\" }\n";
     scratch.write("keepalive.toml", text.as_bytes());
     let process = scratch.load().unwrap().plan.services.remove(0).process.clone();
-    assert_eq!(*process.command, [fixed("x"), fixed("later"), fixed("80")]);
+    assert_eq!(*process.command, [fixed("x"), fixed("later"), numbered(&["300", ""])]);
     let binary = Template::Fixed(CString::new(b"B=\xff".to_vec()).unwrap());
     let port = numbered(&["PORT=300", ""]);
     let expected = ["A=later", "A2=later", "C=80", "D=5", "E=true", "HOME=/from/file", "LOGNAME=www", "USER=me"];
@@ -213,6 +213,21 @@ fn env_overrides_env_files_which_override_the_users_variables() {
     expected.insert(2, binary);
     expected.insert(8, port);
     assert_eq!(*process.env, *expected);
+}
+
+// The contract: "A service's own `env` and `env_file` are known to its `command`."
+#[test]
+fn a_command_and_a_probe_know_the_variables_of_the_process() {
+    let scratch = Scratch::new();
+    let text = "[services.web]\ncommand = [\"x\", \"-b${HOST}:${WEB_PORT}\", \"${HOME}\", \"${NONE:-no}\"]\nuser = \"www\"\n\
+                ready = { tcp = \"127.0.0.1:${WEB_PORT}\" }\nenv = { WEB_PORT = \"300{instance}\", HOST = \"::\" }\n\
+                [services.other]\ncommand = \"x ${WEB_PORT:-none}\"\n";
+    scratch.write("keepalive.toml", text.as_bytes());
+    let services = scratch.load().unwrap().plan.services;
+    let [web, other] = [&services[0], &services[1]];
+    assert_eq!(*web.process.command, [fixed("x"), numbered(&["-b:::300", ""]), fixed("/var/www"), fixed("no")]);
+    assert_eq!(web.ready, Ready::Probe(crate::model::plan::Probe::Tcp(numbered(&["127.0.0.1:300", ""]))));
+    assert_eq!(*other.process.command, [fixed("x"), fixed("none")]);
 }
 
 #[test]

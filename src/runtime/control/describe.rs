@@ -9,14 +9,15 @@ use crate::model::plan::Credentials;
 use crate::model::{InstanceId, Numbers, ServiceIndex};
 use crate::runtime::json::{push, text};
 use crate::runtime::process_factory::ProcessFactory;
+use crate::runtime::wording::Name;
 use crate::supervisor::{InstanceView, ServiceView, Target};
 use crate::sys::process;
 
 /// The number of instances in an answer.
 const MAX_LISTED: usize = 1_000;
 
-/// Writes the status with `target` as its only service, and the definition of the next runs of it: as JSON, and as lines of
-/// text. Values of environment variables are not shown.
+/// Writes the status with `target` as its only service, and the definition of its next runs: as JSON, and as lines of text
+/// below the last exits. Values of environment variables are not shown.
 pub(super) fn describe(target: Target, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) {
     begin_status(snapshot, out);
     if let Some(service) = find(target, snapshot) {
@@ -36,7 +37,10 @@ pub(super) fn describe(target: Target, snapshot: &StatusSnapshot<'_>, out: &mut 
         push(out, format_args!("],\"definition\":{},\"text\":", json::definition_json(plan, service.definition)));
         let state = |index| snapshot.view.services().find(|other| other.index == index).map(word_of);
         let note = |index: ServiceIndex| state(index).map_or(String::new(), |state| format!(" ({state})"));
-        text(out, &show::service_text(plan, service.definition, &note));
+        let exit = |instance: InstanceView<'_>| Some((instance.id, instance.last_run?.exit.status));
+        let ends = service.instances().filter(is_meant).take(MAX_LISTED).filter_map(exit);
+        let ends: String = ends.map(|(id, status)| format!("  last exit  {} {status}\n", Name(plan, id))).collect();
+        text(out, &(ends + &show::service_text(plan, service.definition, &note)));
         out.push(b'}');
     }
     out.extend(b"]}\n");
@@ -61,41 +65,47 @@ fn find<'s>(target: Target, snapshot: &StatusSnapshot<'s>) -> Option<ServiceView
     snapshot.view.services().find(|service| service.index == index)
 }
 
-/// What a process of the instance finds when it starts, without its descriptors: `KEY=VALUE` each, with a NUL at the end.
-/// README.md lists the keys. Of a service: its first instance. Empty if there is none.
-pub(super) fn environment(target: Target, snapshot: &StatusSnapshot<'_>, factory: &ProcessFactory) -> Vec<u8> {
-    let Some((instance, service)) = first_of(target, snapshot) else { return Vec::new() };
+/// What a process of the instance finds when it starts, without its descriptors. Of a service: its first instance. Empty if
+/// there is none. README.md describes the format. `peer`: the user of the client.
+pub(super) fn environment(
+    target: Target,
+    snapshot: &StatusSnapshot<'_>,
+    factory: &ProcessFactory,
+    peer: Option<u32>,
+) -> Vec<u8> {
+    let mut out = Vec::new();
+    let Some((instance, service)) = first_of(target, snapshot) else { return out };
     let settings = &service.definition.process;
     let numbers = Numbers { instance: instance.id.number, instances: service.desired };
-    let mut out = Vec::new();
-    let own = || Credentials {
-        uid: process::effective_user(),
-        gid: process::effective_group(),
-        groups: process::groups().into(),
+    let (env, fixed) = factory.env_of(service.definition, numbers, instance.restarts.total());
+    let own_groups;
+    let (uid, gid, groups) = match &settings.credentials {
+        Some(Credentials { uid, gid, groups }) => (*uid, *gid, &**groups),
+        // It is already right. In another user namespace its number may not even exist.
+        None if peer == Some(process::effective_user()) => (u32::MAX, u32::MAX, &[][..]),
+        None => {
+            own_groups = process::groups();
+            (process::effective_user(), process::effective_group(), &*own_groups)
+        }
     };
-    let Credentials { uid, gid, groups } = settings.credentials.clone().unwrap_or_else(own);
-    push(&mut out, format_args!("user={uid}\0group={gid}\0"));
-    groups.iter().for_each(|group| push(&mut out, format_args!("groups={group}\0")));
-    if let Some(umask) = settings.umask {
-        push(&mut out, format_args!("umask={umask}\0"));
-    }
-    if settings.no_new_privs {
-        out.extend(b"no_new_privs=\0");
-    }
-    let mut field = |key: &str, value: &[u8]| {
-        out.extend([key.as_bytes(), b"=", value, b"\0"].concat());
-    };
-    match (&settings.cwd, std::env::current_dir()) {
-        (Some(path), _) => field("cwd", path.expand(numbers).as_bytes()),
-        (None, Ok(path)) => field("cwd", path.as_os_str().as_bytes()),
-        (None, Err(_)) => {}
+    let (umask, no_new_privs) = (settings.umask.unwrap_or(u32::MAX), u8::from(settings.no_new_privs));
+    push(&mut out, format_args!("{uid} {gid} {umask} {no_new_privs} {} {fixed}", settings.env_files.len()));
+    groups.iter().for_each(|group| push(&mut out, format_args!(" {group}")));
+    out.push(0);
+    match &settings.cwd {
+        Some(path) => drop(path.write_to(numbers, &mut out)),
+        None => {
+            out.extend(std::env::current_dir().unwrap_or_default().as_os_str().as_bytes());
+            out.push(0);
+        }
     }
     for file in &settings.env_files {
-        field(if file.required { "env_file" } else { "optional_env_file" }, file.path.expand(numbers).as_bytes());
+        out.push(if file.required { b'+' } else { b'-' });
+        file.path.write_to(numbers, &mut out);
     }
-    let (env, fixed) = factory.env_of(service.definition, numbers, instance.restarts.total());
-    for (position, variable) in env.iter().enumerate() {
-        field(if position < fixed { "fixed_env" } else { "env" }, variable);
+    for variable in env.iter() {
+        out.extend(variable);
+        out.push(0);
     }
     out
 }

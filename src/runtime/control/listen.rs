@@ -108,7 +108,11 @@ impl Listeners {
 /// Creates the control socket at the first possible default path for the configuration file `config`.
 fn claim_default(config: Option<&Path>) -> Option<(OwnedFd, SocketFile)> {
     let mut errors: Vec<(PathBuf, ClaimError)> = Vec::new();
-    let environment = Environment { variable: &|name| std::env::var_os(name), user: process::effective_user() };
+    let environment = Environment {
+        variable: &|name| std::env::var_os(name),
+        user: process::effective_user(),
+        outer_user: &process::outer_user,
+    };
     let directory = std::env::current_dir().unwrap_or_default();
     let [places, own] = environment.server_paths(config.unwrap_or(&directory), process::id());
     let (mut places, mut own) = (places.into_iter(), own.into_iter());

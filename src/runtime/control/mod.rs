@@ -412,7 +412,8 @@ impl Server {
             }
             Route::Description(target) => self.begin_body(client, StreamingBody::Description(target), &snapshot),
             Route::Environment(target) => {
-                let environment = describe::environment(target, &snapshot, &sources.processes.factory);
+                let (factory, peer) = (&sources.processes.factory, socket::peer_uid(client.fd.as_fd()));
+                let environment = describe::environment(target, &snapshot, factory, peer);
                 client.document("application/octet-stream", "", &environment, now);
             }
             Route::Change(request, timeout) => {
@@ -439,7 +440,7 @@ impl Server {
 
     /// Starts to measure the usage of the instances if a client waits for it: returns the work of an inspector.
     pub(super) fn start_measuring(&mut self, supervisor: &Supervisor) -> Option<impl FnOnce() -> Vec<u8> + use<>> {
-        if self.usage.is_measuring() || self.clients.numbers(is_measuring).is_empty() {
+        if self.usage.is_measuring() || self.clients.numbers(Client::is_waiting).is_empty() {
             return None;
         }
         let view = supervisor.view();
@@ -450,7 +451,7 @@ impl Server {
     /// The usage has been measured, or cannot be. Serves the clients that wait for it.
     pub(super) fn on_measured(&mut self, answer: Option<&[u8]>, context: &Context<'_>, sources: Sources<'_>) {
         self.usage.on_measured(answer, context.now);
-        for number in self.clients.numbers(is_measuring) {
+        for number in self.clients.numbers(Client::is_waiting) {
             let Some(mut client) = self.clients.take(number) else { continue };
             let before = client.interest;
             if let Stage::Measuring(body) = mem::replace(&mut client.stage, Stage::Closing) {
@@ -459,10 +460,6 @@ impl Server {
             self.put_back(number, client, before, ConnectionFate::Keep, context.poller);
         }
     }
-}
-
-fn is_measuring(client: &Client) -> bool {
-    matches!(client.stage, Stage::Measuring(_))
 }
 
 /// Rejects a client: it gets this answer to any request.
