@@ -151,7 +151,7 @@ impl Runtime {
         for part in [Part::Processes, Part::FdStore, Part::Notify, Part::Channels] {
             self.take_turn(part);
         }
-        if self.has_capacity() {
+        if subsystem::has_capacity(&self.supervisor) {
             let events = self.inputs.signals.read(&mut self.processes.schedule);
             self.dispatch_all(events);
         }
@@ -238,11 +238,8 @@ impl Runtime {
                     exits.extend(processes.on_answer(&question, answer.as_deref()));
                 }
                 if let Some(answer) = inspector.take_usage() {
-                    server.on_measured(
-                        answer.as_deref(),
-                        &context,
-                        Sources { logging, notify, channels, probes, processes },
-                    );
+                    let sources = Sources { logging, notify, channels, probes, processes };
+                    server.on_measured(answer.as_deref(), &context, sources);
                 }
                 events
             }
@@ -256,11 +253,6 @@ impl Runtime {
         let context =
             Context { now: self.turn.now, clock: self.turn.clock, plan, poller: &inputs.poller, journal, supervisor };
         (server, context, Sources { logging, notify, channels, probes, processes })
-    }
-
-    /// Whether the supervisor can take events that cause many actions.
-    fn has_capacity(&self) -> bool {
-        subsystem::has_capacity(&self.supervisor)
     }
 
     /// Finds and reaps children that have exited, at most [`MAX_DEATHS_PER_TURN`].
