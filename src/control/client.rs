@@ -81,13 +81,18 @@ impl Client {
         http::connect(&self.paths, timeout)?.send(method, target)
     }
 
-    /// The status; `None`: the request was refused, and that has been printed.
-    pub(super) fn status(&self) -> Result<Option<Document>, CommandError> {
-        let response = self.get(STATUS_PATH)?;
+    /// As [`Self::get`]; `None`: the request was refused, and that has been printed.
+    pub(super) fn fetch(&self, what: &str, target: &str) -> Result<Option<Response>, CommandError> {
+        let response = self.get(target)?;
         if response.status == 200 {
-            return Ok(Some(response.document()?));
+            return Ok(Some(response));
         }
-        self.print_refusal("status", response).map(|_| None)
+        self.print_refusal(what, response).map(|_| None)
+    }
+
+    /// The status; `None`: as [`Self::fetch`].
+    pub(super) fn status(&self) -> Result<Option<Document>, CommandError> {
+        Ok(self.fetch("status", STATUS_PATH)?.map(Response::document).transpose()?)
     }
 
     /// Prints a response that is a refusal.

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 use super::client::{Client, CommandResult, service_path};
 use super::output::print_error;
+use super::request::EXIT_FAILURE;
 use super::socket_paths::Environment;
 use crate::model::plan::Credentials;
 use crate::model::{StartFailure, StartStep};
@@ -37,10 +38,7 @@ pub(super) fn run(
     environment: &Environment<'_>,
     read: ReadEnvFile,
 ) -> CommandResult {
-    let response = client.get(&service_path(name, "environment"))?;
-    if response.status != 200 {
-        return client.print_refusal("exec", response);
-    }
+    let Some(response) = client.fetch("exec", &service_path(name, "environment"))? else { return Ok(EXIT_FAILURE) };
     let context = ProcessContext::parse(&response.body()?, (environment.variable)("TERM"), read);
     let failure = context.execute(command);
     let program = command.first().map(|program| program.to_string_lossy()).unwrap_or_default();
@@ -57,7 +55,7 @@ impl ProcessContext {
     fn parse(body: &[u8], term: Option<OsString>, read: ReadEnvFile) -> Self {
         let mut parts = body.split(|byte| *byte == 0);
         let numbers = str::from_utf8(parts.next().unwrap_or_default()).unwrap_or_default();
-        let mut numbers = numbers.split(' ').map(|number| number.parse().unwrap_or(u32::MAX));
+        let mut numbers = numbers.split_ascii_whitespace().map(|number| number.parse().unwrap_or(u32::MAX));
         let mut next = || numbers.next().unwrap_or(u32::MAX);
         let [uid, gid, umask, no_new_privs, files, fixed] = std::array::from_fn(|_| next());
         let groups = numbers.collect();

@@ -43,7 +43,7 @@ pub fn perform(request: &Request, environment: &Environment<'_>, find_set: FindS
             change::post(&client, "reload", &[], "/v1/reload", "", reason_text)
         }
         Task::Change(change, names) => {
-            with_expanded(&client, change.as_str(), names, |names| change_all(&client, *change, names))
+            with_expanded(&client, change.as_str(), names, &|names| change_all(&client, *change, names))
         }
         Task::Scale(name, instances) => change::post(
             &client,
@@ -55,12 +55,12 @@ pub fn perform(request: &Request, environment: &Environment<'_>, find_set: FindS
         ),
         Task::Signal(name, signal) => {
             let query = format!("signal={}&", percent_encoded(&signal.to_string()));
-            with_expanded(&client, "signal", std::slice::from_ref(name), |names| {
+            with_expanded(&client, "signal", std::slice::from_ref(name), &|names| {
                 post_all(&client, "signal", names, &query, reason_text)
             })
         }
         Task::Logs { names, lines, follow } => {
-            with_expanded(&client, "logs", names, |names| stream::logs(&client, names, *lines, *follow))
+            with_expanded(&client, "logs", names, &|names| stream::logs(&client, names, *lines, *follow))
         }
         Task::Events { names, lines, follow } => show_events(&client, names, *lines, *follow),
         Task::Top => top::run(&client, environment),
@@ -104,7 +104,7 @@ fn with_expanded(
     client: &Client,
     what: &str,
     names: &[String],
-    perform: impl FnOnce(&[String]) -> CommandResult,
+    perform: &dyn Fn(&[String]) -> CommandResult,
 ) -> CommandResult {
     if !names.iter().any(|name| is_pattern(name.as_bytes())) {
         return perform(names);

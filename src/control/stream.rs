@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::client::{Client, CommandResult, percent_encoded};
 use super::output::{Colour, is_terminal, print, print_error};
-use super::request::{Follow, Form};
+use super::request::{EXIT_FAILURE, Follow, Form};
 use super::signals::DeferredInterrupt;
 use super::status::{number, text};
 use crate::model::{glob, visible};
@@ -25,7 +25,7 @@ pub(super) fn logs(client: &Client, names: &[String], lines: Option<u32>, follow
     query.extend((follow == Follow::Yes).then(|| "follow=1".to_owned()));
     let target = format!("/v1/logs?{}", query.join("&"));
     let format_line = if is_terminal() { terminal_log_line } else { log_line };
-    stream(client, "logs", &target, follow, client.form, |_| true, format_line)
+    stream(client, "logs", &target, follow, client.form, &|_| true, format_line)
 }
 
 /// Prints the last `count` events of `names`, as JSON if stdout is not a terminal; no name, no number: all.
@@ -33,10 +33,7 @@ pub(super) fn events(client: &Client, names: &[String], count: Option<u32>, foll
     let form = if is_terminal() { client.form } else { Form::Json };
     let mut target = if follow == Follow::Yes { "/v1/events?follow=1" } else { "/v1/events" }.to_owned();
     if let Some(count) = count {
-        let response = client.get("/v1/events")?;
-        if response.status != 200 {
-            return client.print_refusal("events", response);
-        }
+        let Some(response) = client.fetch("events", "/v1/events")? else { return Ok(EXIT_FAILURE) };
         let (past, latest) = last_events(response.all_lines()?, names, count);
         print(formatted(past, "events", form, client.style.colour, |line, _| event_line(line)))?;
         if follow == Follow::No {
@@ -44,13 +41,13 @@ pub(super) fn events(client: &Client, names: &[String], count: Option<u32>, foll
         }
         target.push_str(&format!("&after={latest}"));
     }
-    stream(client, "events", &target, follow, form, |event| is_wanted(event, names), |line, _| event_line(line))
+    stream(client, "events", &target, follow, form, &|event| is_wanted(event, names), |line, _| event_line(line))
 }
 
 /// The last `count` lines of `all` that are events of `names`, and the number of the latest event.
 pub(super) fn last_events(all: Vec<u8>, names: &[String], count: u32) -> (Vec<u8>, u64) {
     let mut latest = 0;
-    let mut past = retain(all, |event| {
+    let mut past = retain(all, &mut |event| {
         latest = number(event, "seq").unwrap_or(latest);
         is_wanted(event, names)
     });
@@ -67,13 +64,10 @@ fn stream(
     target: &str,
     follow: Follow,
     form: Form,
-    is_wanted: impl Fn(&Value) -> bool,
+    is_wanted: &dyn Fn(&Value) -> bool,
     format_line: fn(&Value, Colour) -> String,
 ) -> CommandResult {
-    let mut response = client.get(target)?;
-    if response.status != 200 {
-        return client.print_refusal(what, response);
-    }
+    let Some(mut response) = client.fetch(what, target)? else { return Ok(EXIT_FAILURE) };
     let mut interrupt = None;
     if follow == Follow::Yes {
         response.clear_deadline();
@@ -82,7 +76,7 @@ fn stream(
     let colour = client.style.colour;
     let reset = if colour == Colour::Yes { RESET } else { "" };
     while let Some(lines) = response.lines()? {
-        let text = formatted(retain(lines, &is_wanted), what, form, colour, format_line);
+        let text = formatted(retain(lines, &mut |event| is_wanted(event)), what, form, colour, format_line);
         match &interrupt {
             // The terminal discards output that it has not shown, which may include the end of a colour.
             Some(interrupt) => interrupt.defer(|| print(text), || print(reset))?,
@@ -102,7 +96,7 @@ pub(super) fn event_lines(events: &[u8]) -> String {
 
 /// The transitions of `names` as lines of text.
 pub(super) fn transition_lines(lines: Vec<u8>, names: &[String]) -> String {
-    event_lines(&retain(lines, |event| !text(event, "to").is_empty() && is_wanted(event, names)))
+    event_lines(&retain(lines, &mut |event| !text(event, "to").is_empty() && is_wanted(event, names)))
 }
 
 fn formatted(
@@ -119,9 +113,14 @@ fn formatted(
 }
 
 /// Retains the lines that `is_wanted` accepts, and those that are no JSON.
-fn retain(lines: Vec<u8>, mut is_wanted: impl FnMut(&Value) -> bool) -> Vec<u8> {
-    let is_wanted = |line: &&[u8]| serde_json::from_slice(line).map_or(true, |value| is_wanted(&value));
-    lines.split_inclusive(|byte| *byte == b'\n').filter(is_wanted).flatten().copied().collect()
+fn retain(lines: Vec<u8>, is_wanted: &mut dyn FnMut(&Value) -> bool) -> Vec<u8> {
+    let mut retained = Vec::new();
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        if serde_json::from_slice(line).map_or(true, |value| is_wanted(&value)) {
+            retained.extend_from_slice(line);
+        }
+    }
+    retained
 }
 
 /// Whether an event is one of `names`. Without names, and if it says that events are missing, it is.
@@ -244,7 +243,7 @@ mod tests {
             "no json",
         ];
         let check = |wanted: &[&str], positions: &[usize]| {
-            let found = retain((lines.join("\n") + "\n").into_bytes(), |event| is_wanted(event, &names(wanted)));
+            let found = retain((lines.join("\n") + "\n").into_bytes(), &mut |event| is_wanted(event, &names(wanted)));
             let expect: String = positions.iter().map(|position| lines[*position].to_owned() + "\n").collect();
             assert_eq!(String::from_utf8(found).unwrap(), expect, "{wanted:?}");
         };

@@ -78,19 +78,17 @@ pub(super) fn environment(
     let settings = &service.definition.process;
     let numbers = Numbers { instance: instance.id.number, instances: service.desired };
     let (env, fixed) = factory.env_of(service.definition, numbers, instance.restarts.total());
-    let own_groups;
     let (uid, gid, groups) = match &settings.credentials {
-        Some(Credentials { uid, gid, groups }) => (*uid, *gid, &**groups),
+        Some(Credentials { uid, gid, groups }) => (*uid, *gid, groups.to_vec()),
         // It is already right. In another user namespace its number may not even exist.
-        None if peer == Some(process::effective_user()) => (u32::MAX, u32::MAX, &[][..]),
-        None => {
-            own_groups = process::groups();
-            (process::effective_user(), process::effective_group(), &*own_groups)
-        }
+        None if peer == Some(process::effective_user()) => (u32::MAX, u32::MAX, Vec::new()),
+        None => (process::effective_user(), process::effective_group(), process::groups()),
     };
-    let (umask, no_new_privs) = (settings.umask.unwrap_or(u32::MAX), u8::from(settings.no_new_privs));
-    push(&mut out, format_args!("{uid} {gid} {umask} {no_new_privs} {} {fixed}", settings.env_files.len()));
-    groups.iter().for_each(|group| push(&mut out, format_args!(" {group}")));
+    let (umask, no_new_privs) = (settings.umask.unwrap_or(u32::MAX), settings.no_new_privs.into());
+    let counts = [settings.env_files.len(), fixed].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+    for number in [uid, gid, umask, no_new_privs].into_iter().chain(counts).chain(groups) {
+        push(&mut out, format_args!("{number} "));
+    }
     out.push(0);
     match &settings.cwd {
         Some(path) => drop(path.write_to(numbers, &mut out)),
