@@ -49,7 +49,7 @@ struct Buffers {
 
 /// Variables that children do not inherit, because they address keepalive itself: those of systemd, of Node, and of a parent
 /// keepalive.
-const NOT_INHERITED: [&[u8]; 13] = [
+const NOT_INHERITED: [&[u8]; 14] = [
     b"NOTIFY_SOCKET",
     b"WATCHDOG_USEC",
     b"WATCHDOG_PID",
@@ -63,6 +63,7 @@ const NOT_INHERITED: [&[u8]; 13] = [
     b"KEEPALIVE_IPC_FD",
     b"KEEPALIVE_STATE_FD",
     b"KEEPALIVE_SOCKET",
+    b"KEEPALIVE_RUN",
 ];
 
 impl ProcessFactory {
@@ -236,7 +237,7 @@ impl ProcessFactory {
     pub(super) fn env_of(&self, service: &Service, numbers: Numbers, restarts: u32) -> (StringList, usize) {
         let mut env = StringList::new();
         let fixed = self.push_env(service, numbers, restarts, 0, &mut env);
-        (env.iter().filter(|variable| name_of(variable) != b"KEEPALIVE_RUN").collect(), fixed)
+        (env, fixed)
     }
 
     /// Adds the variables of keepalive, then those of the service, then the inherited ones. The first of each name wins; so do
