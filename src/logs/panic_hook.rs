@@ -19,7 +19,12 @@ pub fn install(termination_log: &'static Path) {
 
 fn report_and_exit(panic: &PanicHookInfo<'_>, termination_log: &Path) -> ! {
     let what = panic.payload_as_str().unwrap_or("no reason given");
-    let place = panic.location().map(|place| format!(" at {}:{}", place.file(), place.line())).unwrap_or_default();
+    // A build without places has lines 0.
+    let place = panic
+        .location()
+        .filter(|place| place.line() > 0)
+        .map(|place| format!(" at {}:{}", place.file(), place.line()))
+        .unwrap_or_default();
     let version = env!("CARGO_PKG_VERSION");
     let reason = format!("this is a bug in keepalive {version}, please report it: {what}{place}");
     // A termination log that cannot be written does not matter: the same text goes to stderr.

@@ -26,6 +26,10 @@ use crate::sys::{self, Poller, fork, kill, pipe, port_owner, process};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The number of inspectors at a time, with those that have been killed and do not exit.
 const MAX_INSPECTORS: usize = 4;
+/// The time until the next attempt to create an inspector that sends signals.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+/// The number of orders that wait for an inspector.
+const MAX_ORDERS: usize = 4096;
 /// How long keepalive waits at its end.
 const FINISH_TIMEOUT: Duration = Duration::from_millis(500);
 /// The number of bytes read at once.
@@ -45,6 +49,8 @@ pub(super) struct Inspector {
     strays: Vec<(Question, Option<Vec<u8>>)>,
     /// What the next inspector for [`Topic::Signals`] does.
     orders: Vec<Order>,
+    /// Set if an inspector for `orders` could not be created.
+    retry_at: Option<Mono>,
 }
 
 #[derive(Debug)]
@@ -81,11 +87,11 @@ impl Subsystem for Inspector {
     type Needs<'a> = Needs<'a>;
 
     fn due(&self) -> Option<Mono> {
-        self.running.iter().map(|running| running.due).chain(self.ended.due()).min()
+        self.running.iter().map(|running| running.due).chain(self.ended.due()).chain(self.retry_at).min()
     }
 
     fn is_busy(&self) -> bool {
-        !self.orders.is_empty() && !self.is_signalling()
+        !self.orders.is_empty() && !self.is_signalling() && self.retry_at.is_none()
     }
 
     fn on_ready(&mut self, token: Token) {
@@ -125,13 +131,27 @@ impl Inspector {
             self.ask(Topic::Strays(question.clone()), now, poller, || question.answer(own));
         }
         self.orders.append(&mut needs.processes.orders);
-        if !self.orders.is_empty() && !self.is_signalling() {
-            let orders = std::mem::take(&mut self.orders);
-            let own = process::id();
-            self.ask(Topic::Signals, now, poller, || {
-                orders.iter().for_each(|order| order.carry_out(own));
-                Vec::new()
-            });
+        self.orders.truncate(MAX_ORDERS);
+        self.send_signals(now, poller);
+    }
+
+    /// Starts an inspector for the orders. If that is not possible now, they are not lost.
+    fn send_signals(&mut self, now: Mono, poller: &Poller) {
+        if self.orders.is_empty() || self.is_signalling() || self.retry_at.is_some_and(|retry_at| retry_at > now) {
+            return;
+        }
+        self.retry_at = None;
+        let (orders, own) = (std::mem::take(&mut self.orders), process::id());
+        let work = || {
+            orders.iter().for_each(|order| order.carry_out(own));
+            Vec::new()
+        };
+        match self.start(Topic::Signals, now, poller, work) {
+            Ok(running) => self.running.push(running),
+            Err(_) => {
+                self.orders = orders;
+                self.retry_at = Some(now + RETRY_INTERVAL);
+            }
         }
     }
 
@@ -245,10 +265,12 @@ impl Inspector {
         }
     }
 
-    /// Waits a short time for what is still to be logged. For the end of keepalive.
+    /// Waits a short time for signals that are still to be sent, and for what is still to be logged. For the end of
+    /// keepalive.
     pub(super) fn finish(&mut self, poller: &Poller) {
         let deadline = sys::now() + FINISH_TIMEOUT;
-        while let Some(position) = self.running.iter().position(|running| matches!(running.topic, Topic::PortOwner(_)))
+        while let Some(position) =
+            self.running.iter().position(|running| matches!(running.topic, Topic::PortOwner(_) | Topic::Signals))
             && let Some(running) = self.running.get(position)
             && pipe::wait_for_input(&running.pipe, deadline.since(sys::now()))
         {
@@ -318,5 +340,24 @@ mod tests {
         (0..MAX_INSPECTORS).for_each(|_| inspector.ended.push(process::id(), sys::now()));
         inspector.ask(Topic::Usage, sys::now(), &poller, Vec::new);
         assert_eq!(inspector.take_usage(), Some(None));
+    }
+
+    #[test]
+    fn signals_are_sent_when_an_inspector_can_be_started_again() {
+        let (mut inspector, mut poller) = (Inspector::default(), Poller::new().unwrap());
+        let orders = vec![Order::Below { root: process::id(), signal: Signal::CONT }];
+        inspector.orders.clone_from(&orders);
+        (0..MAX_INSPECTORS).for_each(|_| inspector.ended.push(process::id(), sys::now()));
+        let now = sys::now();
+        inspector.send_signals(now, &poller);
+        inspector.ended = EndedHelpers::default();
+        let due = Some(now + RETRY_INTERVAL);
+        assert_eq!((&inspector.orders, inspector.due(), inspector.is_busy()), (&orders, due, false));
+        inspector.send_signals(now, &poller);
+        assert!(!inspector.is_signalling(), "it is too early");
+        inspector.send_signals(now + RETRY_INTERVAL, &poller);
+        assert!(inspector.is_signalling() && inspector.orders.is_empty());
+        answer(&mut inspector, &mut poller);
+        assert_eq!(inspector.due(), None);
     }
 }
