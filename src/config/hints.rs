@@ -28,15 +28,14 @@ impl Decoder<'_> {
     /// Warns if a rolling reload is likely to fail, or to end in a failure after it: the new process binds the port of the
     /// old one, and `ready = "exec"` does not wait for that.
     pub(super) fn hint_at_reload(&mut self, service: &Service, table: &DeTable<'_>) {
-        const OPTIONS: [&[u8]; 3] = [b"--port", b"--bind", b"--listen"];
+        const PREFIXES: [&[u8]; 4] = [b"PORT=", b"--port", b"--bind", b"--listen"];
         let Service { kind, ready, reload, process, .. } = service;
         let is_rolling = *kind == Kind::Service && *ready == Ready::Exec && reload.strategy == Strategy::Rolling;
         if self.environment.purpose != Purpose::Check || !is_rolling || !process.listen.is_empty() {
             return;
         }
-        let is_option = |word: &Template| OPTIONS.iter().any(|option| word.literal_prefix().starts_with(option));
-        let has_port = process.command.iter().any(is_option)
-            || process.env.iter().any(|entry| entry.literal_prefix().starts_with(b"PORT="));
+        let names_port = |word: &Template| PREFIXES.iter().any(|prefix| word.literal_prefix().starts_with(prefix));
+        let has_port = process.env.iter().chain(&process.command).any(names_port);
         let place = table.get("reload").or_else(|| table.get("command").filter(|_| has_port));
         if let Some(value) = place {
             let message = "a rolling reload starts the new process beside the old one, and two processes cannot bind the same port";

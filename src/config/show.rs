@@ -113,10 +113,7 @@ pub fn service_text(plan: &Plan, service: &Service, note: &dyn Fn(ServiceIndex) 
         line("listen", &socket_text(LISTEN_FDS_START + position, socket, process));
     }
     line("passed", &passed_text(process));
-    match service.kind {
-        Kind::Service => line("ready", &ready_text(service)),
-        Kind::Oneshot => line("time limit", &service.ready_timeout.map(format_duration).unwrap_or_default()),
-    }
+    line("ready", &ready_text(service));
     line("watchdog", &service.watchdog.map(|every| format!("every {}", format_duration(every))).unwrap_or_default());
     line("restart", &restart_text(service));
     line("success", &success_text(&service.restart));
@@ -172,8 +169,11 @@ fn size_text(bytes: u64) -> String {
     format!("{}{unit}", bytes >> bits)
 }
 
+/// Empty for a oneshot without a time limit.
 fn ready_text(service: &Service) -> String {
     let when = match &service.ready {
+        Ready::Exec if service.kind == Kind::Oneshot && service.ready_timeout.is_none() => return String::new(),
+        Ready::Exec if service.kind == Kind::Oneshot => "it has succeeded".to_owned(),
         Ready::Exec => return "when the program runs".to_owned(),
         Ready::Delay(delay) => return format!("{} after the program starts", format_duration(*delay)),
         Ready::Notify => "it sends READY=1".to_owned(),

@@ -234,9 +234,11 @@ impl Status {
             }
         }
         let degraded = self.services.iter().filter(|service| service.state == "degraded");
-        for (position, service) in degraded.take(MAX_NAMES).enumerate() {
-            let joint = if position == 0 { "; degraded:" } else { "," };
-            let _ = write!(summary, "{joint} {}", service.name);
+        let mut joint = "; degraded: ";
+        for service in degraded.take(MAX_NAMES) {
+            summary.push_str(joint);
+            summary.push_str(&service.name);
+            joint = ", ";
         }
         if counts.is_empty() {
             summary.push_str(": no services");

@@ -303,13 +303,13 @@ impl Display for Why<'_> {
 
 /// `stopped by operator`.
 fn write_requested(formatter: &mut Formatter<'_>, plan: &Plan, what: &str, by: Requester) -> fmt::Result {
-    let by = match by {
-        Requester::Autostart => "autostart",
-        Requester::Operator => "operator",
-        Requester::Dependent(service) => return write!(formatter, "needed by {}", service_name(plan, service)),
-        Requester::Reload => "reload",
-        Requester::Config => "a new configuration",
-        Requester::Scaling => "scaling",
+    let (what, by) = match by {
+        Requester::Autostart => (what, "autostart"),
+        Requester::Operator => (what, "operator"),
+        Requester::Dependent(service) => ("needed", service_name(plan, service)),
+        Requester::Reload => (what, "reload"),
+        Requester::Config => (what, "a new configuration"),
+        Requester::Scaling => (what, "scaling"),
     };
     write!(formatter, "{what} by {by}")
 }

@@ -8,20 +8,17 @@ use crate::model::{InstanceId, ServiceIndex};
 impl Supervisor {
     /// Releases what an instance keeps between runs, when it has stopped.
     ///
-    /// A surge instance has the resources of its instance.
+    /// A surge instance has the resources of its instance, which may wait for its end.
     pub(super) fn release_if_inactive(&mut self, id: InstanceId) {
-        if self.state_name(id).is_inactive() && !id.is_surge() {
-            self.act(Action::ReleaseInstance { instance: id });
+        match self.state_name(id).is_inactive() {
+            true if id.is_surge() => self.on_old_process_gone(id.slot()),
+            true => self.act(Action::ReleaseInstance { instance: id }),
+            false => {}
         }
     }
 
     /// Removes surge instances and surplus instances that have stopped, and releases their resources.
     pub(super) fn drop_stopped(&mut self, service: ServiceIndex) {
-        for surge in self.services.surges_of(service) {
-            if self.services[surge].state.is_inactive() {
-                self.on_old_process_gone(surge.slot());
-            }
-        }
         let has_dropped_surges = self.services.drop_surges(service);
         let removed = self.services.drop_surplus(service);
         let is_last = (has_dropped_surges || !removed.is_empty()) && self.services[service].is_gone();

@@ -67,10 +67,8 @@ pub(super) struct Running {
     pub(super) process: Process,
     pub(super) readiness: Readiness,
     pub(super) watchdog: Option<WatchdogDeadline>,
-    /// When a oneshot must have finished.
-    pub(super) finish_by: Option<Mono>,
-    /// How long it must stay ready: the new process of a reload before the old process is stopped, others before the request
-    /// for their start is done.
+    /// Of a oneshot: when it must have finished. Of a service: how long it must stay ready, the new process of a reload before
+    /// the old process is stopped, others before the request for their start is done.
     pub(super) min_ready_until: Option<Mono>,
 }
 
@@ -203,9 +201,9 @@ impl State {
             | Self::Stopping(Stopping { until, .. })
             | Self::CleaningUp(CleaningUp { until, .. })
             | Self::BackingOff { until } => Some(*until),
-            Self::Running(Running { readiness, watchdog, finish_by, min_ready_until, .. }) => {
+            Self::Running(Running { readiness, watchdog, min_ready_until, .. }) => {
                 let watchdog = watchdog.map(|watchdog| watchdog.by);
-                let deadlines = [readiness.until(), watchdog, *finish_by, *min_ready_until];
+                let deadlines = [readiness.until(), watchdog, *min_ready_until];
                 deadlines.into_iter().flatten().min()
             }
             Self::Waiting | Self::Spawning { .. } | Self::Executing(_) | Self::Stopped { .. } => None,

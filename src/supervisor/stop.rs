@@ -234,13 +234,11 @@ impl Supervisor {
             AfterStop::Restart(by) => Reason::RestartRequested(by),
             AfterStop::Fail(fault) => Reason::Fault(fault),
             AfterStop::ExitOnItsOwn => Reason::StoppingReported,
-            AfterStop::StayStopped(Stopped::Operator) if self.services[id.service].is_retiring => {
-                Reason::StopRequested(Requester::Config)
-            }
-            AfterStop::StayStopped(Stopped::Operator) if !self.services.has(id) => {
-                Reason::StopRequested(Requester::Scaling)
-            }
-            AfterStop::StayStopped(Stopped::Operator) => Reason::StopRequested(Requester::Operator),
+            AfterStop::StayStopped(Stopped::Operator) => Reason::StopRequested(match self.services.has(id) {
+                _ if self.services[id.service].is_retiring => Requester::Config,
+                true => Requester::Operator,
+                false => Requester::Scaling,
+            }),
             AfterStop::StayStopped(Stopped::Replaced) => Reason::Replaced,
             AfterStop::StayStopped(
                 Stopped::NotStarted

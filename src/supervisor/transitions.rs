@@ -15,7 +15,7 @@ use super::rollout::RolloutError;
 use super::run_result::{Exit, FailureReason, Fault, RestartCause, RestartDecision, RunResult};
 use super::state::{AfterRun, AfterStop, ExitedProcess, Process, Running, StartDeadline, State, Stopped, Stopping};
 use super::state_name::StateName;
-use crate::model::plan::{Backoff, Kind, Ready};
+use crate::model::plan::{Backoff, Kind, Ready, Service};
 use crate::model::{ExitStatus, InstanceId, Pid, RunId, StartFailure};
 
 /// The delay between attempts to create a process while the system is out of processes, memory or descriptors.
@@ -184,14 +184,16 @@ impl Supervisor {
     pub(super) fn begin_running(&mut self, id: InstanceId, process: Process) {
         self.services[id].has_been_ready = true;
         let watchdog = self.services[id].watchdog.map(|every| WatchdogDeadline { every, by: self.now + every });
-        let soak = self.services[id].definition.reload.soak;
-        let soaks_until = (!soak.is_zero() && self.is_unproven(id)).then(|| self.now + soak);
-        let proven_at = self.is_proof_awaited(id).then(|| process.since + PROOF_TIME);
-        let min_ready_until = soaks_until.max(proven_at.filter(|at| *at > self.now));
-        let definition = &self.services[id].definition;
-        let time_limit = definition.ready_timeout.filter(|_| definition.kind == Kind::Oneshot);
-        let finish_by = time_limit.map(|limit| process.since + limit);
-        let running = Running { process, readiness: Readiness::Ready, watchdog, finish_by, min_ready_until };
+        let Service { kind, reload, ready_timeout, .. } = &*self.services[id].definition;
+        let min_ready_until = match kind {
+            Kind::Oneshot => ready_timeout.map(|timeout| process.since + timeout),
+            Kind::Service => {
+                let soaks_until = (!reload.soak.is_zero() && self.is_unproven(id)).then(|| self.now + reload.soak);
+                let proven_at = self.is_proof_awaited(id).then(|| process.since + PROOF_TIME);
+                soaks_until.max(proven_at.filter(|at| *at > self.now))
+            }
+        };
+        let running = Running { process, readiness: Readiness::Ready, watchdog, min_ready_until };
         self.enter(id, State::Running(running), Reason::Ready);
     }
 
@@ -386,10 +388,14 @@ impl Supervisor {
         let now = self.now;
         if let Some(WatchdogDeadline { every, .. }) = running.watchdog.filter(|watchdog| watchdog.by <= now) {
             self.stop(id, AfterStop::Fail(Fault::WatchdogTimeout(every)));
-        } else if let Some(by) = running.finish_by.filter(|by| *by <= now) {
-            self.stop(id, AfterStop::Fail(Fault::NotFinished(by.since(running.process.since))));
-        } else if running.min_ready_until.is_some_and(|until| until <= now) {
-            self.mark_proven(id);
+        } else if let Some(until) = running.min_ready_until.filter(|until| *until <= now) {
+            match self.services[id].definition.kind {
+                Kind::Service => self.mark_proven(id),
+                Kind::Oneshot => {
+                    let limit = until.since(running.process.since);
+                    self.stop(id, AfterStop::Fail(Fault::NotFinished(limit)));
+                }
+            }
         } else {
             self.on_reload_report_missing(id);
         }

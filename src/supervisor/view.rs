@@ -4,7 +4,7 @@ use super::instance::Instance;
 use super::record::Reason;
 use super::run_result::{Restarts, RunResult};
 use super::service_table::ServiceTable;
-use super::state::{Running, State, Stopped};
+use super::state::{Running, State};
 use super::state_name::StateName;
 use crate::model::plan::Service;
 use crate::model::{InstanceId, Mono, Pid, Plan, RunId, ServiceIndex};
@@ -29,6 +29,8 @@ pub struct ServiceView<'a> {
     pub available: bool,
     /// It is available, and none of its instances has failed.
     pub ready: bool,
+    /// An instance of it runs, or will.
+    pub is_active: bool,
     /// The number of instances that there should be.
     pub desired: u32,
     /// The definition of its next runs.
@@ -61,8 +63,6 @@ pub struct InstanceView<'a> {
     pub reason: Option<&'a Reason>,
     /// When its restart is due, during a backoff.
     pub due: Option<Mono>,
-    /// An operator has stopped it.
-    pub is_stopped_by_operator: bool,
 }
 
 impl<'a> View<'a> {
@@ -90,9 +90,9 @@ impl<'a> View<'a> {
 impl<'a> ServiceView<'a> {
     fn new(name: &'a str, index: ServiceIndex, table: &'a ServiceTable) -> Self {
         let state = &table[index];
-        let available = state.is_ready();
-        let ready = available && state.counts.failed == 0;
-        Self { index, name, available, ready, desired: state.desired, definition: &state.definition, table }
+        let (available, counts) = (state.is_ready(), &state.counts);
+        let (ready, is_active) = (available && counts.failed == 0, counts.active > 0);
+        Self { index, name, available, ready, is_active, desired: state.desired, definition: &state.definition, table }
     }
 
     /// The instances 0…n−1, followed by surplus instances that are being stopped.
@@ -121,7 +121,6 @@ impl Instance {
             since: process.map(|process| process.since),
             reason: self.reason.as_ref(),
             due: if let State::BackingOff { until } = self.state { Some(until) } else { None },
-            is_stopped_by_operator: matches!(self.state, State::Stopped { why: Stopped::Operator }),
         }
     }
 }

@@ -49,6 +49,8 @@ fn a_oneshot_that_does_not_finish_in_time_fails_with_the_reason() {
         "[services.wait]\ntype = \"oneshot\"\ncommand = [\"sh\", \"-c\", \"exec sleep 1000\"]\nready_timeout = \"200ms\"\n\
          restart = \"never\"\n",
     );
+    let (_, plan, _) = Run::words(Place::Child, &[KEEPALIVE, "check", "-c", &set.config]).finish();
+    assert!(plan.contains("\n  ready      when it has succeeded, within 200ms\n"), "{plan}");
     let (code, _, stderr) = set.run(Place::Child).finish();
     assert_eq!(code, 128 + i32::from(Signal::TERM.number()), "{stderr}");
     let expect = "wait.0 failed: not finished within 200ms; killed by SIGTERM, ran ";
@@ -70,7 +72,7 @@ fn a_service_of_which_one_instance_has_failed_is_degraded_and_not_ready() {
     let ready = control.get("/readyz");
     assert_eq!((ready.status, &ready.json()["services"]["web"]["state"]), (503, &"degraded".into()));
     let reason = ready.reason();
-    assert!(reason.starts_with("web is degraded: web.1 has failed (exited with code 3, ran "), "{reason}");
+    assert!(reason.starts_with("web.1 has failed (exited with code 3, ran "), "{reason}");
     assert!(control.get("/metrics").body.contains("\nkeepalive_service_ready{service=\"web\"} 0\n"));
     let (_, output, _) =
         Run::words(Place::Child, &[KEEPALIVE, "status", "--socket", set.socket().to_str().unwrap()]).finish();

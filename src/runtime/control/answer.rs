@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::reason::reason_of;
-use super::snapshot::{StatusSnapshot, is_ready, state_of, word_of};
+use super::snapshot::{StatusSnapshot, is_ready, neediest, word_of};
 use crate::model::instance_limit::TooManyInstances;
 use crate::model::plan::Kind;
 use crate::model::{InstanceId, Numbers, ServiceIndex};
@@ -240,8 +240,7 @@ const fn is_active(state: StateName) -> bool {
 fn sentence(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>) -> String {
     let name = Name(snapshot.plan, instance.id);
     let is = match instance.state {
-        // The reason begins with the same word.
-        StateName::Waiting => return format!("{name} is {}", reason_of(instance, snapshot)),
+        StateName::Waiting => "is",
         StateName::Starting => "is starting",
         StateName::Running => "is running",
         StateName::Stopping => "is stopping",
@@ -251,7 +250,14 @@ fn sentence(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>) -> Strin
         StateName::Failed => "has failed",
     };
     let reason = reason_of(instance, snapshot);
-    if reason.is_empty() { format!("{name} {is}") } else { format!("{name} {is} ({reason})") }
+    if instance.state == StateName::Waiting {
+        // The reason begins with the state.
+        format!("{name} {is} {reason}")
+    } else if reason.is_empty() {
+        format!("{name} {is}")
+    } else {
+        format!("{name} {is} ({reason})")
+    }
 }
 
 /// `{"ready": …, "reason": …, "services": {"web": {"ready": …, "state": …}}}`: 200 if the target is ready, else 503.
@@ -306,17 +312,14 @@ pub(super) fn readiness(snapshot: &StatusSnapshot<'_>, target: Target) -> Answer
 /// need not be ready, and neither need one without `autostart` that was stopped.
 fn why_not_ready(service: ServiceView<'_>, snapshot: &StatusSnapshot<'_>, target: Target) -> Option<String> {
     let planned = snapshot.plan.services.get(service.index.position())?;
-    let state = state_of(service);
+    let neediest = neediest(service)?;
     let is_idle = |instance: &InstanceView<'_>| {
         instance.state == StateName::Stopped && (instance.reason.is_none() || !planned.autostart)
     };
     let idle = service.instances().all(|instance| is_idle(&instance));
-    let done = planned.kind == Kind::Service && state == StateName::Completed;
+    let done = planned.kind == Kind::Service && neediest.state == StateName::Completed;
     if service.ready || ((idle || done) && target == Target::All) {
         return None;
     }
-    let worst = service.instances().find(|instance| instance.state == state)?;
-    let worst = sentence(&worst, snapshot);
-    let is_degraded = state == StateName::Failed && word_of(service) != state.as_str();
-    Some(if is_degraded { format!("{} is degraded: {worst}", service.name) } else { worst })
+    Some(sentence(&neediest, snapshot))
 }

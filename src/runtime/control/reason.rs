@@ -1,74 +1,77 @@
 //! Why an instance is in its state, and what it waits for.
 
-use super::snapshot::{StatusSnapshot, state_of, word_of};
-use crate::model::ServiceIndex;
+use std::fmt::Write as _;
+
+use super::snapshot::{StatusSnapshot, neediest, word_of};
 use crate::model::plan::Ready;
 use crate::runtime::wording::Why;
-use crate::supervisor::{InstanceView, Reason, ServiceView, StateName};
+use crate::supervisor::{InstanceView, Reason, StateName};
 
 /// The number of dependencies that are named.
 const MAX_NAMED: usize = 5;
 
 /// Why an instance is in its state, and what it waits for; may be empty.
 pub(super) fn reason_of(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>) -> String {
-    if instance.state == StateName::Waiting { missing(instance, snapshot) } else { own_reason(instance, snapshot) }
-}
-
-/// The dependencies that a waiting instance waits for: `waiting for db (starting: tcp 127.0.0.1:1 refused)`.
-fn missing(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>) -> String {
-    let planned = snapshot.plan.services.get(instance.id.service.position());
-    let dependencies = planned.map_or(&[][..], |planned| &planned.depends_on);
-    let view = |dependency: &ServiceIndex| snapshot.view.service(*dependency);
-    let missing = dependencies.iter().filter_map(view).filter(|dependency| !dependency.available);
-    let mut text = String::from("waiting for ");
-    for (position, dependency) in missing.take(MAX_NAMED).enumerate() {
-        text.push_str(if position > 0 { ", " } else { "" });
-        push_with_state(&mut text, dependency, snapshot);
+    let mut text = String::new();
+    if instance.state == StateName::Waiting {
+        push_missing(&mut text, instance, snapshot);
+    } else {
+        push_own_reason(&mut text, instance, snapshot);
     }
     text
 }
 
-/// `db (starting: tcp 127.0.0.1:1 refused)`.
-fn push_with_state(text: &mut String, service: ServiceView<'_>, snapshot: &StatusSnapshot<'_>) {
-    let state = state_of(service);
-    // What it waits for itself is said in its own reason.
-    let shown = service.instances().find(|instance| instance.state == state && state != StateName::Waiting);
-    let reason = shown.map(|instance| own_reason(&instance, snapshot)).unwrap_or_default();
-    let joint = if reason.is_empty() { "" } else { ": " };
-    for part in [service.name, " (", word_of(service), joint, &reason, ")"] {
-        text.push_str(part);
+/// The dependencies that a waiting instance waits for: `waiting for db (starting: tcp 127.0.0.1:1 refused)`.
+fn push_missing(text: &mut String, instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>) {
+    let Some(planned) = snapshot.plan.services.get(instance.id.service.position()) else { return };
+    let dependencies = planned.depends_on.iter().filter_map(|dependency| snapshot.view.service(*dependency));
+    let mut joint = "waiting for ";
+    for service in dependencies.filter(|dependency| !dependency.available).take(MAX_NAMED) {
+        for part in [joint, service.name, " (", word_of(service), ": "] {
+            text.push_str(part);
+        }
+        let length = text.len();
+        // What it waits for itself is said in its own reason.
+        if let Some(instance) = neediest(service).filter(|instance| instance.state != StateName::Waiting) {
+            push_own_reason(text, &instance, snapshot);
+        }
+        if text.len() == length {
+            text.truncate(length - ": ".len());
+        }
+        text.push(')');
+        joint = ", ";
     }
 }
 
-fn own_reason(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>) -> String {
+fn push_own_reason(text: &mut String, instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>) {
     let plan = snapshot.plan;
+    let Some(planned) = plan.services.get(instance.id.service.position()) else { return };
     let Some(reason) = instance.reason else {
-        let planned = plan.services.get(instance.id.service.position());
-        let is_off = planned.is_some_and(|planned| !planned.autostart);
-        return if is_off { "not started (autostart = false)" } else { "not started" }.to_owned();
+        return text.push_str(if planned.autostart { "not started" } else { "not started (autostart = false)" });
     };
     if instance.state == StateName::Starting {
-        return awaited(instance, snapshot);
+        return push_awaited(text, instance, &planned.ready, snapshot);
     }
-    let is_stopped = instance.is_stopped_by_operator && !matches!(reason, Reason::StopRequested(_));
-    let prefix = if is_stopped { "stopped by operator; " } else { "" };
+    // Nothing else stops an instance that stays.
+    if instance.state == StateName::Stopped && matches!(reason, Reason::Exited { .. }) && !snapshot.view.is_stopping {
+        text.push_str("stopped by operator; ");
+    }
     let remaining = instance.due.map(|due| due.since(snapshot.now));
-    format!("{prefix}{}", Why { plan, instance: instance.id, to: instance.state, reason, remaining })
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{}", Why { plan, instance: instance.id, to: instance.state, reason, remaining });
 }
 
 /// What an instance that is starting is not ready without.
-fn awaited(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>) -> String {
-    if let Some(progress) = instance.run.and_then(|run| snapshot.probes.progress(run)) {
-        return progress;
+fn push_awaited(text: &mut String, instance: &InstanceView<'_>, ready: &Ready, snapshot: &StatusSnapshot<'_>) {
+    if instance.run.is_some_and(|run| snapshot.probes.push_progress(run, text)) {
+        return;
     }
-    let planned = snapshot.plan.services.get(instance.id.service.position());
-    let awaited = match planned.map_or(&Ready::Exec, |planned| &planned.ready) {
+    text.push_str(match ready {
         // A probe begins when the program runs.
-        Ready::Exec | Ready::Probe(_) => "its program",
-        Ready::Delay(_) => "the end of its `delay`",
-        Ready::Notify => "READY=1",
-        Ready::Ipc => "`ready` on its ipc channel",
-        Ready::Fd(_) => "a newline on its `fd`",
-    };
-    ["waiting for ", awaited].concat()
+        Ready::Exec | Ready::Probe(_) => "waiting for its program",
+        Ready::Delay(_) => "waiting for the end of its `delay`",
+        Ready::Notify => "waiting for READY=1",
+        Ready::Ipc => "waiting for `ready` on its ipc channel",
+        Ready::Fd(_) => "waiting for a newline on its `fd`",
+    });
 }

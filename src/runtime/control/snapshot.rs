@@ -90,8 +90,8 @@ pub(super) fn is_full(out: &[u8]) -> bool {
     out.len() >= PIECE_SIZE
 }
 
-/// The state of the service: that of the instance that most needs attention.
-pub(super) fn state_of(service: ServiceView<'_>) -> StateName {
+/// The instance of a service that most needs attention.
+pub(super) fn neediest(service: ServiceView<'_>) -> Option<InstanceView<'_>> {
     const ORDER: [StateName; 8] = [
         StateName::Failed,
         StateName::Backoff,
@@ -103,14 +103,14 @@ pub(super) fn state_of(service: ServiceView<'_>) -> StateName {
         StateName::Completed,
     ];
     let rank = |state: StateName| ORDER.iter().position(|other| *other == state);
-    service.instances().map(|instance| instance.state).min_by_key(|state| rank(*state)).unwrap_or(StateName::Stopped)
+    service.instances().min_by_key(|instance| rank(instance.state))
 }
 
-/// The word for the state of the service. One that runs, of which an instance has failed for good, is degraded.
+/// The word for the state of the service: that of [`neediest`]. One that runs, of which an instance has failed for good, is
+/// degraded.
 pub(super) fn word_of(service: ServiceView<'_>) -> &'static str {
-    let state = state_of(service);
-    let is_active = |instance: InstanceView<'_>| !instance.state.is_inactive();
-    if state == StateName::Failed && service.instances().any(is_active) { "degraded" } else { state.as_str() }
+    let state = neediest(service).map_or(StateName::Stopped, |instance| instance.state);
+    if state == StateName::Failed && service.is_active { "degraded" } else { state.as_str() }
 }
 
 /// Whether it runs and is ready, or as a oneshot has succeeded.

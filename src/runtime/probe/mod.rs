@@ -4,6 +4,7 @@
 
 mod attempt;
 
+use std::fmt::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
@@ -125,24 +126,30 @@ impl Probes {
         }
     }
 
-    /// What the process of a run is not ready without, and how the last attempt has failed: `tcp 127.0.0.1:80 refused`.
-    pub(super) fn progress(&self, run: RunId) -> Option<String> {
-        let active = self.active.iter().find(|active| active.run == run)?;
-        let Ready::Probe(probe) = &active.spec.definition.ready else { return None };
-        let (kind, operand) = match probe {
-            Probe::Tcp(address) => ("tcp", address),
-            Probe::Http { authority, .. } => ("http", authority),
-            Probe::File(path) => ("file", path),
-            Probe::Exec(command) => ("exec", command.first()?),
+    /// Appends what the process of a run is not ready without, and how the last attempt has failed:
+    /// `tcp 127.0.0.1:80 refused`. Returns whether it has a probe.
+    pub(super) fn push_progress(&self, run: RunId, text: &mut String) -> bool {
+        let Some(active) = self.active.iter().find(|active| active.run == run) else { return false };
+        let (kind, operand) = match &active.spec.definition.ready {
+            Ready::Probe(Probe::Tcp(address)) => ("tcp ", Some(address)),
+            Ready::Probe(Probe::Http { authority, .. }) => ("http ", Some(authority)),
+            Ready::Probe(Probe::File(path)) => ("file ", Some(path)),
+            Ready::Probe(Probe::Exec(command)) => ("exec ", command.first()),
+            Ready::Exec | Ready::Notify | Ready::Ipc | Ready::Fd(_) | Ready::Delay(_) => return false,
         };
-        let operand = operand.expand(active.spec.numbers());
-        let mut text = [kind, &operand.to_string_lossy()].join(" ");
+        text.push_str(kind);
+        if let Some(operand) = operand {
+            text.push_str(&operand.expand(active.spec.numbers()).to_string_lossy());
+        }
         match active.last {
             None => {}
             Some(Failure::Errno(Errno::ECONNREFUSED)) => text.push_str(" refused"),
-            Some(failure) => text.extend([": ", &failure.to_string()]),
+            Some(failure) => {
+                // Writing to a String cannot fail.
+                let _ = write!(text, ": {failure}");
+            }
         }
-        Some(text)
+        true
     }
 
     /// Removes `pid` from the killed helpers. Returns whether it was one.
