@@ -2,7 +2,7 @@
 #![no_main]
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use keepalive::cli::drop_in::{self, Context};
@@ -82,6 +82,7 @@ fn with_environment<T>(purpose: Purpose, files: Files<'_>, read: impl FnOnce(&En
         cpus: &sys::cpus::usable,
         hard_limit: &process::hard_limit,
         unsafe_path: &sys::directory::unsafe_path,
+        stdout_is_terminal: io::stdout().is_terminal(),
         uid: process::effective_user(),
         gid: process::effective_group(),
         purpose,

@@ -162,7 +162,11 @@ fn task(definition: &'static Definition, words: &Words) -> Result<Task, UsageErr
             })?;
             Task::Signal(checked_name(name)?, parsed)
         }
-        "logs" => Task::Logs { names: words.names()?, lines: words.lines(Some(LOG_LINES))?, follow },
+        "logs" => {
+            let since = words.value("--since").map(|word| init_options::duration("--since", word)).transpose()?;
+            let lines = words.lines(Some(LOG_LINES).filter(|_| since.is_none()))?;
+            Task::Logs { names: words.names()?, lines, since, timestamps: words.has("--timestamps"), follow }
+        }
         "events" => Task::Events { names: words.names()?, lines: words.lines(None)?, follow },
         "health" => match words.operands.as_slice() {
             [] if words.has("--ready") => Task::Ready(None),

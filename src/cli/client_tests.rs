@@ -36,8 +36,12 @@ fn each_command_is_parsed() {
     for number in ["4", "+2", "-1"] {
         check_task(&format!("scale web {number}"), Task::Scale("web".to_owned(), number.to_owned()));
     }
-    check_task("logs", Task::Logs { names: vec![], lines: Some(100), follow: Follow::No });
-    let follow = |lines| Task::Logs { names: names(&["web"]), lines, follow: Follow::Yes };
+    check_task(
+        "logs",
+        Task::Logs { names: vec![], lines: Some(100), since: None, timestamps: false, follow: Follow::No },
+    );
+    let follow =
+        |lines| Task::Logs { names: names(&["web"]), lines, since: None, timestamps: false, follow: Follow::Yes };
     check_task("logs -fn0 web", follow(Some(0)));
     check_task("logs web --lines=all --follow", follow(None));
     check_task("events", Task::Events { names: vec![], lines: None, follow: Follow::No });
@@ -199,7 +203,10 @@ fn words_of_other_programs_get_the_word_of_keepalive() {
     assert_eq!(hint("update --json"), "write `keepalive reload`\nto run it as a command: keepalive -- update --json");
     assert!(hint("monit").starts_with("write `keepalive top`\n"));
     assert_eq!(hint("logs --tail 5"), "write `-n LINES`");
-    check_task("logs --lines 5", Task::Logs { names: vec![], lines: Some(5), follow: Follow::No });
+    check_task(
+        "logs --lines 5",
+        Task::Logs { names: vec![], lines: Some(5), since: None, timestamps: false, follow: Follow::No },
+    );
 }
 
 #[test]

@@ -97,7 +97,7 @@ const INIT: [Opt; 9] = [
     flag("-V", "--version", "show the version"),
 ];
 
-const RUN: [Opt; 17] = [
+const RUN: [Opt; 18] = [
     option("", "--name", "NAME", Nothing, "name of the service (default: the program's name)"),
     option(
         "-i",
@@ -156,6 +156,13 @@ const RUN: [Opt; 17] = [
         "WHAT",
         Choice(&["ignore", "shutdown"]),
         "when it has completed: ignore (default) or shutdown",
+    ),
+    option(
+        "",
+        "--log",
+        "MODE",
+        Choice(&["raw", "prefix", "inherit", "null"]),
+        "its output: raw, prefix (default on a terminal), inherit or null",
     ),
 ];
 
@@ -341,11 +348,15 @@ is that of CMD. Only root can run it as another user.
     },
     Definition {
         name: "logs",
-        forms: &[("keepalive logs [-f] [-n LINES] [NAME…]", "")],
+        forms: &[("keepalive logs [-f] [-t] [-n LINES] [--since DURATION] [NAME…]", "")],
         summary: "show service output",
         options: &[
             &FOLLOW,
-            &[option("-n", "--lines", "LINES", Choice(&["all"]), "number of past lines (100), or all")],
+            &[
+                flag("-t", "--timestamps", "print the time of each line"),
+                option("-n", "--lines", "LINES", Choice(&["all"]), "number of past lines (100), or all"),
+                option("", "--since", "DURATION", Nothing, "only lines of the last DURATION, such as 10m; all of them"),
+            ],
             &JSON,
             &CONNECTION,
             &HELP,

@@ -14,7 +14,7 @@ use super::words::{base_name, command_line, config_path, next, text, unknown_opt
 use crate::config::{InlineOption, InlineService, MAX_SERVICE_NAME_LENGTH};
 
 /// The options, each with its configuration key.
-pub(super) const OPTIONS: [(&str, &str); 16] = [
+pub(super) const OPTIONS: [(&str, &str); 17] = [
     ("--instances", "instances"),
     ("--restart", "restart"),
     ("--restart-delay", "restart_delay"),
@@ -31,6 +31,7 @@ pub(super) const OPTIONS: [(&str, &str); 16] = [
     ("--on-success", "on_success"),
     ("--listen", "listen"),
     ("--listen-fds", "listen_fds"),
+    ("--log", "log"),
 ];
 
 pub(super) fn read(

@@ -80,7 +80,7 @@ fn load_all(path: &Path, main: Option<&[OsString]>, environment: &Environment<'_
         builder.included_document(&tree);
     }
     if let Some(command) = main {
-        builder.drafts.push(ServiceDraft::main(command));
+        builder.drafts.push(ServiceDraft::main(command, builder.decoder.output_of_main()));
     }
     builder.finish()
 }
@@ -127,7 +127,7 @@ impl<'r> PlanBuilder<'r> {
             reads_env_at_start: false,
             leaves_to_shell: false,
             expands_variables: true,
-            default_output: default_output(LogStyle::default()),
+            default_output: default_output(LogStyle::default(), environment),
             errors: Vec::new(),
             warnings: Vec::new(),
             unique_resources: Vec::new(),

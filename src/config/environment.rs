@@ -24,6 +24,8 @@ pub struct Environment<'e> {
     pub hard_limit: &'e dyn Fn(u32) -> Option<u64>,
     /// Why keepalive would not write a file at this path; `None` if it would.
     pub unsafe_path: &'e dyn Fn(&Path) -> Option<String>,
+    /// Whether keepalive's stdout is a terminal.
+    pub stdout_is_terminal: bool,
     /// The effective user id.
     pub uid: u32,
     /// The effective group id.

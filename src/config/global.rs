@@ -9,6 +9,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::decoder::{Decoder, Schema, UniqueResource, Value, entries};
+use super::environment::Environment;
 use super::expand::{Placeholders, Scope};
 use super::suggest::nearest_signal;
 use crate::model::plan::{Address, Control, LogFormat, LogStyle, Output, SignalAction, SignalActions, TERMINATION_LOG};
@@ -51,11 +52,11 @@ impl Default for Settings {
     }
 }
 
-/// The destination of output for services without `log`: inherited, or captured if a format or timestamps are set, which
-/// then apply to the services.
-pub(super) const fn default_output(style: LogStyle) -> Output {
+/// The destination of output for services without `log`: lines as they are. A person at a terminal sees the names of the
+/// instances, and a format or timestamps apply to the services too.
+pub(super) const fn default_output(style: LogStyle, environment: &Environment<'_>) -> Output {
     match style {
-        LogStyle { format: LogFormat::Text, timestamps: false } => Output::Inherit,
+        LogStyle { format: LogFormat::Text, timestamps: false } if !environment.stdout_is_terminal => Output::Raw,
         LogStyle { format: LogFormat::Text | LogFormat::Json, .. } => Output::Prefix,
     }
 }
@@ -73,11 +74,16 @@ impl Decoder<'_> {
         }
         if let Some(value) = table.get("log") {
             settings.log = self.log_style(value);
-            self.default_output = default_output(settings.log);
+            self.default_output = default_output(settings.log, self.environment);
         }
         settings.control = table.get("control").and_then(|value| self.control(value)).unwrap_or_default();
         settings.http = table.get("http").and_then(|value| self.http(value));
         settings
+    }
+
+    /// The destination of output of the service `main`, which gets the terminal if there is one.
+    pub(super) const fn output_of_main(&self) -> Output {
+        if self.environment.stdout_is_terminal { Output::Inherit } else { self.default_output }
     }
 
     fn log_style(&mut self, value: &Value<'_>) -> LogStyle {

@@ -90,6 +90,12 @@ fn add<'i>(table: &mut DeTable<'i>, option: &'i InlineOption) {
                 text_of(value)
             }
         },
+        "log" => {
+            let mut fields = DeTable::new();
+            fields.insert(field("stdout"), string(value));
+            fields.insert(field("stderr"), string(value));
+            DeValue::Table(fields)
+        }
         "instances" | "max_restarts" => number_or_text(value),
         "listen_fds" => match value.as_str() {
             "true" => DeValue::Boolean(true),

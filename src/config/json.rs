@@ -60,10 +60,11 @@ fn array<'v>(object: &'v mut Value, key: &str) -> impl Iterator<Item = &'v mut V
 
 fn log_json(process: &Process) -> Value {
     let mut json = json!({ "stdout": process.stdout, "stderr": process.stderr });
-    if let Some(file) = &process.log_file {
-        set(&mut json, "file", file.path.to_string().into());
-        set(&mut json, "max_size_bytes", file.max_size.into());
-        set(&mut json, "max_files", file.max_files.into());
+    let files = &process.log_files;
+    for (key, path) in files.iter() {
+        set(&mut json, key, path.to_string().into());
+        set(&mut json, "max_size_bytes", files.max_size.into());
+        set(&mut json, "max_files", files.max_files.into());
     }
     json
 }

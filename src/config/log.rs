@@ -9,8 +9,8 @@ use toml::de::DeTable;
 use super::decoder::{Decoder, Schema, Value};
 use super::environment::Purpose;
 use super::expand::Scope;
-use crate::model::Numbers;
-use crate::model::plan::{LogFile, Output};
+use crate::model::plan::{LogFiles, Output};
+use crate::model::{Numbers, Template};
 
 /// The default of `max_size` in bytes.
 const DEFAULT_MAX_SIZE: u64 = 10 << 20;
@@ -21,48 +21,55 @@ const DEFAULT_MAX_FILES: u32 = 5;
 /// The largest `max_files`: each rotation renames all files.
 const MAX_ROTATED_FILES: i64 = 1_000;
 
-const OUTPUTS: &str = "`\"prefix\"`, `\"inherit\"` or `\"null\"`";
+const OUTPUTS: &str = "`\"raw\"`, `\"prefix\"`, `\"inherit\"` or `\"null\"`";
+
+/// The keys of log files: of both streams, of stdout, of stderr.
+const FILES: [&str; 3] = ["file", "stdout_file", "stderr_file"];
 
 /// The settings in `log`; `None`: not set.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     pub(super) stdout: Option<Output>,
     pub(super) stderr: Option<Output>,
-    pub(super) file: Option<LogFile>,
+    pub(super) files: LogFiles,
 }
 
 impl Decoder<'_> {
     pub(super) fn log(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Log {
         const SCHEMA: Schema = Schema {
-            keys: &["stdout", "stderr", "file", "max_size", "max_files"],
+            keys: &["stdout", "stderr", "file", "stdout_file", "stderr_file", "max_size", "max_files"],
             later: &[],
             foreign: &[
                 ("path", "file"),
+                ("stdout_logfile", "stdout_file"),
+                ("stderr_logfile", "stderr_file"),
+                ("out_file", "stdout_file"),
+                ("error_file", "stderr_file"),
                 ("size", "max_size"),
                 ("maxbytes", "max_size"),
                 ("backups", "max_files"),
                 ("keep", "max_files"),
             ],
         };
-        let Some(table) = self.table(value, "such as `{ stdout = \"prefix\" }`") else { return Log::default() };
+        let Some(table) = self.table(value, "such as `{ stdout = \"raw\" }`") else { return Log::default() };
         self.check_keys(table, "`log`", &SCHEMA);
         Log {
             stdout: self.output(table, "stdout"),
             stderr: self.output(table, "stderr"),
-            file: self.log_file(table, scope),
+            files: self.log_files(table, scope),
         }
     }
 
     fn output(&mut self, table: &DeTable<'_>, key: &str) -> Option<Output> {
-        const WORDS: [(&str, Output); 3] =
-            [("prefix", Output::Prefix), ("inherit", Output::Inherit), ("null", Output::Null)];
+        const WORDS: [(&str, Output); 4] =
+            [("raw", Output::Raw), ("prefix", Output::Prefix), ("inherit", Output::Inherit), ("null", Output::Null)];
         let value = self.resolved(table.get(key)?)?;
         let path = value.get_ref().as_str().filter(|text| text.starts_with('/') && self.unexpanded(&value).is_none());
         match path {
             Some("/dev/null") => self.unexpected(&value, OUTPUTS, "write `\"null\"`"),
             Some(path) if is_stream(path.as_bytes()) => self.unexpected(&value, OUTPUTS, "write `\"inherit\"`"),
             Some(path) => {
-                let hint = format!("write `file = \"{}\"`, which takes both streams", path.escape_debug());
+                let hint = format!("write `{key}_file = \"{}\"`", path.escape_debug());
                 self.unexpected(&value, OUTPUTS, &hint);
             }
             None => return self.choice(table, key, &WORDS),
@@ -70,7 +77,7 @@ impl Decoder<'_> {
         None
     }
 
-    fn log_file(&mut self, table: &DeTable<'_>, scope: &Scope<'_>) -> Option<LogFile> {
+    fn log_files(&mut self, table: &DeTable<'_>, scope: &Scope<'_>) -> LogFiles {
         let max_size = match table.get("max_size").map(|value| (value, self.size_of(value))) {
             Some((value, Some(size))) if size < MIN_ROTATION_SIZE => {
                 self.unexpected(value, "a size of at least 1 KiB", "");
@@ -80,29 +87,31 @@ impl Decoder<'_> {
             None => DEFAULT_MAX_SIZE,
         };
         let max_files = self.integer(table, "max_files", 0..=MAX_ROTATED_FILES);
-        let Some(value) = table.get("file") else {
+        if !FILES.iter().any(|key| table.contains_key(*key)) {
             for key in ["max_size", "max_files"] {
                 if let Some((key, _)) = table.get_key_value(key) {
                     let message = format!("`{}` has no effect without `file`", key.get_ref());
                     self.error(key.span(), &message, "add `file`, or remove it");
                 }
             }
-            return None;
-        };
-        let path = self.absolute_path(value, scope, "remove `file` to write no log file")?;
+            return LogFiles::default();
+        }
+        let [both, stdout, stderr] = FILES.map(|key| table.get(key).and_then(|value| self.log_file(value, key, scope)));
+        let max_files = max_files.and_then(|number| u32::try_from(number).ok()).unwrap_or(DEFAULT_MAX_FILES);
+        LogFiles { both, stdout, stderr, max_size, max_files }
+    }
+
+    fn log_file(&mut self, value: &Value<'_>, key: &str, scope: &Scope<'_>) -> Option<Template> {
+        let path = self.absolute_path(value, scope, &format!("remove `{key}` to write no log file"))?;
         let first = path.expand(Numbers::SINGLE);
         if is_stream(first.as_bytes()) {
             let message = format!("`{}` is not a log file: it is an open stream", first.to_string_lossy());
-            let hint = "remove `file`: without it, a service writes to stdout and stderr of keepalive";
-            self.error(value.span(), &message, hint);
+            let hint = format!("remove `{key}`: without it, a service writes to stdout and stderr of keepalive");
+            self.error(value.span(), &message, &hint);
             return None;
         }
         self.warn_about_link(value, &first);
-        Some(LogFile {
-            path,
-            max_size,
-            max_files: max_files.and_then(|number| u32::try_from(number).ok()).unwrap_or(DEFAULT_MAX_FILES),
-        })
+        Some(path)
     }
 
     /// Warns if lines would be dropped, because a symbolic link leads to the log file.

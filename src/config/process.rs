@@ -46,7 +46,7 @@ impl Decoder<'_> {
             inherit_env: !self.boolean(table, "env_clear").unwrap_or(false),
             stdout: log.stdout.unwrap_or(self.default_output),
             stderr: log.stderr.unwrap_or(self.default_output),
-            log_file: log.file,
+            log_files: log.files,
             limits: table.get("limits").map_or_else(Box::default, |value| self.limits(value)),
             nice: self.integer(table, "nice", -20..=19).and_then(|nice| i8::try_from(nice).ok()),
             oom_score_adj: self.integer(table, "oom_score_adj", -1000..=1000).and_then(|adj| i16::try_from(adj).ok()),

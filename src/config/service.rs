@@ -15,8 +15,8 @@ use super::sockets;
 use super::suggest::nearest_signal;
 use crate::model::instance_limit::TooManyInstances;
 use crate::model::plan::{
-    Backoff, ExitAction, ExitSet, Input, KillMode, Kind, Process, Ready, Reload, Restart, RestartPolicy, Service, Stop,
-    Strategy,
+    Backoff, ExitAction, ExitSet, Input, KillMode, Kind, Output, Process, Ready, Reload, Restart, RestartPolicy,
+    Service, Stop, Strategy,
 };
 use crate::model::{ExitStatus, Signal, Template};
 
@@ -168,9 +168,10 @@ pub(super) struct ServiceDraft {
 
 impl ServiceDraft {
     /// The command after `--`: it gets the terminal and is not restarted. When it exits, keepalive shuts down.
-    pub(super) fn main(command: &[OsString]) -> Self {
+    pub(super) fn main(command: &[OsString], output: Output) -> Self {
         let words = command.iter().filter_map(|word| std::ffi::CString::new(word.as_bytes()).ok());
-        let process = Process { input: Input::Terminal, ..Process::new(words.map(Template::Fixed).collect()) };
+        let command = words.map(Template::Fixed).collect();
+        let process = Process { input: Input::Terminal, stdout: output, stderr: output, ..Process::new(command) };
         let mut service = Service::new("main", process);
         service.restart.policy = RestartPolicy::Never;
         service.on_success = ExitAction::Shutdown;

@@ -311,15 +311,25 @@ fn stop_text(service: &Service) -> String {
 
 fn output_text(process: &Process) -> String {
     let output_name = |output| match output {
+        Output::Raw => "raw",
         Output::Inherit => "inherited",
         Output::Null => "dropped",
         Output::Prefix => "prefixed",
     };
-    let file = process.log_file.as_ref().map_or_else(String::new, |file| {
-        let (path, size, count) = (&file.path, size_text(file.max_size), file.max_files);
-        format!(", both to {path} (rotated at {size}, {count} kept)")
-    });
-    format!("stdout {}, stderr {}{file}", output_name(process.stdout), output_name(process.stderr))
+    let files = &process.log_files;
+    let mut text = format!("stdout {}, stderr {}", output_name(process.stdout), output_name(process.stderr));
+    for (key, path) in files.iter() {
+        text.push_str(match key {
+            "file" => ", both to ",
+            "stdout_file" => ", stdout to ",
+            _ => ", stderr to ",
+        });
+        text.push_str(&path.to_string());
+    }
+    if files.has_any() {
+        text.push_str(&format!(" (rotated at {}, {} kept)", size_text(files.max_size), files.max_files));
+    }
+    text
 }
 
 fn limit_text(limit: &Limit) -> String {

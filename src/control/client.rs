@@ -104,7 +104,10 @@ impl Client {
         }
         let reason = text(&value, "reason");
         let reason = if reason.is_empty() { format!("HTTP status {status}") } else { reason.to_owned() };
-        print_error_lines(what, &reason);
+        match text(&value, "last_lines") {
+            "" => print_error_lines(what, &reason),
+            lines => print_error_lines(what, &format!("{reason}; its last lines:\n{lines}")),
+        }
         Ok(EXIT_FAILURE)
     }
 }

@@ -11,8 +11,9 @@ use super::output::{output_error_code, print, print_error};
 use super::request::{Change, EXIT_FAILURE, EXIT_UNREACHABLE, Follow, Form, Names, Request, Task};
 use super::socket_paths::Environment;
 use super::status::{Status, list, text};
+use super::stream::{self, LogsWanted};
 use super::table::shortened;
-use super::{change, describe, exec, health, stream, top};
+use super::{change, describe, exec, health, top};
 use crate::model::glob::is_pattern;
 use crate::model::visible::one_line;
 use crate::sys::ReadEnvFile;
@@ -59,8 +60,9 @@ pub fn perform(request: &Request, environment: &Environment<'_>, find_set: FindS
                 post_all(&client, "signal", names, &query, reason_text)
             })
         }
-        Task::Logs { names, lines, follow } => {
-            with_expanded(&client, "logs", names, &|names| stream::logs(&client, names, *lines, *follow))
+        Task::Logs { names, lines, since, timestamps, follow } => {
+            let wanted = LogsWanted { lines: *lines, since: *since, timestamps: *timestamps, follow: *follow };
+            with_expanded(&client, "logs", names, &|names| stream::logs(&client, names, wanted))
         }
         Task::Events { names, lines, follow } => show_events(&client, names, *lines, *follow),
         Task::Top => top::run(&client, environment),

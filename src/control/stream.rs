@@ -1,5 +1,7 @@
 //! Prints streams: logs and events, line by line as they arrive.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::client::{Client, CommandResult, percent_encoded};
@@ -15,17 +17,35 @@ const PALETTE: [&str; 10] = ["36", "33", "32", "35", "34", "96", "93", "92", "95
 /// Resets all colours (SGR).
 const RESET: &str = "\x1b[0m";
 
+/// Which lines of a log are printed, and how.
+#[derive(Clone, Copy)]
+pub(super) struct LogsWanted {
+    /// How many past lines; `None`: all.
+    pub(super) lines: Option<u32>,
+    /// The age of the oldest line.
+    pub(super) since: Option<Duration>,
+    /// Whether lines of text start with the time.
+    pub(super) timestamps: bool,
+    pub(super) follow: Follow,
+}
+
 /// Prints the logs of `names`; no name: all.
-pub(super) fn logs(client: &Client, names: &[String], lines: Option<u32>, follow: Follow) -> CommandResult {
+pub(super) fn logs(client: &Client, names: &[String], wanted: LogsWanted) -> CommandResult {
+    let LogsWanted { lines, since, timestamps, follow } = wanted;
     let mut query = Vec::new();
     if !names.is_empty() && names.iter().all(|name| name != "all") {
         query.push(format!("service={}", names.iter().map(|name| percent_encoded(name)).collect::<Vec<_>>().join(",")));
     }
     query.extend(lines.map(|lines| format!("lines={lines}")));
+    query.extend(since.map(|since| format!("since={}ms", since.as_millis())));
     query.extend((follow == Follow::Yes).then(|| "follow=1".to_owned()));
     let target = format!("/v1/logs?{}", query.join("&"));
     let format_line = if is_terminal() { terminal_log_line } else { log_line };
-    stream(client, "logs", &target, follow, client.form, &|_| true, format_line)
+    let timed_line = |line: &Value, colour| {
+        let time = if timestamps { format!("{} ", visible::one_line(text(line, "time"))) } else { String::new() };
+        time + &format_line(line, colour)
+    };
+    stream(client, "logs", &target, follow, client.form, &|_| true, &timed_line)
 }
 
 /// Prints the last `count` events of `names`, as JSON if stdout is not a terminal; no name, no number: all.
@@ -35,13 +55,13 @@ pub(super) fn events(client: &Client, names: &[String], count: Option<u32>, foll
     if let Some(count) = count {
         let Some(response) = client.fetch("events", "/v1/events")? else { return Ok(EXIT_FAILURE) };
         let (past, latest) = last_events(response.all_lines()?, names, count);
-        print(formatted(past, "events", form, client.style.colour, |line, _| event_line(line)))?;
+        print(formatted(past, "events", form, client.style.colour, &|line, _| event_line(line)))?;
         if follow == Follow::No {
             return Ok(0);
         }
         target.push_str(&format!("&after={latest}"));
     }
-    stream(client, "events", &target, follow, form, &|event| is_wanted(event, names), |line, _| event_line(line))
+    stream(client, "events", &target, follow, form, &|event| is_wanted(event, names), &|line, _| event_line(line))
 }
 
 /// The last `count` lines of `all` that are events of `names`, and the number of the latest event.
@@ -58,6 +78,9 @@ pub(super) fn last_events(all: Vec<u8>, names: &[String], count: u32) -> (Vec<u8
     (past, latest)
 }
 
+/// Makes a line of text of a line of JSON.
+type FormatLine<'f> = &'f dyn Fn(&Value, Colour) -> String;
+
 fn stream(
     client: &Client,
     what: &str,
@@ -65,7 +88,7 @@ fn stream(
     follow: Follow,
     form: Form,
     is_wanted: &dyn Fn(&Value) -> bool,
-    format_line: fn(&Value, Colour) -> String,
+    format_line: FormatLine<'_>,
 ) -> CommandResult {
     let Some(mut response) = client.fetch(what, target)? else { return Ok(EXIT_FAILURE) };
     let mut interrupt = None;
@@ -91,7 +114,7 @@ fn stream(
 
 /// Events as lines of text.
 pub(super) fn event_lines(events: &[u8]) -> String {
-    to_text(events, "events", Colour::No, |line, _| event_line(line))
+    to_text(events, "events", Colour::No, &|line, _| event_line(line))
 }
 
 /// The transitions of `names` as lines of text.
@@ -99,13 +122,7 @@ pub(super) fn transition_lines(lines: Vec<u8>, names: &[String]) -> String {
     event_lines(&retain(lines, &mut |event| !text(event, "to").is_empty() && is_wanted(event, names)))
 }
 
-fn formatted(
-    lines: Vec<u8>,
-    what: &str,
-    form: Form,
-    colour: Colour,
-    format_line: fn(&Value, Colour) -> String,
-) -> Vec<u8> {
+fn formatted(lines: Vec<u8>, what: &str, form: Form, colour: Colour, format_line: FormatLine<'_>) -> Vec<u8> {
     match form {
         Form::Json => lines,
         Form::Text | Form::Quiet => to_text(&lines, what, colour, format_line).into_bytes(),
@@ -131,7 +148,7 @@ fn is_wanted(event: &Value, names: &[String]) -> bool {
     names.is_empty() || lost_lines(event).is_some() || names.iter().any(is_named)
 }
 
-fn to_text(lines: &[u8], what: &str, colour: Colour, format_line: fn(&Value, Colour) -> String) -> String {
+fn to_text(lines: &[u8], what: &str, colour: Colour, format_line: FormatLine<'_>) -> String {
     let mut words = String::new();
     for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let value: Value = serde_json::from_slice(line).unwrap_or(Value::Null);
@@ -157,13 +174,18 @@ fn lost_lines(value: &Value) -> Option<u64> {
 
 /// `web.0 | text`, with the text as the service has written it.
 fn log_line(line: &Value, colour: Colour) -> String {
-    format!("{} {}\n", label(line, colour), text(line, "message"))
+    labelled(line, colour, str::to_owned)
 }
 
 /// As [`log_line`], but with a text that cannot steer the terminal.
 fn terminal_log_line(line: &Value, colour: Colour) -> String {
-    let message = visible::log_line(text(line, "message").as_bytes());
-    format!("{} {}\n", label(line, colour), String::from_utf8_lossy(&message))
+    labelled(line, colour, |text| String::from_utf8_lossy(&visible::log_line(text.as_bytes())).into_owned())
+}
+
+/// A message of keepalive can have several lines.
+fn labelled(line: &Value, colour: Colour, shown: fn(&str) -> String) -> String {
+    let label = label(line, colour);
+    text(line, "message").split('\n').map(|text| format!("{label} {}\n", shown(text))).collect()
 }
 
 fn label(line: &Value, colour: Colour) -> String {
@@ -206,7 +228,7 @@ mod tests {
 
     #[track_caller]
     fn check_event(json: &str, expect: &str) {
-        assert_eq!(to_text(json.as_bytes(), "events", Colour::No, |line, _| event_line(line)), expect);
+        assert_eq!(to_text(json.as_bytes(), "events", Colour::No, &|line, _| event_line(line)), expect);
     }
 
     #[test]
@@ -282,9 +304,9 @@ mod tests {
     #[test]
     fn a_service_cannot_steer_the_terminal_by_its_log_lines() {
         let line = r#"{"service":"web","instance":"web.0","message":"one\rgood.0 | \u001b[31mred\u001b[2J"}"#;
-        let shown = to_text(line.as_bytes(), "logs", Colour::No, terminal_log_line);
+        let shown = to_text(line.as_bytes(), "logs", Colour::No, &terminal_log_line);
         assert_eq!(shown, "web.0 | one\\rgood.0 | \x1b[31mred\\x1b[2J\x1b[0m\n");
-        let shown = to_text(line.as_bytes(), "logs", Colour::No, log_line);
+        let shown = to_text(line.as_bytes(), "logs", Colour::No, &log_line);
         assert_eq!(shown, "web.0 | one\rgood.0 | \x1b[31mred\x1b[2J\n");
     }
 
@@ -292,9 +314,9 @@ mod tests {
     fn a_log_line_begins_with_the_name_of_its_instance() {
         let line =
             r#"{"time":"","service":"web","instance":"web.0","stream":"stdout","message":"hello","partial":false}"#;
-        let shown = to_text(format!("{line}\n{line}\n").as_bytes(), "logs", Colour::No, log_line);
+        let shown = to_text(format!("{line}\n{line}\n").as_bytes(), "logs", Colour::No, &log_line);
         assert_eq!(shown, "web.0 | hello\nweb.0 | hello\n");
-        let shown = to_text(line.as_bytes(), "logs", Colour::Yes, log_line);
+        let shown = to_text(line.as_bytes(), "logs", Colour::Yes, &log_line);
         assert!(shown.starts_with("\x1b[") && shown.ends_with("mweb.0 |\x1b[0m hello\n"), "{shown:?}");
     }
 }

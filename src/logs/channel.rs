@@ -10,13 +10,16 @@ use std::sync::{Mutex, MutexGuard};
 use log::Level;
 
 use super::line::MessageStyle;
-use super::protocol::Message;
+use super::protocol::{LastLines, MAX_LAST_LINES_BYTES, Message};
 use crate::sys::packet;
 
 /// How many messages of keepalive itself the queue holds; further ones are dropped and counted.
 const MAX_QUEUED_MESSAGES: usize = 1_000;
 /// How many packets the queue holds before [`Message::RunEnded`] is dropped, which only affects the order of lines.
 const MAX_QUEUED_PACKETS: usize = 8_000;
+
+/// The longest answer of the logger.
+const MAX_ANSWER_BYTES: usize = MAX_LAST_LINES_BYTES + 64;
 
 static STATE: Mutex<State> = Mutex::new(State {
     style: None,
@@ -25,6 +28,7 @@ static STATE: Mutex<State> = Mutex::new(State {
     queued_messages: 0,
     dropped: 0,
     dropped_total: 0,
+    with_last_lines_of: None,
 });
 
 struct State {
@@ -37,6 +41,8 @@ struct State {
     /// How many messages were dropped since the last one that was queued.
     dropped: u64,
     dropped_total: u64,
+    /// See [`with_last_lines_of`].
+    with_last_lines_of: Option<u32>,
 }
 
 struct LoggerSocket {
@@ -100,6 +106,21 @@ pub fn send(message: Message, descriptor: Option<OwnedFd>) {
     state.flush();
 }
 
+/// Calls `log`. The logger adds to the messages that it logs the last lines of the instance with this slot.
+pub fn with_last_lines_of(slot: Option<u32>, log: impl FnOnce()) {
+    state().with_last_lines_of = slot;
+    log();
+    state().with_last_lines_of = None;
+}
+
+/// The next answer of the logger, if there is one.
+#[must_use]
+pub fn receive() -> Option<LastLines> {
+    let mut packet = [0; MAX_ANSWER_BYTES];
+    let (length, _) = with_socket(|socket| packet::receive(socket, &mut packet))?.ok()?;
+    packet.get(..length).and_then(LastLines::decode)
+}
+
 /// Whether the queue is so long that no client or pipe should be added to it.
 #[must_use]
 pub fn is_congested() -> bool {
@@ -123,10 +144,13 @@ pub(super) fn send_message(level: Level, milliseconds: u64, text: String) -> Res
     }
     if state.dropped > 0 {
         let text = format!("messages dropped because the logger was busy: {}", std::mem::take(&mut state.dropped));
-        state.queue.push_back((Message::Log { level: Level::Warn, milliseconds, text }, None));
+        state
+            .queue
+            .push_back((Message::Log { level: Level::Warn, milliseconds, text, with_last_lines_of: None }, None));
         state.queued_messages += 1;
     }
-    state.queue.push_back((Message::Log { level, milliseconds, text }, None));
+    let with_last_lines_of = state.with_last_lines_of;
+    state.queue.push_back((Message::Log { level, milliseconds, text, with_last_lines_of }, None));
     state.queued_messages += 1;
     state.flush();
     Ok(())
@@ -170,7 +194,7 @@ mod tests {
     }
 
     fn message(text: &str) -> Message {
-        Message::Log { level: Level::Info, milliseconds: 7, text: text.to_owned() }
+        Message::Log { level: Level::Info, milliseconds: 7, text: text.to_owned(), with_last_lines_of: None }
     }
 
     // A single test, since the state is static.
@@ -215,6 +239,7 @@ mod tests {
             level: Level::Warn,
             milliseconds: 7,
             text: "messages dropped because the logger was busy: 1".to_owned(),
+            with_last_lines_of: None,
         };
         assert_eq!(received(&peer), [dropped, message("at last")]);
         use_stderr();

@@ -86,7 +86,7 @@ pub fn write_unread(peer: &OwnedFd) {
     loop {
         channel::flush();
         let Ok((length @ 1.., _)) = packet::receive(peer, &mut packet) else { return };
-        if let Some(Message::Log { level, milliseconds, text }) = packet.get(..length).and_then(Message::decode) {
+        if let Some(Message::Log { level, milliseconds, text, .. }) = packet.get(..length).and_then(Message::decode) {
             write_to_stderr(milliseconds, level, &text);
         }
     }

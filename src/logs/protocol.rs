@@ -14,6 +14,11 @@ pub(super) const MAX_TEXT_BYTES: usize = 16 << 10;
 /// The longest packet: a message text, or a path and names, and the fixed fields.
 pub(super) const MAX_PACKET_BYTES: usize = MAX_TEXT_BYTES + (4 << 10);
 
+/// How many of the last lines of a process are shown with its failure.
+pub(super) const MAX_LAST_LINES: usize = 10;
+/// The limit for all of them together.
+pub(super) const MAX_LAST_LINES_BYTES: usize = 2 << 10;
+
 /// A pipe for the logger to read: who writes to it, and where its lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
@@ -31,8 +36,8 @@ pub struct Source {
     pub colour_index: u32,
     /// What goes to keepalive's own stream of the same name.
     pub target: Target,
-    /// A log file that gets the lines too.
-    pub file: Option<FileTarget>,
+    /// The log files that get the lines too.
+    pub files: Vec<FileTarget>,
 }
 
 /// What of a pipe goes to keepalive's own stdout or stderr.
@@ -64,6 +69,8 @@ pub struct LogsQuery {
     pub names: Vec<String>,
     /// How many past lines; `None`: all that are still in memory.
     pub lines: Option<usize>,
+    /// Earlier lines are left out, in milliseconds since 1970.
+    pub since: u64,
     /// Whether new lines are sent as they come.
     pub follow: bool,
     /// Whether the client has connected to another address than the control socket.
@@ -83,6 +90,13 @@ pub enum Message {
         milliseconds: u64,
         /// Its text, without a newline.
         text: String,
+        /// The slot of the instance whose last lines follow the text.
+        with_last_lines_of: Option<u32>,
+    },
+    /// Send PID 1 the last lines of this instance.
+    LastLines {
+        /// The slot of the instance.
+        slot: u32,
     },
     /// A run of an instance has ended: write what it has written before any later [`Message::Log`].
     RunEnded {
@@ -106,22 +120,28 @@ impl Message {
                 packet.byte(1);
                 packet.source(source);
             }
-            Self::Log { level, milliseconds, text } => {
+            Self::Log { level, milliseconds, text, with_last_lines_of } => {
                 packet.byte(2);
                 packet.byte(*level as u8);
                 packet.number(*milliseconds);
                 let end = text.floor_char_boundary(MAX_TEXT_BYTES);
                 packet.bytes(text.get(..end).unwrap_or_default().as_bytes());
+                packet.number(with_last_lines_of.map_or(u64::MAX, u64::from));
+            }
+            Self::LastLines { slot } => {
+                packet.byte(6);
+                packet.number((*slot).into());
             }
             Self::RunEnded { slot } => {
                 packet.byte(3);
                 packet.number((*slot).into());
             }
-            Self::Client(LogsQuery { names, lines, follow, is_guest }) => {
+            Self::Client(LogsQuery { names, lines, since, follow, is_guest }) => {
                 packet.byte(4);
                 packet.byte(u8::from(*follow));
                 packet.byte(u8::from(*is_guest));
                 packet.number(lines.map_or(u64::MAX, |lines| u64::try_from(lines).unwrap_or(u64::MAX)));
+                packet.number(*since);
                 names.iter().for_each(|name| packet.bytes(name.as_bytes()));
             }
             Self::Stop { within } => {
@@ -138,19 +158,45 @@ impl Message {
             1 => Self::Pipe(decoder.source()?),
             2 => {
                 let level = Level::iter().nth(usize::from(decoder.byte()?).checked_sub(1)?)?;
-                Self::Log { level, milliseconds: decoder.number()?, text: decoder.string()? }
+                let (milliseconds, text) = (decoder.number()?, decoder.string()?);
+                Self::Log { level, milliseconds, text, with_last_lines_of: u32::try_from(decoder.number()?).ok() }
             }
             3 => Self::RunEnded { slot: decoder.number_u32()? },
             4 => {
                 let follow = decoder.byte()? != 0;
                 let is_guest = decoder.byte()? != 0;
                 let lines = usize::try_from(decoder.number()?).ok().filter(|lines| *lines != usize::MAX);
+                let since = decoder.number()?;
                 let names = std::iter::from_fn(|| decoder.string()).collect();
-                Self::Client(LogsQuery { names, lines, follow, is_guest })
+                Self::Client(LogsQuery { names, lines, since, follow, is_guest })
             }
             5 => Self::Stop { within: decoder.number()? },
+            6 => Self::LastLines { slot: decoder.number_u32()? },
             _ => return None,
         })
+    }
+}
+
+/// The answer of the logger to [`Message::LastLines`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastLines {
+    /// The slot of the instance.
+    pub slot: u32,
+    /// The lines, see [`MAX_LAST_LINES`] and [`MAX_LAST_LINES_BYTES`], without control characters but tabs.
+    pub text: String,
+}
+
+impl LastLines {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut packet = Encoder(Vec::new());
+        packet.number(self.slot.into());
+        packet.bytes(self.text.as_bytes());
+        packet.0
+    }
+
+    pub(super) fn decode(packet: &[u8]) -> Option<Self> {
+        let mut decoder = Decoder(packet);
+        Some(Self { slot: decoder.number_u32()?, text: decoder.string()? })
     }
 }
 
@@ -185,7 +231,7 @@ impl Encoder {
             self.number(number.into());
         }
         self.bytes(source.service.as_bytes());
-        if let Some(file) = &source.file {
+        for file in &source.files {
             self.number(file.max_size);
             self.number(file.max_files.into());
             self.bytes(file.path.as_os_str().as_bytes());
@@ -233,13 +279,13 @@ impl<'p> Decoder<'p> {
         let serial = self.number()?;
         let (slot, instance, colour_index) = (self.number_u32()?, self.number_u32()?, self.number_u32()?);
         let service = self.string()?;
-        let mut file = None;
-        if !self.0.is_empty() {
+        let mut files = Vec::new();
+        while !self.0.is_empty() {
             let (max_size, max_files) = (self.number()?, self.number_u32()?);
             let path = Path::new(std::ffi::OsStr::from_bytes(self.bytes()?)).to_owned();
-            file = Some(FileTarget { path, max_size, max_files });
+            files.push(FileTarget { path, max_size, max_files });
         }
-        Some(Source { serial, slot, stream, service, instance, colour_index, target, file })
+        Some(Source { serial, slot, stream, service, instance, colour_index, target, files })
     }
 }
 
@@ -247,10 +293,10 @@ impl<'p> Decoder<'p> {
 mod tests {
     use super::*;
 
-    fn source(file: Option<FileTarget>) -> Source {
+    fn source(files: Vec<FileTarget>) -> Source {
         let (serial, slot, instance, colour_index) = (u64::MAX, 7, 2, u32::MAX);
         let (stream, service, target) = (Stream::Stderr, "web".to_owned(), Target::Lines);
-        Source { serial, slot, stream, service, instance, colour_index, target, file }
+        Source { serial, slot, stream, service, instance, colour_index, target, files }
     }
 
     #[test]
@@ -258,12 +304,15 @@ mod tests {
         let names = vec!["web".to_owned(), "db.1".to_owned()];
         let file = FileTarget { path: PathBuf::from("/v/w"), max_size: u64::MAX, max_files: 3 };
         for message in [
-            Message::Pipe(source(None)),
-            Message::Pipe(Source { target: Target::Raw, stream: Stream::Stdout, ..source(Some(file)) }),
-            Message::Log { level: Level::Error, milliseconds: 12, text: "→ b".to_owned() },
-            Message::Log { level: Level::Trace, milliseconds: 12, text: String::new() },
+            Message::Pipe(source(Vec::new())),
+            Message::Pipe(Source { target: Target::Raw, stream: Stream::Stdout, ..source(vec![file.clone(), file]) }),
+            Message::Log {
+                level: Level::Error, milliseconds: 12, text: "→ b".to_owned(), with_last_lines_of: Some(7)
+            },
+            Message::Log { level: Level::Trace, milliseconds: 12, text: String::new(), with_last_lines_of: None },
+            Message::LastLines { slot: 3 },
             Message::RunEnded { slot: 1 },
-            Message::Client(LogsQuery { names, lines: Some(0), follow: true, is_guest: true }),
+            Message::Client(LogsQuery { names, lines: Some(0), since: u64::MAX, follow: true, is_guest: true }),
             Message::Client(LogsQuery::default()),
             Message::Stop { within: 2_000 },
         ] {
@@ -273,7 +322,12 @@ mod tests {
 
     #[test]
     fn a_long_message_is_truncated_between_characters_and_a_broken_packet_is_none() {
-        let long = Message::Log { level: Level::Info, milliseconds: 0, text: "→".repeat(MAX_TEXT_BYTES) };
+        let long = Message::Log {
+            level: Level::Info,
+            milliseconds: 0,
+            text: "→".repeat(MAX_TEXT_BYTES),
+            with_last_lines_of: None,
+        };
         let packet = long.encode();
         assert!(packet.len() <= MAX_PACKET_BYTES);
         let Some(Message::Log { text, .. }) = Message::decode(&packet) else { panic!("it is no message any more") };

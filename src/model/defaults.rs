@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::plan::{
-    Backoff, ExitAction, ExitSet, Input, KillMode, Kind, ListenMode, Output, Process, Ready, Reload, Restart,
+    Backoff, ExitAction, ExitSet, Input, KillMode, Kind, ListenMode, LogFiles, Output, Process, Ready, Reload, Restart,
     RestartPolicy, Service, Stop, Strategy,
 };
 use super::process::ExitStatus;
@@ -24,9 +24,9 @@ impl Process {
             env_files: Box::default(),
             inherit_env: true,
             input: Input::Null,
-            stdout: Output::Inherit,
-            stderr: Output::Inherit,
-            log_file: None,
+            stdout: Output::Raw,
+            stderr: Output::Raw,
+            log_files: LogFiles::default(),
             limits: Box::default(),
             nice: None,
             oom_score_adj: None,

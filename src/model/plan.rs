@@ -13,7 +13,7 @@ use serde::ser::{SerializeMap as _, Serializer};
 
 pub use super::exit_set::ExitSet;
 use super::process::ServiceIndex;
-pub use super::process_spec::{Credentials, EnvFile, Input, Limit, LogFile, Output, Process, State};
+pub use super::process_spec::{Credentials, EnvFile, Input, Limit, LogFiles, Output, Process, State};
 use super::serial::{self, Written};
 use super::signal::Signal;
 pub use super::socket::{Address, Listen, ListenMode};

@@ -60,9 +60,9 @@ pub struct Process {
     /// `log.stderr`.
     #[serde(skip)]
     pub stderr: Output,
-    /// `log.file`, to which both are written in addition.
+    /// The log files, to which they are written in addition.
     #[serde(skip)]
-    pub log_file: Option<LogFile>,
+    pub log_files: LogFiles,
     /// `limits`.
     #[serde(serialize_with = "limits")]
     pub limits: Box<[Limit]>,
@@ -90,7 +90,8 @@ impl Process {
     /// Whether keepalive captures its output.
     #[must_use]
     pub fn captures_output(&self) -> bool {
-        self.log_file.is_some() || self.stdout == Output::Prefix || self.stderr == Output::Prefix
+        let is_captured = |output| matches!(output, Output::Raw | Output::Prefix);
+        self.log_files.has_any() || is_captured(self.stdout) || is_captured(self.stderr)
     }
 }
 
@@ -118,7 +119,9 @@ pub enum Input {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Output {
-    /// keepalive's own stdout or stderr.
+    /// keepalive captures it and writes each line as it is.
+    Raw,
+    /// keepalive's own stdout or stderr. If the stream has a log file, the same as `Raw`.
     Inherit,
     /// /dev/null.
     Null,
@@ -126,15 +129,33 @@ pub enum Output {
     Prefix,
 }
 
-/// A log file that is rotated when it reaches its maximum size.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogFile {
-    /// `file`, an absolute path.
-    pub path: Template,
+/// Log files, absolute paths, each of which is rotated when it reaches its maximum size.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogFiles {
+    /// `file`: of both streams.
+    pub both: Option<Template>,
+    /// `stdout_file`.
+    pub stdout: Option<Template>,
+    /// `stderr_file`.
+    pub stderr: Option<Template>,
     /// `max_size` in bytes, at least 1 KiB.
     pub max_size: u64,
     /// `max_files`: how many rotated files are kept. `NAME.1` is the newest.
     pub max_files: u32,
+}
+
+impl LogFiles {
+    /// The files with their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Template)> {
+        let files = [("file", &self.both), ("stdout_file", &self.stdout), ("stderr_file", &self.stderr)];
+        files.into_iter().filter_map(|(key, file)| Some((key, file.as_ref()?)))
+    }
+
+    /// Whether there is a log file.
+    #[must_use]
+    pub fn has_any(&self) -> bool {
+        self.both.is_some() || self.stdout.is_some() || self.stderr.is_some()
+    }
 }
 
 /// A resource limit, setrlimit(2).

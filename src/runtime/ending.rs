@@ -25,13 +25,16 @@ impl fmt::Display for Refused {
     }
 }
 
-/// Logs why keepalive exits. The reason of a failure is also written to the termination log.
-pub(super) fn log(plan: &Plan, outcome: &Outcome) {
+/// Logs why keepalive exits. The reason of a failure is also written to the termination log, with the last lines of the process
+/// that has failed.
+pub(super) fn log(plan: &Plan, outcome: &Outcome, last_lines: &str) {
     let reason = Ending(plan, outcome);
     match outcome.cause {
-        Cause::Failed { .. } | Cause::NothingLeft { failure: Some(_) } => report(plan, &reason.to_string()),
+        Cause::Failed { .. } | Cause::NothingLeft { failure: Some(_) } => {
+            report(plan, &reason.to_string(), last_lines);
+        }
         // Nothing has failed, but a service could not start because its dependency has completed.
-        Cause::NothingLeft { failure: None } if outcome.code != 0 => report(plan, &reason.to_string()),
+        Cause::NothingLeft { failure: None } if outcome.code != 0 => report(plan, &reason.to_string(), ""),
         Cause::Signal(_) | Cause::Requested | Cause::Completed { .. } | Cause::NothingLeft { failure: None } => {
             log::info!("{reason}");
         }
@@ -39,8 +42,9 @@ pub(super) fn log(plan: &Plan, outcome: &Outcome) {
 }
 
 /// Reports a failure, independently of the log level.
-pub(super) fn report(plan: &Plan, reason: &str) {
-    if let Err(error) = termination_log::write(&plan.termination_log, &format!("{reason}\n")) {
+pub(super) fn report(plan: &Plan, reason: &str, last_lines: &str) {
+    let lines = [reason, last_lines].into_iter().filter(|text| !text.is_empty()).map(|text| format!("{text}\n"));
+    if let Err(error) = termination_log::write(&plan.termination_log, &lines.collect::<String>()) {
         log::warn!("cannot write the reason to {}: {error}", plan.termination_log.display());
     }
     messages::write_final_line(reason);

@@ -125,14 +125,15 @@ impl Runtime {
         }
     }
 
-    /// The shutdown is complete: sends what is left to clients and outputs, and closes what others can see.
-    pub(super) fn end(&mut self) {
+    /// The shutdown is complete: sends what is left and closes what others can see. Returns the last lines of what has failed.
+    pub(super) fn end(&mut self, outcome: &Outcome) -> String {
         let (server, context, sources) = self.server();
         server.close(&context, sources);
         self.resources.sockets.close();
         self.notify.close_all();
         self.helpers.end(&self.resources, &self.inputs.poller);
         self.logging.finish(self.turn.now, self.journal.counts().shutdown_started_at);
+        self.logging.last_lines_of(&outcome.cause)
     }
 
     /// Waits once, then lets each subsystem produce its events, and performs the actions that follow from them.
@@ -199,7 +200,7 @@ impl Runtime {
                 Token::ExecResult(_) | Token::HelperExecResult | Token::MainPidExited(_) | Token::OomCounter => {
                     self.processes.on_ready(token);
                 }
-                Token::LoggerExited | Token::LoggerWritable => self.logging.on_ready(token),
+                Token::LoggerExited | Token::LoggerSocket => self.logging.on_ready(token),
                 Token::Notify(_) => self.notify.on_ready(token),
                 Token::DescriptorHolder(_) => self.resources.fds.on_ready(token),
                 Token::Probe(_) => self.probes.on_ready(token),
@@ -431,7 +432,7 @@ impl Runtime {
                 self.channels.forget(service);
             }
             Action::PreferSockets { instance } => self.resources.sockets.prefer_those_of(instance.slot()),
-            Action::WriteJournal(entry) => self.journal.record(&self.plan, entry),
+            Action::WriteJournal(entry) => self.journal.record(&self.plan, self.logging.on_entry(&entry), entry),
             Action::Reply { id, result } => {
                 let (server, context, sources) = self.server();
                 server.reply(id, result, &context, sources);

@@ -70,18 +70,17 @@ pub fn run(plan: Plan, environment: StringList, config: Option<PathBuf>, load_co
     let on_hangup = if inherited.ignored.contains(Signal::HUP) { OnHangup::Ignore } else { OnHangup::Stop };
     let started = Runtime::new(Rc::clone(&plan), environment, (config, load_config), on_hangup);
     let ended = started.and_then(|mut runtime| runtime.run().map(|outcome| (runtime, outcome)));
-    let outcome = match ended {
+    match ended {
         Ok((mut runtime, outcome)) => {
-            runtime.end();
+            let last_lines = runtime.end(&outcome);
             // The exit closes its descriptors without waiting for connections with SO_LINGER.
             std::mem::forget(runtime);
-            outcome
+            ending::log(&plan, &outcome, &last_lines);
+            outcome.code
         }
         Err(refused) => {
-            ending::report(&plan, &refused.to_string());
-            return OS_ERROR;
+            ending::report(&plan, &refused.to_string(), "");
+            OS_ERROR
         }
-    };
-    ending::log(&plan, &outcome);
-    outcome.code
+    }
 }

@@ -307,7 +307,7 @@ impl Buffers {
 
 fn sink(output: Output, null: &NullDevice) -> Option<BorrowedFd<'_>> {
     match output {
-        Output::Inherit | Output::Prefix => None,
+        Output::Raw | Output::Inherit | Output::Prefix => None,
         Output::Null => Some(null.output()),
     }
 }

@@ -14,7 +14,7 @@ pub(super) enum Token {
     /// The pipe that closes when the logger exits.
     LoggerExited,
     /// The socket to the logger: it was full and is writable again.
-    LoggerWritable,
+    LoggerSocket,
     /// The socket of sd_notify(3) of this run.
     Notify(RunId),
     /// The pidfd of a main process that may not be a child of keepalive.
@@ -47,7 +47,7 @@ impl From<Token> for u64 {
             Token::Signals => (1, 0),
             Token::ExecResult(run) => (2, run.get()),
             Token::LoggerExited => (3, 0),
-            Token::LoggerWritable => (4, 0),
+            Token::LoggerSocket => (4, 0),
             Token::Notify(run) => (5, run.get()),
             Token::MainPidExited(run) => (6, run.get()),
             Token::DescriptorHolder(number) => (7, number),
@@ -72,7 +72,7 @@ impl Token {
             (1, 0) => Self::Signals,
             (2, _) => Self::ExecResult(RunId::new(payload)),
             (3, 0) => Self::LoggerExited,
-            (4, 0) => Self::LoggerWritable,
+            (4, 0) => Self::LoggerSocket,
             (5, _) => Self::Notify(RunId::new(payload)),
             (6, _) => Self::MainPidExited(RunId::new(payload)),
             (7, _) => Self::DescriptorHolder(payload),
@@ -105,7 +105,7 @@ mod tests {
         let single = [
             Token::Signals,
             Token::LoggerExited,
-            Token::LoggerWritable,
+            Token::LoggerSocket,
             Token::ControlListener,
             Token::HttpListener,
             Token::OomCounter,

@@ -80,6 +80,27 @@ pub enum Refusal {
     ConfigLoadFailed(Rc<str>),
 }
 
+impl Refusal {
+    /// The instance whose process has failed.
+    #[must_use]
+    pub const fn failed_instance(&self) -> Option<InstanceId> {
+        match self {
+            Self::Failed(instance) | Self::Died(instance) | Self::ReloadFailed(ReloadFailure { instance, .. }) => {
+                Some(instance.slot())
+            }
+            Self::ShuttingDown
+            | Self::NotRunning(_)
+            | Self::Superseded(_)
+            | Self::UnknownInstance(_)
+            | Self::Reloading(_)
+            | Self::TooMany(..)
+            | Self::DependencyStopped(..)
+            | Self::Oneshot(_)
+            | Self::ConfigLoadFailed(_) => None,
+        }
+    }
+}
+
 /// A request that has not been answered.
 #[derive(Debug)]
 pub(super) struct Pending {

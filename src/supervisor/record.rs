@@ -208,6 +208,17 @@ pub enum Cause {
     },
 }
 
+impl Cause {
+    /// The instance whose failure is the cause.
+    #[must_use]
+    pub const fn failed_instance(&self) -> Option<InstanceId> {
+        match self {
+            Self::Failed { instance, .. } | Self::NothingLeft { failure: Some((instance, ..)) } => Some(*instance),
+            Self::Signal(_) | Self::Requested | Self::Completed { .. } | Self::NothingLeft { failure: None } => None,
+        }
+    }
+}
+
 /// How keepalive exits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {

@@ -5,7 +5,7 @@
 //! writes that fail rather than block.
 
 use std::ffi::{CString, c_int};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsFd as _, BorrowedFd, RawFd};
 
 use nix::errno::Errno;
 
@@ -53,10 +53,7 @@ impl NonBlockingWriter {
     /// Whether both write to the same pipe, terminal, socket or file.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        let identity = |writer: &Self| {
-            nix::sys::stat::fstat(writer.descriptor()).map(|status| (status.st_dev, status.st_ino, status.st_rdev))
-        };
-        matches!((identity(self), identity(other)), (Ok(ours), Ok(theirs)) if ours == theirs)
+        are_same(self.descriptor(), other.descriptor())
     }
 
     /// isatty(3)
@@ -65,6 +62,17 @@ impl NonBlockingWriter {
         use std::io::IsTerminal;
         self.descriptor().is_terminal()
     }
+}
+
+/// Whether stdout and stderr of this process are the same pipe, terminal, socket or file.
+#[must_use]
+pub fn stdout_is_stderr() -> bool {
+    are_same(std::io::stdout().as_fd(), std::io::stderr().as_fd())
+}
+
+fn are_same(first: BorrowedFd<'_>, second: BorrowedFd<'_>) -> bool {
+    let identity = |fd| nix::sys::stat::fstat(fd).map(|status| (status.st_dev, status.st_ino, status.st_rdev));
+    matches!((identity(first), identity(second)), (Ok(first), Ok(second)) if first == second)
 }
 
 /// Writes as much as one system call can write without waiting.

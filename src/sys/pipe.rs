@@ -31,6 +31,11 @@ pub fn set_capacity(pipe: impl AsFd, bytes: c_int) {
     fcntl(pipe, FcntlArg::F_SETPIPE_SZ(bytes)).ok();
 }
 
+/// Gives a pipe to a user, who can then open it under /proc, if that is permitted. fchown(2)
+pub fn set_owner(pipe: impl AsFd, uid: u32, gid: u32) {
+    nix::unistd::fchown(pipe, Some(uid.into()), Some(gid.into())).ok();
+}
+
 /// How many bytes can be read without waiting. ioctl(2) `FIONREAD`
 #[must_use]
 pub fn readable_bytes(pipe: impl AsFd) -> u64 {

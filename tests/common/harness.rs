@@ -214,11 +214,11 @@ impl Running {
         }
     }
 
-    /// The pid of the only child of keepalive in the namespace of the test.
+    /// The pid of the only child of keepalive but its logger in the namespace of the test.
     #[track_caller]
     pub(crate) fn command(&self) -> Pid {
         let keepalive = self.keepalive();
-        wait_until("keepalive's child", || procfs::descendants(keepalive).first().copied())
+        wait_until("keepalive's child", || descendants(keepalive).first().copied())
     }
 
     #[track_caller]
@@ -296,6 +296,13 @@ impl Mark {
             keepalive::sys::wait::reap(pid).ok();
         }
     }
+}
+
+/// The descendants of keepalive without its logger.
+pub(crate) fn descendants(keepalive: Pid) -> Vec<Pid> {
+    let is_logger =
+        |pid: &Pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "keepalive-log\n");
+    procfs::descendants(keepalive).into_iter().filter(|pid| !is_logger(pid)).collect()
 }
 
 /// Waits until `probe` returns a value.

@@ -56,7 +56,7 @@ prepare
   on failure shutdown
   on success ignore
   stop       SIGTERM to the main process, SIGKILL after 5s
-  output     stdout inherited, stderr inherited
+  output     stdout raw, stderr raw
 
 web
   command    sleep 300{instance} 'a b'
@@ -67,7 +67,7 @@ web
   restart    always, immediately; after runs shorter than 10s: backoff from 100ms, factor 2, up to 30s, at most 16 times
   on failure shutdown
   stop       SIGTERM to the main process, SIGKILL after 5s
-  output     stdout inherited, stderr inherited
+  output     stdout raw, stderr raw
   limits     core 0
 
 the shutdown takes at most 9s
@@ -88,7 +88,7 @@ fn check_prints_the_plan_as_json() {
         "name": "web", "type": "service", "instances": 2, "command": ["sleep", "300{instance}", "a b"], "cwd": null,
         "user": null, "group": null, "groups": [], "umask": null,
         "env": {"PORT": "300{instance}", "SECRET": "xyz"}, "env_clear": false,
-        "log": {"stdout": "inherit", "stderr": "inherit"}, "limits": {"core": {"soft": 0, "hard": 0}},
+        "log": {"stdout": "raw", "stderr": "raw"}, "limits": {"core": {"soft": 0, "hard": 0}},
         "nice": null, "oom_score_adj": null, "no_new_privs": false, "depends_on": ["prepare"], "autostart": true,
         "restart": "always", "restart_delay_ms": 0, "min_uptime_ms": 10000,
         "backoff": {"initial_ms": 100, "factor": 2.0, "max_ms": 30000, "jitter": 0.1}, "max_restarts": 16,

@@ -122,7 +122,7 @@ fn a_link_on_the_path_of_a_log_file_is_followed_only_if_no_other_user_could_have
         let reason = format!("{home}/log is a symbolic link that other users can change");
         assert_eq!(
             messages,
-            [format!("keepalive | warning: cannot write to {home}/log/other.log: {reason}; lines are dropped")]
+            [format!("keepalive: warning: cannot write to {home}/log/other.log: {reason}; lines are dropped")]
         );
         std::fs::remove_file(directory.join("real/own.log")).unwrap();
     });

@@ -115,7 +115,9 @@ fn the_stream_of_a_killed_logger_ends_and_the_next_logger_answers() {
 
 #[test]
 fn without_a_logger_a_request_for_logs_is_refused_with_the_reason() {
-    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\n");
+    let set = Set::new(
+        "[services.web]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nlog = { stdout = \"inherit\", stderr = \"inherit\" }\n",
+    );
     let mut running = set.start(crate::harness::Place::Child);
     let control = Control::at(&set.socket());
     running.ready();

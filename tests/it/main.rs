@@ -43,6 +43,7 @@ mod leftovers;
 mod logs_files;
 mod logs_flow;
 mod logs_lines;
+mod logs_raw;
 mod logs_read;
 mod mounts;
 mod notify;

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use keepalive::model::Signal;
-use keepalive::sys::{procfs, signal_process};
+use keepalive::sys::signal_process;
 
 use crate::control::begin;
 use crate::harness::{KEEPALIVE, in_every_place, wait_for_state, wait_until};
@@ -48,7 +48,7 @@ fn no_deadline_expires_during_a_pause() {
         let keepalive = running.keepalive();
         signal_process(keepalive, Signal::STOP).unwrap();
         wait_for_state(keepalive, b'T');
-        let services = procfs::descendants(keepalive);
+        let services = crate::harness::descendants(keepalive);
         // A child of the shell may have exited meanwhile.
         let signal_services = |signal| services.iter().for_each(|pid| _ = signal_process(*pid, signal));
         signal_services(Signal::STOP);

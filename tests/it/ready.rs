@@ -160,7 +160,7 @@ fn an_exec_probe_that_times_out_is_killed_with_its_descendants() {
         let mut running = start(&set, place);
         assert!(running.line().starts_with("a: ready"));
         assert!(running.line().starts_with("b: ready"));
-        let below = procfs::descendants(running.keepalive());
+        let below = crate::harness::descendants(running.keepalive());
         let living = below.iter().filter(|pid| procfs::stat(**pid).is_some_and(|stat| !stat.is_dead()));
         assert_eq!(living.count(), 2, "only the main processes");
         running.send(Signal::TERM);

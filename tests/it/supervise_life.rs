@@ -1,7 +1,6 @@
 //! Supervise mode: starts, restarts, exits.
 
 use keepalive::model::Signal;
-use keepalive::sys::procfs;
 
 use crate::harness::{self, KEEPALIVE, PUPPET, Place, Run, in_every_place, wait_for_state, wait_until};
 use crate::services::{Set, normal};
@@ -243,7 +242,7 @@ fn all_services_that_die_at_the_same_time_restart() {
     in_every_place(|place| {
         let running = set.start(place);
         let keepalive = running.keepalive();
-        let complete = || Some(procfs::descendants(keepalive)).filter(|pids| pids.len() == 250);
+        let complete = || Some(harness::descendants(keepalive)).filter(|pids| pids.len() == 250);
         let mut before = wait_until("all instances", complete);
         for _ in 0..5 {
             // While keepalive is stopped, it cannot handle them one by one.
@@ -341,7 +340,11 @@ fn all_of_twenty_thousand_orphans_are_reaped() {
     if !harness::have_namespaces() {
         return;
     }
-    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"orphans\", \"20000\"]\nrestart = \"never\"\n");
+    // It counts the processes: without a logger.
+    let set = Set::new(
+        "[services.a]\ncommand = [\"PUPPET\", \"orphans\", \"20000\"]\nrestart = \"never\"\n\
+         log = { stdout = \"inherit\", stderr = \"inherit\" }\n",
+    );
     let (code, stdout, stderr) = set.run(Place::Init).finish();
     assert_eq!((code, stdout.as_str()), (0, "made 20000\nnone left"), "{stderr}");
 }

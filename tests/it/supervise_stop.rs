@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keepalive::model::{Pid, Signal};
-use keepalive::sys::{procfs, signal_process};
+use keepalive::sys::signal_process;
 
 use crate::harness::{
     self, KEEPALIVE, Place, Run, Running, have_namespaces, in_every_place, status_field, wait_for_death,
@@ -170,7 +170,7 @@ fn leftovers_in_the_session_are_gone_before_the_next_run() {
 fn descendants(keepalive: Pid) -> Vec<Pid> {
     let is_puppet =
         |pid: &Pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "puppet");
-    procfs::descendants(keepalive).into_iter().filter(is_puppet).collect()
+    harness::descendants(keepalive).into_iter().filter(is_puppet).collect()
 }
 
 /// `verb` starts two processes. After the first is killed, the second is gone before the next run starts.
@@ -215,7 +215,7 @@ fn leftovers_are_stopped_where_proc_shows_another_pid_namespace() {
         exec unshare --pid --fork --kill-child -- "$@""#;
     let outer = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--", "sh", "-c", script, "sh"];
     let running = Run::words(Place::Child, &[&outer[..], &[KEEPALIVE, "-c", &set.config]].concat()).start();
-    let sleeping = || procfs::descendants(running.keepalive()).into_iter().filter(|pid| is_sleeping(*pid)).count();
+    let sleeping = || harness::descendants(running.keepalive()).into_iter().filter(|pid| is_sleeping(*pid)).count();
     for _ in 0..4 {
         running.expect("up");
     }
@@ -265,11 +265,11 @@ fn kill_mode_process_leaves_leftovers_alone_until_the_shutdown() {
         let keepalive = running.keepalive();
         running.ready();
         running.ready();
-        let before = procfs::descendants(keepalive);
+        let before = harness::descendants(keepalive);
         signal_process(before[0], Signal::KILL).unwrap();
         running.ready();
         running.ready();
-        let now = procfs::descendants(keepalive);
+        let now = harness::descendants(keepalive);
         assert!(now.contains(&before[1]), "{now:?} {before:?}");
         assert_eq!(now.len(), 3);
     });

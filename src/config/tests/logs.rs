@@ -1,7 +1,7 @@
 //! `log` of a service and of `[keepalive]`.
 
 use super::*;
-use crate::model::plan::{LogFile, LogFormat, LogStyle, Output, Process};
+use crate::model::plan::{LogFormat, LogStyle, Output, Process};
 
 fn process(text: &str) -> Process {
     plan(text).services.remove(0).process.clone()
@@ -9,25 +9,34 @@ fn process(text: &str) -> Process {
 
 /// Checks the decoded `log` of a service.
 #[track_caller]
-fn check_log(log: &str, stdout: Output, stderr: Output, file: Option<(&str, u64, u32)>) {
+fn check_log(log: &str, stdout: Output, stderr: Output, files: &[(&str, &str)], (max_size, max_files): (u64, u32)) {
     let process = process(&format!("[services.web]\ncommand = \"x\"\nlog = {log}\n"));
-    let path = |file: &LogFile| file.path.expand(Numbers { instance: 3, instances: 4 }).into_string().unwrap();
-    let found = process.log_file.as_ref().map(|file| (path(file), file.max_size, file.max_files));
+    let path = |path: &Template| path.expand(Numbers { instance: 3, instances: 4 }).into_string().unwrap();
+    let found: Vec<_> = process.log_files.iter().map(|(key, file)| (key, path(file))).collect();
     assert_eq!((process.stdout, process.stderr), (stdout, stderr), "{log}");
-    assert_eq!(found, file.map(|(path, size, count)| (path.to_owned(), size, count)), "{log}");
+    assert_eq!(found, files.iter().map(|(key, path)| (*key, (*path).to_owned())).collect::<Vec<_>>(), "{log}");
+    assert_eq!((process.log_files.max_size, process.log_files.max_files), (max_size, max_files), "{log}");
 }
 
 #[test]
 fn outputs_and_log_files_are_independent() {
-    use Output::{Inherit, Null, Prefix};
-    check_log("{}", Inherit, Inherit, None);
-    check_log("{ stdout = \"prefix\" }", Prefix, Inherit, None);
-    check_log("{ file = \"/v/{service}-{instance}.log\" }", Inherit, Inherit, Some(("/v/web-3.log", 10 << 20, 5)));
+    use Output::{Inherit, Null, Prefix, Raw};
+    check_log("{}", Raw, Raw, &[], (0, 0));
+    check_log("{ stdout = \"prefix\", stderr = \"inherit\" }", Prefix, Inherit, &[], (0, 0));
+    check_log("{ file = \"/v/{service}-{instance}.log\" }", Raw, Raw, &[("file", "/v/web-3.log")], (10 << 20, 5));
+    check_log(
+        "{ stdout_file = \"/v/{instance}\", stderr_file = \"/e\", max_files = 1 }",
+        Raw,
+        Raw,
+        &[("stdout_file", "/v/3"), ("stderr_file", "/e")],
+        (10 << 20, 1),
+    );
     check_log(
         "{ stdout = \"null\", stderr = \"prefix\", file = \"/v/a\", max_size = \"1KiB\", max_files = 0 }",
         Null,
         Prefix,
-        Some(("/v/a", 1_024, 0)),
+        &[("file", "/v/a")],
+        (1_024, 0),
     );
 }
 
@@ -36,8 +45,8 @@ fn a_relative_log_file_is_relative_to_the_configuration() {
     let scratch = Scratch::new();
     scratch.write("keepalive.toml", b"[services.web]\ncommand = \"x\"\nlog.file = \"log/w\"\n");
     let mut loaded = scratch.load_as(Purpose::Run, 0).unwrap();
-    let file = loaded.plan.services.remove(0).process.log_file.clone().unwrap();
-    assert_eq!(file.path.expand(Numbers::SINGLE).into_string().unwrap(), scratch.0.join("log/w").to_str().unwrap());
+    let file = loaded.plan.services.remove(0).process.log_files.both.clone().unwrap();
+    assert_eq!(file.expand(Numbers::SINGLE).into_string().unwrap(), scratch.0.join("log/w").to_str().unwrap());
 }
 
 #[test]
@@ -55,17 +64,39 @@ warning: keepalive.toml:3:12: /refused is a link: keepalive would not follow it,
 }
 
 #[test]
-fn with_json_or_timestamps_all_output_is_captured_by_default() {
+fn with_json_or_timestamps_the_format_applies_to_services_by_default() {
     let check = |log: &str, format, timestamps, stdout| {
         let text = format!("[keepalive]\nlog = {log}\n[services.web]\ncommand = \"x\"\nlog.stderr = \"inherit\"\n");
         assert_eq!(plan(&text).log, LogStyle { format, timestamps });
         let process = process(&text);
         assert_eq!((process.stdout, process.stderr), (stdout, Output::Inherit), "{log}");
     };
-    check("{}", LogFormat::Text, false, Output::Inherit);
-    check("{ format = \"text\", timestamps = false }", LogFormat::Text, false, Output::Inherit);
+    check("{}", LogFormat::Text, false, Output::Raw);
+    check("{ format = \"text\", timestamps = false }", LogFormat::Text, false, Output::Raw);
     check("{ timestamps = true }", LogFormat::Text, true, Output::Prefix);
     check("{ format = \"json\" }", LogFormat::Json, false, Output::Prefix);
+}
+
+// At a terminal the output of several services is told apart; the service `main` has the terminal for itself.
+#[test]
+fn on_a_terminal_output_is_prefixed_and_the_service_main_inherits_it() {
+    let scratch = Scratch::new();
+    let path = scratch.write("keepalive.toml", b"[services.web]\ncommand = \"x\"\n");
+    for (stdout_is_terminal, of_web, of_main) in
+        [(true, Output::Prefix, Output::Inherit), (false, Output::Raw, Output::Raw)]
+    {
+        let loaded = scratch.with_environment(Purpose::Run, 0, &variables(), |environment| {
+            load_with_main(&path, &["sh".into()], &Environment { stdout_is_terminal, ..*environment })
+        });
+        let outputs: Vec<_> = loaded
+            .unwrap()
+            .plan
+            .services
+            .iter()
+            .map(|service| (service.process.stdout, service.process.stderr))
+            .collect();
+        assert_eq!(outputs, [(of_web, of_web), (of_main, of_main)]);
+    }
 }
 
 #[test]
@@ -82,7 +113,7 @@ keepalive.toml:2:25: unknown key `timestamp` in `log` of `[keepalive]`
     |                         ^^^^^^^^^
   = did you mean `timestamps`?
 
-keepalive.toml:5:18: expected `"prefix"`, `"inherit"` or `"null"`, found `"file"`
+keepalive.toml:5:18: expected `"raw"`, `"prefix"`, `"inherit"` or `"null"`, found `"file"`
   5 | log = { stdout = "file", max_size = "1MiB" }
     |                  ^^^^^^
 

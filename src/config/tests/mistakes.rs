@@ -37,14 +37,16 @@ fn words_of_other_programs_are_corrected() {
 
 #[test]
 fn a_path_as_stdout_or_stderr_is_corrected() {
-    const OUTPUTS: &str = "expected `\"prefix\"`, `\"inherit\"` or `\"null\"`, found ";
+    const OUTPUTS: &str = "expected `\"raw\"`, `\"prefix\"`, `\"inherit\"` or `\"null\"`, found ";
     for (path, hint) in [
-        ("/var/log/web.log", "write `file = \"/var/log/web.log\"`, which takes both streams"),
+        ("/var/log/web.log", "write `STREAM_file = \"/var/log/web.log\"`"),
         ("/dev/null", "write `\"null\"`"),
         ("/dev/stderr", "write `\"inherit\"`"),
     ] {
-        check_key(&format!("log = {{ stdout = \"{path}\" }}"), &format!("{OUTPUTS}`\"{path}\"`"), hint);
-        check_key(&format!("log = {{ stderr = \"{path}\" }}"), &format!("{OUTPUTS}`\"{path}\"`"), hint);
+        for stream in ["stdout", "stderr"] {
+            let hint = hint.replace("STREAM", stream);
+            check_key(&format!("log = {{ {stream} = \"{path}\" }}"), &format!("{OUTPUTS}`\"{path}\"`"), &hint);
+        }
     }
 }
 

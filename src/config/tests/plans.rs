@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::plan::{
-    Backoff, Control, Credentials, EnvFile, ExitSet, KillMode, Kind, Limit, ListenMode, LogStyle, Output, Process,
-    Reload, Restart, Service, SignalActions, Stop, Strategy,
+    Backoff, Control, Credentials, EnvFile, ExitSet, KillMode, Kind, Limit, ListenMode, LogFiles, LogStyle, Output,
+    Process, Reload, Restart, Service, SignalActions, Stop, Strategy,
 };
 use crate::model::{ExitStatus, Number};
 
@@ -66,9 +66,9 @@ fn minimal() -> Service {
             env_files: Box::default(),
             inherit_env: true,
             input: Input::Null,
-            stdout: Output::Inherit,
-            stderr: Output::Inherit,
-            log_file: None,
+            stdout: Output::Raw,
+            stderr: Output::Raw,
+            log_files: LogFiles::default(),
             limits: Box::default(),
             nice: None,
             oom_score_adj: None,
@@ -173,6 +173,7 @@ fn every_key_of_a_service_is_decoded() {
             process.nice = Some(-20);
             process.oom_score_adj = Some(1000);
             process.no_new_privs = true;
+            process.stdout = Output::Inherit;
             process.stderr = Output::Null;
             process.limits = [
                 Limit { name: "nofile", resource: 7, soft: Some(1000), hard: Some(1000) },

@@ -311,7 +311,7 @@ keepalive.toml:9:23: expected a table, found `true`
 keepalive.toml:10:20: expected a table, found `"null"`
   10 | services.web.log = "null"
      |                    ^^^^^^
-  = such as `{ stdout = "prefix" }`
+  = such as `{ stdout = "raw" }`
 
 keepalive.toml:11:26: expected `"mixed"`, `"group"` or `"process"`, found `2.5`
   11 | services.web.kill_mode = 2.5

@@ -72,7 +72,7 @@ fn variables_are_expanded_in_values_of_every_kind() {
     let limits: Vec<_> = web.process.limits.iter().map(|limit| (limit.name, limit.soft, limit.hard)).collect();
     assert_eq!(limits, [("nofile", Some(1024), None), ("core", Some(0), Some(0))]);
     assert_eq!(web.process.nice, Some(-5));
-    let log = web.process.log_file.as_ref().unwrap();
+    let log = &web.process.log_files;
     assert_eq!((log.max_size, log.max_files), (1 << 20, 2));
 }
 

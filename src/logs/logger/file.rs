@@ -13,6 +13,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
+use super::open_line::OpenLine;
 use crate::logs::protocol::FileTarget;
 use crate::model::{Mono, errno};
 use crate::sys::directory::{Directory, Missing};
@@ -40,13 +41,12 @@ pub(super) struct LogFile {
     checked_at: Option<Mono>,
     is_failing: bool,
     lost_bytes: u64,
-    /// The key of the pipe whose partial line stands at the end of the buffer.
-    open_line: Option<u64>,
+    pub(super) open_line: OpenLine,
     partial_line: bool,
 }
 
 impl LogFile {
-    pub(super) const fn new(target: FileTarget) -> Self {
+    pub(super) fn new(target: FileTarget) -> Self {
         Self {
             target,
             open: None,
@@ -55,30 +55,13 @@ impl LogFile {
             checked_at: None,
             is_failing: false,
             lost_bytes: 0,
-            open_line: None,
+            open_line: OpenLine::default(),
             partial_line: false,
         }
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.target.path
-    }
-
-    /// Begins a line of the pipe `key`. Returns whether it continues the line before.
-    pub(super) fn begin_line(&mut self, key: u64) -> bool {
-        match self.open_line.take() {
-            Some(open) if open == key => true,
-            Some(_) => {
-                self.buffer.push(b'\n');
-                false
-            }
-            None => false,
-        }
-    }
-
-    /// Marks the last line as one of the pipe `key` that will be continued.
-    pub(super) const fn leave_line_open(&mut self, key: u64) {
-        self.open_line = Some(key);
     }
 
     /// Writes the buffer. Returns a message if writing begins to fail, or works again.
@@ -417,10 +400,10 @@ mod tests {
         let scratch = Scratch::new();
         let mut file = scratch.file(1 << 20, 1);
         for (key, text, is_cut) in [(1, "one", true), (1, " and one\n", false), (1, "one", true), (2, "two\n", false)] {
-            file.begin_line(key);
+            file.open_line.begin(key, &mut file.buffer);
             file.buffer.extend_from_slice(text.as_bytes());
             if is_cut {
-                file.leave_line_open(key);
+                file.open_line.leave(key);
             }
         }
         file.flush(at(0));

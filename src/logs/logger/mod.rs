@@ -10,7 +10,9 @@
 mod client;
 mod counters;
 mod file;
+mod last_lines;
 mod names;
+mod open_line;
 mod outputs;
 mod pipes;
 mod ring;
@@ -39,9 +41,10 @@ use self::pipes::pipe_key;
 use self::ring::Ring;
 use self::sink::Sink;
 use self::source::Read;
+use self::split::MAX_LINE_BYTES;
 use self::state::{FIRST_PIPE, Logger, Pending};
 use super::line::{Colour, MessageStyle, Stream};
-use super::protocol::{LogsQuery, Message, Source};
+use super::protocol::{LastLines, LogsQuery, Message, Source};
 use super::timestamp::Timestamp;
 use crate::model::AwakeClock;
 use crate::model::map::Map;
@@ -51,8 +54,8 @@ use crate::sys::non_blocking_writer::NonBlockingWriter;
 use crate::sys::poll::Ready;
 use crate::sys::{self, Poller, fork, packet, process};
 
-/// The size of the buffer that a pipe is read into: as much as the largest pipe holds.
-const READ_BUFFER_BYTES: usize = 256 << 10;
+/// How much is read from a pipe at once: what the caches of a processor hold beside all else.
+const READ_BUFFER_BYTES: usize = 64 << 10;
 /// How many packets are read before pipes and clients get their turn.
 const MAX_PACKETS_PER_TURN: usize = 64;
 /// How many messages and ends of runs are kept in order; beyond that they are processed without waiting.
@@ -61,6 +64,9 @@ const MAX_PENDING: usize = 4_096;
 const RUN_END_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the logger goes on writing after PID 1 has died.
 const ORPHAN_FLUSH_MILLISECONDS: u64 = 2_000;
+
+/// A logger that has had nothing to do for so long is idle.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
 
 // Tokens of the poller.
 const SOCKET: u64 = 0;
@@ -81,8 +87,8 @@ pub struct LoggerArgs {
     pub pipes: Vec<(Source, OwnedFd)>,
     /// The format of lines.
     pub style: LogStyle,
-    /// The length of the longest name of an instance.
-    pub width: usize,
+    /// The width of the column of names; `None`: no lines have names.
+    pub width: Option<usize>,
     /// Whether terminals get colours.
     pub colour: Colour,
     /// Counts for PID 1 to read: [`DROPPED_MESSAGES`], [`REJECTED_CLIENTS`], and lines and bytes of each slot.
@@ -115,7 +121,7 @@ impl Logger {
         let [stdout, stderr] = writers;
         let are_one = stdout.is_same(&stderr);
         let outputs = Outputs {
-            style: MessageStyle { style, width: Some(width) },
+            style: MessageStyle { style, width },
             stdout: Sink::new("stdout", stdout, STDOUT, counters.get(PARTIAL_LINE_MARKS)),
             stderr: Sink::new("stderr", stderr, STDERR, counters.get(PARTIAL_LINE_MARKS + 1)),
             are_one,
@@ -140,11 +146,11 @@ impl Logger {
             stop_at: None,
             counters,
             colours,
-            width,
-            buffer: vec![0; READ_BUFFER_BYTES],
+            buffer: vec![0; MAX_LINE_BYTES + READ_BUFFER_BYTES],
             clock,
             now: clock.now(),
             stamp: Timestamp::at(0),
+            idle_since: Some(clock.now()),
         };
         pipes.into_iter().for_each(|(source, pipe)| logger.add_pipe(source, pipe));
         Ok(logger)
@@ -171,8 +177,8 @@ impl Logger {
         if self.now >= stop_at {
             // Messages that wait for a sink that is stuck may still fit into the other one.
             for pending in std::mem::take(&mut self.pending) {
-                if let Pending::Message { level, milliseconds, text } = pending {
-                    self.write_message(level, milliseconds, &text);
+                if let Pending::Message { level, milliseconds, text, with_last_lines_of } = pending {
+                    self.write_message(level, milliseconds, &text, with_last_lines_of);
                 }
             }
             self.outputs.flush(&self.poller, self.now, &self.stamp);
@@ -188,7 +194,8 @@ impl Logger {
         // What was due before has been handled and now waits for room.
         let stuck = stuck.into_iter().chain([run_end]).filter(|due| !self.pending.is_empty() && *due > Some(self.now));
         let slow = self.clients.iter().map(Client::deadline);
-        stuck.chain([self.stop_at]).chain(slow).flatten().min().map(|due| due.since(self.now))
+        let idle = self.idle_since.map(|since| since + IDLE_AFTER);
+        stuck.chain([self.stop_at, idle]).chain(slow).flatten().min().map(|due| due.since(self.now))
     }
 
     /// Waits once, and handles what has happened.
@@ -197,6 +204,11 @@ impl Logger {
         let ready: Vec<u64> = self.poller.wait(timeout).unwrap_or_default().iter().map(Ready::data).collect();
         self.now = self.clock.on_wake(sys::now(), timeout, self.poller.woken());
         self.stamp = Timestamp::since_epoch(sys::wall());
+        if !ready.is_empty() {
+            self.idle_since = Some(self.now);
+        } else if self.idle_since.take_if(|since| *since + IDLE_AFTER <= self.now).is_some() {
+            self.release_memory();
+        }
         // Before the pipes, so that the output of a run that has ended is not mixed with that of the next run.
         if ready.contains(&SOCKET) {
             self.receive_messages();
@@ -213,6 +225,13 @@ impl Logger {
                 pipe => self.read(pipe - FIRST_PIPE),
             }
         }
+    }
+
+    /// Nothing has happened for a while: releases memory that the next line gets again.
+    fn release_memory(&mut self) {
+        self.buffer = vec![0; MAX_LINE_BYTES + READ_BUFFER_BYTES];
+        self.outputs.release_memory();
+        sys::memory::release_code_pages();
     }
 
     fn receive_messages(&mut self) {
@@ -241,9 +260,10 @@ impl Logger {
                 self.add_pipe(source, pipe)
             }
             (Message::Client(query), Some(socket)) => self.add_client(query, socket),
-            (Message::Log { level, milliseconds, text }, _) => {
-                self.pending.push_back(Pending::Message { level, milliseconds, text });
+            (Message::Log { level, milliseconds, text, with_last_lines_of }, _) => {
+                self.pending.push_back(Pending::Message { level, milliseconds, text, with_last_lines_of });
             }
+            (Message::LastLines { slot }, _) => self.pending.push_back(Pending::LastLines { slot }),
             (Message::RunEnded { slot }, _) => self.on_run_ended(slot),
             (Message::Stop { within }, _) => self.stop(within),
             (Message::Pipe(_) | Message::Client(_), _) => {}
@@ -293,11 +313,17 @@ impl Logger {
     fn process_pending(&mut self) {
         while let Some(first) = self.pending.pop_front() {
             match first {
-                Pending::Message { level, milliseconds, text } => {
+                Pending::Message { level, milliseconds, text, with_last_lines_of } => {
                     if !self.has_room(Stream::Stderr) && self.pending.len() < MAX_PENDING {
-                        return self.pending.push_front(Pending::Message { level, milliseconds, text });
+                        let message = Pending::Message { level, milliseconds, text, with_last_lines_of };
+                        return self.pending.push_front(message);
                     }
-                    self.write_message(level, milliseconds, &text);
+                    self.write_message(level, milliseconds, &text, with_last_lines_of);
+                }
+                Pending::LastLines { slot } => {
+                    let answer = LastLines { slot, text: self.last_lines(slot) };
+                    // PID 1 does not wait for an answer that is lost because it has not read the ones before.
+                    packet::send(&self.socket, &answer.encode(), None).ok();
                 }
                 Pending::RunEnded { key, until } => {
                     if !self.read_run(key, until) && self.pending.len() < MAX_PENDING {
@@ -310,9 +336,10 @@ impl Logger {
         }
     }
 
-    fn write_message(&mut self, level: Level, milliseconds: u64, text: &str) {
+    fn write_message(&mut self, level: Level, milliseconds: u64, text: &str, with_last_lines_of: Option<u32>) {
         let dropped = self.outputs.dropped;
-        self.outputs.put_message(&Timestamp::at(milliseconds), level, text);
+        let last_lines = with_last_lines_of.map_or_else(String::new, |slot| self.last_lines(slot));
+        self.outputs.put_message(&Timestamp::at(milliseconds), level, text, &last_lines);
         if self.outputs.dropped > dropped
             && let Some(counter) = self.counters.get(DROPPED_MESSAGES)
         {
@@ -358,8 +385,7 @@ impl Logger {
                 }
             }
             let limit = usize::try_from(until - pipe.bytes_read()).unwrap_or(usize::MAX).min(READ_BUFFER_BYTES);
-            let Some(room) = self.buffer.get_mut(..limit) else { break };
-            match pipe.read(room, &self.stamp, &mut self.outputs) {
+            match pipe.read(&mut self.buffer, limit, &self.stamp, &mut self.outputs) {
                 Read::All | Read::Some => {}
                 Read::Nothing | Read::Closed => break,
             }
@@ -379,7 +405,7 @@ impl Logger {
             self.poller.remove(pipe.descriptor()).ok();
             return;
         }
-        let read = pipe.read(&mut self.buffer, &self.stamp, &mut self.outputs);
+        let read = pipe.read(&mut self.buffer, READ_BUFFER_BYTES, &self.stamp, &mut self.outputs);
         if read == Read::Closed {
             pipe.finish_line(&self.stamp, &mut self.outputs);
             self.poller.remove(pipe.descriptor()).ok();

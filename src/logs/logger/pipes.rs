@@ -11,7 +11,7 @@ use super::names::Name;
 use super::source::Pipe;
 use super::state::{FIRST_PIPE, Logger, NextPipe, Pending};
 use crate::logs::line::{KEEPALIVE_NAME, Label, Stream};
-use crate::logs::protocol::Source;
+use crate::logs::protocol::{Source, Target};
 use crate::sys::poll::Interest;
 
 impl Logger {
@@ -23,20 +23,20 @@ impl Logger {
         if predecessor.is_none() && self.poller.add(&descriptor, FIRST_PIPE + key).is_err() {
             return;
         }
-        if instance.len() > self.width {
-            self.width = instance.len();
-            self.outputs.style.width = Some(self.width);
-            let (width, colours) = (self.width, self.colours);
+        let (width, colours) = (instance.len().max(KEEPALIVE_NAME.len()), self.colours);
+        if source.target == Target::Lines && self.outputs.style.width < Some(width) {
+            self.outputs.style.width = Some(width);
             self.pipes.values_mut().for_each(|pipe| pipe.route.label = label(&pipe.source, width, colours));
         }
-        let label = label(&source, self.width, self.colours);
-        let name = Name { service: source.service.clone(), instance, label: label.clone() };
+        let label = label(&source, self.outputs.style.width.unwrap_or(0), colours);
+        let first_line = self.outputs.ring.lines();
+        let name = Name { service: source.service.clone(), instance, label: label.clone(), first_line };
         self.names.insert(key, name);
-        let file = source.file.clone().map(|file| self.outputs.file(file));
+        let files = source.files.iter().map(|file| self.outputs.file(file.clone())).collect();
         let position = FIRST_SLOT_COUNTER + source.slot as usize * COUNTERS_PER_SLOT;
         let position = position + if source.stream == Stream::Stderr { 2 } else { 0 };
         let counters = [self.counters.get(position), self.counters.get(position + 1)];
-        let mut pipe = Pipe::new(source, descriptor, key, label, file, counters);
+        let mut pipe = Pipe::new(source, descriptor, key, label, files, counters);
         pipe.predecessor = predecessor;
         self.pipes.insert(key, pipe);
     }
@@ -53,7 +53,7 @@ impl Logger {
         let paused = sinks.into_iter().flat_map(|sink| &mut sink.paused);
         let awaited = self.pending.iter_mut().filter_map(|pending| match pending {
             Pending::RunEnded { key, .. } => Some(key),
-            Pending::Message { .. } => None,
+            Pending::Message { .. } | Pending::LastLines { .. } => None,
         });
         let successor =
             pipe.predecessor.and_then(|before| self.successors.get_mut(&before)).map(|successor| &mut successor.key);
@@ -80,6 +80,9 @@ impl Logger {
             return;
         }
         self.successors.remove(&key);
+        if let Some(name) = self.names.get_mut(&successor.key) {
+            name.first_line = self.outputs.ring.lines();
+        }
         if let Some(pipe) = self.pipes.get(&successor.key) {
             self.poller.add(pipe.descriptor(), FIRST_PIPE + successor.key).ok();
         }
@@ -97,5 +100,5 @@ fn label(source: &Source, width: usize, [stdout, stderr]: [bool; 2]) -> Label {
         Stream::Stderr => stderr,
     };
     let colour = is_coloured.then_some(source.colour_index as usize);
-    Label::new(&source.service, source.instance, source.stream, width.max(KEEPALIVE_NAME.len()), colour)
+    Label::new(&source.service, source.instance, source.stream, width, colour)
 }

@@ -1,9 +1,11 @@
 //! The past lines of all instances, for `keepalive logs`, limited in bytes.
 //!
 //! When the ring is full, the oldest lines of the sources that hold the most are evicted, so that a source that writes
-//! much does not push out one that writes little.
+//! much does not push out one that writes little. Lines that were read at the same time share an entry, which costs less
+//! than an entry for each.
 
 use crate::model::map::Map;
+use crate::sys::strings::memchr;
 
 /// The limit for all lines together.
 const MAX_BYTES: usize = 4 << 20;
@@ -11,8 +13,10 @@ const MAX_BYTES: usize = 4 << 20;
 const BYTES_AFTER_EVICTION: usize = MAX_BYTES / 2;
 /// By how much the buffer grows.
 const GROWTH_BYTES: usize = 128 << 10;
+/// The size of an entry of several lines: small beside the share of a source, as a whole entry is evicted.
+const MAX_ENTRY_BYTES: usize = 1 << 10;
 
-/// The source and the properties of a line.
+/// The source and the properties of the lines of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LineMeta {
     /// The key of the pipe, or [`KEEPALIVE_KEY`].
@@ -26,16 +30,16 @@ pub(super) struct LineMeta {
 /// The key of keepalive's own messages.
 pub(super) const KEEPALIVE_KEY: u64 = u64::MAX;
 
-const HEADER: usize = 4 + 8 + 8 + 8 + 1;
+const HEADER: usize = 4 * 8 + 1;
 
-/// A buffer of lines, each with a header.
+/// A buffer of entries, each with a header.
 #[derive(Debug, Default)]
 pub(super) struct Ring {
-    /// Header and text of each line.
+    /// Header and text of each entry.
     bytes: Vec<u8>,
     /// The offset of the first byte. Offsets count on when lines are evicted.
     start: u64,
-    /// Lines from this offset on have not been moved by an eviction: cursors there are valid.
+    /// Entries from this offset on have not been moved by an eviction: cursors there are valid.
     unmoved_from: u64,
     /// How many lines have been pushed.
     lines: u64,
@@ -48,7 +52,10 @@ pub(super) struct Ring {
 /// A position between two lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cursor {
+    /// Of the entry of the next line.
     offset: u64,
+    /// The position of the next line in the text of the entry.
+    within: usize,
     /// The number of the next line, or a lower one if that line is evicted.
     line: u64,
     /// The value of [`Ring::evicted`] when `offset` was valid.
@@ -69,7 +76,30 @@ pub(super) enum Next<'r> {
 }
 
 impl Ring {
+    /// Adds one line.
     pub(super) fn push(&mut self, meta: LineMeta, text: &[u8]) {
+        self.push_entry(meta, text, 1);
+    }
+
+    /// Adds lines, each with its newline, and returns how many.
+    pub(super) fn push_lines(&mut self, meta: LineMeta, mut text: &[u8]) -> u64 {
+        let before = self.lines;
+        while !text.is_empty() {
+            let (mut end, mut lines) = (0, 0);
+            while let Some(length) = text.get(end..).and_then(|rest| memchr(b'\n', rest))
+                && (lines == 0 || end + length < MAX_ENTRY_BYTES)
+            {
+                end += length + 1;
+                lines += 1;
+            }
+            let (entry, rest) = text.split_at_checked(end).filter(|_| end > 0).unwrap_or((text, &[]));
+            self.push_entry(meta, entry.strip_suffix(b"\n").unwrap_or(entry), lines.max(1));
+            text = rest;
+        }
+        self.lines - before
+    }
+
+    fn push_entry(&mut self, meta: LineMeta, text: &[u8], lines: u32) {
         let needed = HEADER + text.len();
         if self.bytes.len() + needed > MAX_BYTES {
             self.evict();
@@ -78,32 +108,39 @@ impl Ring {
             let most = MAX_BYTES.saturating_sub(self.bytes.len());
             self.bytes.reserve_exact(GROWTH_BYTES.min(most).max(needed));
         }
-        let length = u32::try_from(text.len()).unwrap_or(u32::MAX).to_ne_bytes();
-        let [number, key, milliseconds] = [self.lines, meta.key, meta.milliseconds].map(u64::to_ne_bytes);
-        let parts: [&[u8]; 6] = [&length, &number, &key, &milliseconds, &[meta.mark], text];
-        parts.into_iter().for_each(|part| self.bytes.extend_from_slice(part));
-        self.lines += 1;
+        let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        for number in [u64::from(length) << 32 | u64::from(lines), self.lines, meta.key, meta.milliseconds] {
+            self.bytes.extend_from_slice(&number.to_ne_bytes());
+        }
+        self.bytes.push(meta.mark);
+        self.bytes.extend_from_slice(text);
+        self.lines += u64::from(lines);
         *self.bytes_by_key.entry(meta.key) += needed;
     }
 
-    /// Evicts the oldest lines of the sources that hold more than their share.
+    /// Releases what later lines do not need soon.
+    pub(super) fn release_memory(&mut self) {
+        self.bytes.shrink_to(self.bytes.len() + GROWTH_BYTES);
+    }
+
+    /// Evicts the oldest entries of the sources that hold more than their share.
     fn evict(&mut self) {
         let share = self.share();
         let mut above_share = self.bytes_by_key.values().filter(|bytes_by_key| **bytes_by_key > share).count();
         let (mut end, mut kept) = (0, 0);
         while above_share > 0
-            && let Some(line) = self.bytes.get(end..).and_then(Line::read)
+            && let Some(entry) = self.bytes.get(end..).and_then(Entry::read)
         {
-            let (key, start_cursor, size) = (line.meta.key, end, HEADER + line.text.len());
+            let (key, start, size, lines) = (entry.meta.key, end, HEADER + entry.text.len(), entry.lines);
             end += size;
             match self.bytes_by_key.get_mut(&key) {
                 Some(bytes_by_key) if *bytes_by_key > share => {
                     *bytes_by_key -= size;
                     above_share -= usize::from(*bytes_by_key <= share);
-                    self.evicted += 1;
+                    self.evicted += lines;
                 }
                 Some(_) | None => {
-                    self.bytes.copy_within(start_cursor..end, kept);
+                    self.bytes.copy_within(start..end, kept);
                     kept += size;
                 }
             }
@@ -131,7 +168,7 @@ impl Ring {
 
     /// The position before the oldest line.
     pub(super) const fn start_cursor(&self) -> Cursor {
-        Cursor { offset: self.start, line: 0, evicted: self.evicted, before: self.evicted }
+        Cursor { offset: self.start, within: 0, line: 0, evicted: self.evicted, before: self.evicted }
     }
 
     /// How many lines have been pushed since the start.
@@ -153,9 +190,28 @@ impl Ring {
                 return Next::Lost(cursor.before - before);
             }
         }
-        let Some(line) = self.at(cursor.offset) else { return Next::End };
-        cursor.step(&line);
-        Next::Line(line.meta, line.text)
+        let Some(entry) = self.at(cursor.offset) else { return Next::End };
+        let meta = entry.meta;
+        Next::Line(meta, cursor.step(&entry))
+    }
+
+    /// The last lines, at most `count`, of the sources that `first_line` names, each from the line with this number on.
+    pub(super) fn last_lines(&self, first_line: impl Fn(u64) -> Option<u64>, count: usize) -> Vec<&[u8]> {
+        let (mut cursor, mut last) = (self.start_cursor(), Vec::new());
+        while let Some(entry) = self.at(cursor.offset) {
+            let Some(first) = first_line(entry.meta.key).filter(|first| entry.end() > *first) else {
+                cursor.skip(&entry);
+                continue;
+            };
+            let line = cursor.step(&entry);
+            if cursor.line > first {
+                last.push(line);
+            }
+            if last.len() > count {
+                last.remove(0);
+            }
+        }
+        last
     }
 
     /// Moves `cursor` to where its next line, or the first one after it that is left, stands now.
@@ -166,17 +222,17 @@ impl Ring {
         }
         let next = cursor.line;
         *cursor = self.start_cursor();
-        while let Some(line) = self.at(cursor.offset)
-            && line.number < next
+        while let Some(entry) = self.at(cursor.offset)
+            && entry.number.max(cursor.line) < next
         {
-            cursor.step(&line);
+            if entry.end() <= next { cursor.skip(&entry) } else { _ = cursor.step(&entry) }
         }
         cursor.line = next;
     }
 
-    fn at(&self, offset: u64) -> Option<Line<'_>> {
+    fn at(&self, offset: u64) -> Option<Entry<'_>> {
         let offset = usize::try_from(offset - self.start).ok()?;
-        self.bytes.get(offset..).and_then(Line::read)
+        self.bytes.get(offset..).and_then(Entry::read)
     }
 }
 
@@ -186,29 +242,59 @@ impl Cursor {
         self.line
     }
 
-    const fn step(&mut self, line: &Line<'_>) {
-        self.offset += (HEADER + line.text.len()) as u64;
-        self.line = line.number + 1;
+    /// Moves on by one line of `entry`, in which it is, and returns that line.
+    fn step<'r>(&mut self, entry: &Entry<'r>) -> &'r [u8] {
+        self.line = if self.within == 0 { entry.number + 1 } else { self.line + 1 };
         self.before += 1;
+        let rest = entry.text.get(self.within..).unwrap_or_default();
+        if self.line < entry.end()
+            && let Some(length) = memchr(b'\n', rest)
+        {
+            self.within += length + 1;
+            return rest.get(..length).unwrap_or_default();
+        }
+        self.leave(entry);
+        rest
+    }
+
+    /// Moves from the beginning of `entry` to its end.
+    fn skip(&mut self, entry: &Entry<'_>) {
+        self.line = entry.end();
+        self.before += entry.lines;
+        self.leave(entry);
+    }
+
+    const fn leave(&mut self, entry: &Entry<'_>) {
+        self.offset += (HEADER + entry.text.len()) as u64;
+        self.within = 0;
     }
 }
 
-struct Line<'r> {
+struct Entry<'r> {
+    /// The number of the first line.
     number: u64,
+    lines: u64,
     meta: LineMeta,
+    /// The lines with newlines between them. A single line may contain newlines itself.
     text: &'r [u8],
 }
 
-impl<'r> Line<'r> {
+impl<'r> Entry<'r> {
+    /// The number of the line after the last one.
+    fn end(&self) -> u64 {
+        self.number + self.lines
+    }
+
     fn read(bytes: &'r [u8]) -> Option<Self> {
-        let (length, rest) = bytes.split_first_chunk::<4>()?;
-        let (number, rest) = rest.split_first_chunk::<8>()?;
-        let (key, rest) = rest.split_first_chunk::<8>()?;
-        let (milliseconds, rest) = rest.split_first_chunk::<8>()?;
-        let (mark, rest) = rest.split_first()?;
-        let length = usize::try_from(u32::from_ne_bytes(*length)).ok()?;
-        let [number, key, milliseconds] = [number, key, milliseconds].map(|bytes| u64::from_ne_bytes(*bytes));
-        Some(Self { number, meta: LineMeta { key, milliseconds, mark: *mark }, text: rest.get(..length)? })
+        let (header, rest) = bytes.split_at_checked(HEADER)?;
+        let (numbers, mark) = header.as_chunks::<8>();
+        let [sizes, number, key, milliseconds] = numbers else { return None };
+        let [sizes, number, key, milliseconds] =
+            [sizes, number, key, milliseconds].map(|bytes| u64::from_ne_bytes(*bytes));
+        let (length, lines) = (usize::try_from(sizes >> 32).ok()?, sizes & u64::from(u32::MAX));
+        let mark = mark.first().copied()?;
+        let meta = LineMeta { key, milliseconds, mark };
+        Some(Self { number, lines, meta, text: rest.get(..length)? })
     }
 }
 
@@ -299,18 +385,58 @@ mod tests {
     }
 
     #[test]
+    fn lines_that_are_pushed_together_are_read_one_by_one() {
+        let mut ring = Ring::default();
+        let long = "x".repeat(2 * MAX_ENTRY_BYTES);
+        let lines: Vec<String> =
+            (0..1_000).map(|number| [&format!("line {number}"), "", &long][number % 3].into()).collect();
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        assert_eq!(ring.push_lines(META, text.as_bytes()), 1_000);
+        ring.push(LineMeta { key: KEEPALIVE_KEY, ..META }, b"one\nmessage");
+        let found = texts(&ring, &mut ring.start_cursor());
+        let expect = lines.into_iter().map(|line| (META.key, line)).chain([(KEEPALIVE_KEY, "one\nmessage".to_owned())]);
+        assert_eq!((found, ring.lines()), (expect.collect(), 1_001));
+    }
+
+    #[test]
+    fn the_last_lines_are_those_of_the_named_sources_from_their_first_line_on() {
+        let mut ring = Ring::default();
+        let of = |key| LineMeta { key, ..META };
+        ring.push_lines(of(1), b"a\nb\nc\n");
+        ring.push_lines(of(2), b"d\n");
+        ring.push_lines(of(3), b"e\nf\n");
+        ring.push_lines(of(1), b"g\n");
+        let last = |first: [Option<u64>; 3], count| {
+            let first_line = |key: u64| first[usize::try_from(key).unwrap() - 1];
+            let lines = ring.last_lines(first_line, count);
+            lines.into_iter().map(|line| char::from(line[0])).collect::<String>()
+        };
+        assert_eq!(last([Some(0), None, Some(0)], 10), "abcefg");
+        assert_eq!(last([Some(1), None, Some(5)], 10), "bcfg");
+        assert_eq!(last([Some(0), None, Some(0)], 2), "fg");
+        assert_eq!(last([None, Some(4), None], 9), "");
+    }
+
+    #[test]
     fn a_slow_cursor_reports_each_evicted_line_once() {
         let mut ring = Ring::default();
         let mut cursors = [1, 7, 100, 5_000].map(|pace| (pace, ring.start_cursor(), 0, 0, None));
         let flood = [b'x'; 2_000];
         for number in 0..20_000_u64 {
             let key = if number % 100 == 0 { 2 } else { 1 };
-            ring.push(LineMeta { key, milliseconds: number, mark: 0 }, if key == 2 { b"quiet" } else { &flood });
+            let meta = LineMeta { key, milliseconds: number, mark: 0 };
+            match number % 100 {
+                0 => ring.push(meta, b"quiet"),
+                // Two lines in one entry.
+                1 => _ = ring.push_lines(meta, b"one\ntwo\n"),
+                2 => continue,
+                _ => ring.push(meta, &flood),
+            }
             for (pace, cursor, got, lost, last) in &mut cursors {
                 for _ in 0..if number % *pace == 0 { *pace / 2 + 1 } else { 0 } {
                     match ring.next(cursor) {
                         Next::Line(meta, _) => {
-                            assert!(Some(meta.milliseconds) > *last, "in order");
+                            assert!(Some(meta.milliseconds) >= *last, "in order");
                             (*got, *last) = (*got + 1, Some(meta.milliseconds));
                         }
                         Next::Lost(count) => *lost += count,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::open_line::OpenLine;
 use crate::model::{Mono, errno};
 use crate::sys::Poller;
 use crate::sys::non_blocking_writer::NonBlockingWriter;
@@ -13,6 +14,8 @@ use crate::sys::non_blocking_writer::NonBlockingWriter;
 pub(super) const HIGH_WATER_BYTES: usize = 128 << 10;
 /// A sink that takes nothing for so long is stuck: messages no longer wait for it.
 const STUCK_TIMEOUT: Duration = Duration::from_secs(1);
+/// So much text of one pipe is written directly.
+const MIN_DIRECT_BYTES: usize = 4 << 10;
 /// An empty buffer with a larger capacity is freed.
 const MAX_IDLE_BUFFER_BYTES: usize = 1 << 20;
 
@@ -31,6 +34,7 @@ pub(super) struct Sink {
     /// The keys of pipes that are not polled until there is room again.
     pub(super) paused: Vec<u64>,
     error: Option<Errno>,
+    pub(super) open_line: OpenLine,
     /// What was written last ends within a line, and the rest of that line is lost.
     partial_line: bool,
     /// Nonzero while what has been written ends within a line: the next logger reads it if this one is killed.
@@ -58,6 +62,7 @@ impl Sink {
             is_slow: false,
             paused: Vec::new(),
             error: None,
+            open_line: OpenLine::default(),
             partial_line,
             partial_line_mark,
         }
@@ -65,6 +70,24 @@ impl Sink {
 
     pub(super) fn pending_bytes(&self) -> usize {
         self.buffer.len() - self.written
+    }
+
+    /// Adds `text` of the pipe `key`. Much of it is written at once, without a copy.
+    pub(super) fn put(&mut self, key: u64, text: &[u8]) {
+        let is_idle = self.pending_bytes() == 0 && !self.partial_line && self.error.is_none() && !self.is_full();
+        self.open_line.begin(key, &mut self.buffer);
+        if !is_idle || self.pending_bytes() > 0 || text.len() < MIN_DIRECT_BYTES {
+            return self.buffer.extend_from_slice(text);
+        }
+        self.mark_partial_line(1);
+        // What is not written, and any error, is left to the next flush.
+        let written = self.writer.write(text).unwrap_or(0);
+        // The last byte stays, since it tells whether what has been written ends a line.
+        let kept = written.saturating_sub(1);
+        self.buffer.clear();
+        self.buffer.extend_from_slice(text.get(kept..).unwrap_or_default());
+        self.written = written - kept;
+        self.store_partial_line_mark();
     }
 
     /// Whether pipes that lead here may be read.
@@ -108,6 +131,7 @@ impl Sink {
         if error.is_some() {
             let before = self.written.checked_sub(1).and_then(|last| self.buffer.get(last));
             self.partial_line = before.map_or(self.partial_line, |byte| *byte != b'\n');
+            self.open_line.clear();
         }
         self.clear();
         let previous = std::mem::replace(&mut self.error, error);
@@ -124,9 +148,7 @@ impl Sink {
     fn write(&mut self) -> Result<usize, Errno> {
         let mut total = 0;
         // Set while writing: a logger that is killed in the middle cannot say how far it came.
-        if let Some(partial_line_mark) = self.partial_line_mark {
-            partial_line_mark.store(1, Ordering::Relaxed);
-        }
+        self.mark_partial_line(1);
         if self.partial_line {
             match self.writer.write(b"\n") {
                 Ok(_) => self.partial_line = false,
@@ -157,9 +179,12 @@ impl Sink {
 
     fn store_partial_line_mark(&self) {
         let last = self.written.checked_sub(1).and_then(|last| self.buffer.get(last));
-        if let Some(partial_line_mark) = self.partial_line_mark {
-            partial_line_mark
-                .store(u64::from(last.map_or(self.partial_line, |byte| *byte != b'\n')), Ordering::Relaxed);
+        self.mark_partial_line(u64::from(last.map_or(self.partial_line, |byte| *byte != b'\n')));
+    }
+
+    fn mark_partial_line(&self, value: u64) {
+        if let Some(mark) = self.partial_line_mark {
+            mark.store(value, Ordering::Relaxed);
         }
     }
 

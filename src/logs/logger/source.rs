@@ -9,9 +9,10 @@ use nix::errno::Errno;
 use super::outputs::{Outputs, Route};
 use super::split::Splitter;
 use crate::logs::line::Label;
-use crate::logs::protocol::{Source, Target};
+use crate::logs::protocol::Source;
 use crate::logs::timestamp::Timestamp;
 use crate::sys::pipe::readable_bytes;
+use crate::sys::strings::memchr;
 
 /// The result of reading once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +49,10 @@ impl Pipe {
         descriptor: OwnedFd,
         key: u64,
         label: Label,
-        file: Option<usize>,
+        files: Vec<usize>,
         [lines, bytes]: [Option<&'static AtomicU64>; 2],
     ) -> Self {
-        let route = Route { key, label, stream: source.stream, target: source.target, file };
+        let route = Route { key, label, stream: source.stream, target: source.target, files };
         let (splitter, run_ends) = (Splitter::default(), VecDeque::new());
         Self { source, descriptor, splitter, route, lines, bytes, bytes_read: 0, predecessor: None, run_ends }
     }
@@ -79,37 +80,49 @@ impl Pipe {
         end
     }
 
-    /// Reads once into `buffer`, and passes the lines on.
-    pub(super) fn read(&mut self, buffer: &mut [u8], stamp: &Timestamp, outputs: &mut Outputs) -> Read {
+    /// Reads at most `limit` bytes, once, into `buffer` after the line that has begun, and passes the lines on.
+    pub(super) fn read(&mut self, buffer: &mut [u8], limit: usize, stamp: &Timestamp, outputs: &mut Outputs) -> Read {
         self.finish_ended_lines(stamp, outputs);
-        let size = buffer.len();
+        let held = self.splitter.copy_to(buffer);
         // Not past the end of a run: the next run begins a new line, however late this is read.
-        let limit = self.run_ends.front().and_then(|end| usize::try_from(end - self.bytes_read).ok());
-        let buffer = buffer.get_mut(..limit.map_or(size, |limit| limit.min(size))).unwrap_or_default();
-        let count = match nix::unistd::read(&self.descriptor, buffer) {
+        let run = self.run_ends.front().and_then(|end| usize::try_from(end - self.bytes_read).ok());
+        let end = buffer.len().min(held + run.map_or(limit, |run| run.min(limit)));
+        let room = buffer.get_mut(held..end).unwrap_or_default();
+        let count = match nix::unistd::read(&self.descriptor, room) {
             Ok(0) => return Read::Closed,
             Ok(count) => count,
             Err(Errno::EAGAIN | Errno::EINTR) => return Read::Nothing,
             Err(_) => return Read::Closed,
         };
-        let chunk = buffer.get(..count).unwrap_or_default();
         self.bytes_read += count as u64;
         if let Some(bytes) = self.bytes {
             bytes.fetch_add(count as u64, Ordering::Relaxed);
         }
-        if self.route.target == Target::Raw {
-            outputs.sink(self.route.stream).buffer.extend_from_slice(chunk);
-        }
+        self.splitter.release();
+        self.pass_on(buffer.get(..held + count).unwrap_or_default(), stamp, outputs);
+        self.finish_ended_lines(stamp, outputs);
+        if held + count == end { Read::Some } else { Read::All }
+    }
+
+    fn pass_on(&mut self, mut text: &[u8], stamp: &Timestamp, outputs: &mut Outputs) {
         let (route, mut lines) = (&self.route, 0);
-        self.splitter.feed(chunk, |text, piece| {
-            outputs.put_line(route, stamp, text, piece);
-            lines += 1;
-        });
+        while !text.is_empty() {
+            let (whole, rest) = self.splitter.whole_lines(text);
+            if !whole.is_empty() {
+                lines += outputs.put_lines(route, stamp, whole);
+            }
+            // A line that goes on, or that is too long.
+            let end = memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
+            let (line, rest) = rest.split_at_checked(end).unwrap_or_default();
+            self.splitter.feed(line, |text, piece| {
+                outputs.put_piece(route, stamp, text, piece);
+                lines += 1;
+            });
+            text = rest;
+        }
         if let Some(counter) = self.lines.filter(|_| lines > 0) {
             counter.fetch_add(lines, Ordering::Relaxed);
         }
-        self.finish_ended_lines(stamp, outputs);
-        if count == buffer.len() { Read::Some } else { Read::All }
     }
 
     /// Passes on the unterminated line at each end of a run that has been reached.
@@ -124,7 +137,7 @@ impl Pipe {
     pub(super) fn finish_line(&mut self, stamp: &Timestamp, outputs: &mut Outputs) {
         let (route, mut lines) = (&self.route, 0);
         self.splitter.finish(|text, piece| {
-            outputs.put_line(route, stamp, text, piece);
+            outputs.put_piece(route, stamp, text, piece);
             lines += 1;
         });
         if let Some(counter) = self.lines.filter(|_| lines > 0) {

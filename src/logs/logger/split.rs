@@ -15,6 +15,34 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
+    /// Copies the line that has begun to the beginning of `buffer`, and returns its length, at most [`MAX_LINE_BYTES`].
+    pub(super) fn copy_to(&self, buffer: &mut [u8]) -> usize {
+        let held = self.partial_line.len();
+        if let Some(room) = buffer.get_mut(..held) {
+            room.copy_from_slice(&self.partial_line);
+        }
+        held
+    }
+
+    /// The line that has begun has been copied, and comes again with what follows it.
+    pub(super) fn release(&mut self) {
+        self.partial_line.clear();
+    }
+
+    /// Splits `text`, which begins with the released line, after its first lines that are complete and not too long.
+    pub(super) fn whole_lines<'t>(&mut self, text: &'t [u8]) -> (&'t [u8], &'t [u8]) {
+        let mut end = 0;
+        // Many lines at a time.
+        while let Some(rest) = text.get(end..)
+            && let window = rest.get(..=MAX_LINE_BYTES).unwrap_or(rest)
+            && let Some(last) = window.iter().rposition(|byte| *byte == b'\n')
+        {
+            end += last + 1;
+            self.is_partial = false;
+        }
+        text.split_at_checked(end).unwrap_or((text, &[]))
+    }
+
     /// Passes each line that `chunk` completes to `emit`, without its newline.
     pub(super) fn feed(&mut self, mut chunk: &[u8], mut emit: impl FnMut(&[u8], Piece)) {
         while !chunk.is_empty() {

@@ -41,12 +41,13 @@ pub(super) struct Logger {
     pub(super) stop_at: Option<Mono>,
     pub(super) counters: &'static SharedCounters,
     pub(super) colours: [bool; 2],
-    pub(super) width: usize,
     pub(super) buffer: Vec<u8>,
     pub(super) clock: AwakeClock,
     /// The time on `clock`.
     pub(super) now: Mono,
     pub(super) stamp: Timestamp,
+    /// Since when nothing has happened; `None`: the memory that an idle logger does not need has been released.
+    pub(super) idle_since: Option<Mono>,
 }
 
 /// A pipe that is read once the pipe before it has been read up to the byte `until`.
@@ -60,7 +61,9 @@ pub(super) struct NextPipe {
 #[derive(Debug)]
 pub(super) enum Pending {
     /// A message of keepalive itself.
-    Message { level: Level, milliseconds: u64, text: String },
+    Message { level: Level, milliseconds: u64, text: String, with_last_lines_of: Option<u32> },
+    /// The last lines of this slot are sent to PID 1.
+    LastLines { slot: u32 },
     /// The end of a run: what the pipe `key` held then, up to the byte `until`, is written first.
     RunEnded { key: u64, until: u64 },
 }

@@ -12,6 +12,8 @@ struct World {
     logger: Logger,
     _socket: OwnedFd,
     outputs: [File; 2],
+    /// Of the next pipes.
+    target: Target,
 }
 
 /// The reading end is a non-blocking file, the writing end stays open.
@@ -30,20 +32,21 @@ impl World {
             liveness_fd: pipe::pipe().unwrap().1,
             pipes: Vec::new(),
             style: LogStyle::default(),
-            width: 9,
+            width: Some(9),
             colour: Colour::Without,
             counters: Box::leak(Box::new(counters)),
         };
         let logger = Logger::new(args, [first, second]).unwrap();
-        Self { logger, _socket: near_end, outputs: [stdout, stderr] }
+        Self { logger, _socket: near_end, outputs: [stdout, stderr], target: Target::Lines }
     }
 
     /// The writing end of a new pipe for the stdout of the instance in this slot.
     fn pipe(&mut self, slot: u32) -> File {
         let (read_end, write_end) = pipe::pipe().unwrap();
-        let (service, stream, target) = ("web".to_owned(), Stream::Stdout, Target::Lines);
+        let (service, stream, target) = ("web".to_owned(), Stream::Stdout, self.target);
         let serial = self.logger.newest_serial.map_or(0, |newest_serial| newest_serial + 1);
-        let source = Source { serial, slot, stream, service, instance: slot, colour_index: 0, target, file: None };
+        let source =
+            Source { serial, slot, stream, service, instance: slot, colour_index: 0, target, files: Vec::new() };
         self.logger.handle(Message::Pipe(source), Some(read_end));
         write_end.into()
     }
@@ -59,7 +62,7 @@ impl World {
 
     fn own(&mut self, text: &str) {
         let text = text.to_owned();
-        self.logger.handle(Message::Log { level: Level::Info, milliseconds: 0, text }, None);
+        self.logger.handle(Message::Log { level: Level::Info, milliseconds: 0, text, with_last_lines_of: None }, None);
     }
 
     fn pass(&mut self, milliseconds: u64) {
@@ -274,4 +277,94 @@ fn a_pipe_that_a_new_logger_started_with_is_not_added_twice() {
     let again = world.logger.pipes.get(&pipe_key(1, Stream::Stdout)).unwrap().source.clone();
     world.logger.handle(Message::Pipe(again), Some(pipe::pipe().unwrap().0));
     assert_eq!(world.logger.pipes.len(), 2);
+}
+
+#[test]
+fn raw_lines_keep_their_bytes_and_are_whole_even_if_they_come_in_pieces() {
+    let mut world = World::new();
+    world.target = Target::Raw;
+    let (mut one, mut two) = (world.pipe(1), world.pipe(2));
+    let much = b"0123456789abcdef\n".repeat(1_000);
+    one.write_all(&[&much, &b"begun"[..]].concat()).unwrap();
+    world.turn();
+    two.write_all(b"\x1b[2J\r\nother\n").unwrap();
+    world.turn();
+    one.write_all(b" and ended\n").unwrap();
+    world.turn();
+    let expect = [&much[..], b"\x1b[2J\r\nother\n", b"begun and ended\n"].concat();
+    assert!(world.taken(Stream::Stdout).into_bytes() == expect);
+    assert_eq!([world.counter(COUNTERS_PER_SLOT), world.counter(2 * COUNTERS_PER_SLOT)], [1_001, 2]);
+}
+
+#[test]
+fn a_raw_line_that_is_too_long_is_continued_unless_another_one_comes_between() {
+    let mut world = World::new();
+    world.target = Target::Raw;
+    let (mut one, mut two) = (world.pipe(1), world.pipe(2));
+    let long = "x".repeat(MAX_LINE_BYTES);
+    for between in ["", "two\n"] {
+        one.write_all(format!("{long}{long}y").as_bytes()).unwrap();
+        world.turn();
+        two.write_all(between.as_bytes()).unwrap();
+        world.turn();
+        one.write_all(b"y\n").unwrap();
+        world.turn();
+        let end = if between.is_empty() { "yy\n".to_owned() } else { format!("\n{between}yy\n") };
+        assert_eq!(world.taken(Stream::Stdout), format!("{long}{long}{end}"));
+    }
+}
+
+#[test]
+fn what_a_slow_reader_does_not_take_is_written_later_and_once() {
+    let mut world = World::new();
+    world.target = Target::Raw;
+    let mut pipe = world.pipe(1);
+    pipe::set_capacity(&pipe, 1 << 20);
+    let text: String = (0..30_000).map(|number| format!("line {number}\n")).collect();
+    pipe.write_all(text.as_bytes()).unwrap();
+    let mut taken = String::new();
+    for _ in 0..1_000 {
+        world.turn();
+        taken.push_str(&world.taken(Stream::Stdout));
+    }
+    assert!(taken == text, "{} of {} bytes", taken.len(), text.len());
+}
+
+#[test]
+fn pid_1_receives_the_last_lines_of_a_run_within_the_limits() {
+    let mut world = World::new();
+    let answer = |world: &mut World| {
+        world.logger.handle(Message::RunEnded { slot: 1 }, None);
+        world.logger.handle(Message::LastLines { slot: 1 }, None);
+        world.turn();
+        let mut packet = vec![0; 8 << 10];
+        let (length, _) = packet::receive(&world._socket, &mut packet).unwrap();
+        LastLines::decode(&packet[..length]).unwrap()
+    };
+    let mut first = world.pipe(1);
+    first.write_all(b"of the first run\n").unwrap();
+    assert_eq!(answer(&mut world), LastLines { slot: 1, text: "of the first run".to_owned() });
+    let mut second = world.pipe(1);
+    assert_eq!(answer(&mut world).text, "");
+    world.pipe(2).write_all(b"of another\n").unwrap();
+    second.write_all(b"0\n1\n2\n3\n4\n5\n6\n7\n8\n9\r\n\x1b[1m10\xff").unwrap();
+    assert_eq!(answer(&mut world).text, "1\n2\n3\n4\n5\n6\n7\n8\n9\n\\x1b[1m10\\xff");
+    second.write_all(format!("{}\n{}\n", "a".repeat(1_500), "b".repeat(1_500)).as_bytes()).unwrap();
+    assert_eq!(answer(&mut world).text, "b".repeat(1_500));
+    second.write_all("ä".repeat(3_000).as_bytes()).unwrap();
+    assert_eq!(answer(&mut world).text, "ä".repeat(1_023));
+}
+
+#[test]
+fn the_last_lines_follow_a_message_in_text_and_are_part_of_it_in_the_log() {
+    let mut world = World::new();
+    world.pipe(1).write_all(b"why\nbecause\n").unwrap();
+    world.logger.handle(Message::RunEnded { slot: 1 }, None);
+    let text = "failed".to_owned();
+    world.logger.handle(Message::Log { level: Level::Error, milliseconds: 0, text, with_last_lines_of: Some(1) }, None);
+    world.turn();
+    let expect = "keepalive | error: failed; its last lines:\nkeepalive |   why\nkeepalive |   because\n";
+    assert_eq!(world.taken(Stream::Stderr), expect);
+    let ring = &world.logger.outputs.ring;
+    assert_eq!(ring.last_lines(|key| (key == u64::MAX).then_some(0), 1), [b"failed; its last lines:\nwhy\nbecause"]);
 }

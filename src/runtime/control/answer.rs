@@ -36,6 +36,8 @@ pub(super) fn plain(status: u16, result: &str, reason: &str) -> Answer {
 
 /// The answer to a request that is done or was refused.
 pub(super) fn result(snapshot: &StatusSnapshot<'_>, request: Request, result: Result<(), Refusal>) -> Answer {
+    let failed = result.as_ref().err().and_then(Refusal::failed_instance);
+    let last_lines = failed.map_or("", |instance| snapshot.logging.last_lines(instance));
     let (status, word, reason) = match result {
         Ok(()) => (200, "done", done(snapshot, request)),
         Err(Refusal::ConfigLoadFailed(reason)) => {
@@ -44,7 +46,7 @@ pub(super) fn result(snapshot: &StatusSnapshot<'_>, request: Request, result: Re
         Err(refusal @ Refusal::UnknownInstance(_)) => (404, "not_found", refused(snapshot, request, refusal)),
         Err(refusal) => (409, "refused", refused(snapshot, request, refusal)),
     };
-    with_instances(snapshot, request, status, word, &reason)
+    with_instances(snapshot, request, (status, word), &reason, last_lines)
 }
 
 /// The answer if there is no instance `target`.
@@ -80,14 +82,23 @@ pub(super) fn timeout(snapshot: &StatusSnapshot<'_>, request: Request, after: Du
     } else {
         format!("not finished within {after}, still in progress: {named}{more}")
     };
-    with_instances(snapshot, request, 504, "timeout", &reason)
+    with_instances(snapshot, request, (504, "timeout"), &reason, "")
 }
 
-fn with_instances(snapshot: &StatusSnapshot<'_>, request: Request, status: u16, result: &str, reason: &str) -> Answer {
+fn with_instances(
+    snapshot: &StatusSnapshot<'_>,
+    request: Request,
+    (status, result): (u16, &str),
+    reason: &str,
+    last_lines: &str,
+) -> Answer {
     let mut body = Vec::new();
     let mut object = Object::new(&mut body);
     object.text("result", result);
     object.text("reason", reason);
+    if !last_lines.is_empty() {
+        object.text("last_lines", last_lines);
+    }
     if let Some(warning) = running_dependents(snapshot, request) {
         object.text("warning", &warning);
     }

@@ -11,9 +11,9 @@ use super::answer::{self, Answer};
 use super::body::StreamingBody;
 use super::request::{Head, PartialRequest, Progress, Surplus};
 use super::snapshot::StatusSnapshot;
-use crate::model::Mono;
+use crate::model::{InstanceId, Mono};
 use crate::runtime::json::push;
-use crate::supervisor::Request;
+use crate::supervisor::{Refusal, Request};
 use crate::sys::peer_stream::Input;
 use crate::sys::{Interest, PeerStream, process, socket};
 
@@ -70,6 +70,8 @@ pub(super) enum Stage {
     Measuring(StreamingBody),
     /// The supervisor performs the request, which has this timeout.
     Awaiting(Request, Duration),
+    /// The request has failed because a process of this instance has. Waits for the last lines of the process.
+    Failed(Request, Refusal, InstanceId),
     /// The answer is being sent; then the rest of the body, if any.
     Sending(Option<StreamingBody>),
     /// All events up to this one have been sent; the next ones follow as they come.
@@ -327,9 +329,12 @@ impl Client {
                 socket::shutdown_write(self.fd.as_fd());
                 ConnectionFate::Close
             }
-            Stage::Reading(_) | Stage::Measuring(_) | Stage::Awaiting(..) | Stage::Closing | Stage::HandedOver => {
-                ConnectionFate::Close
-            }
+            Stage::Reading(_)
+            | Stage::Measuring(_)
+            | Stage::Awaiting(..)
+            | Stage::Failed(..)
+            | Stage::Closing
+            | Stage::HandedOver => ConnectionFate::Close,
         }
     }
 

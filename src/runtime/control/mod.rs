@@ -11,8 +11,10 @@ mod client;
 mod clients;
 mod describe;
 mod listen;
+mod logs;
 mod metrics;
 mod reason;
+mod replies;
 mod request;
 mod route;
 pub(super) mod snapshot;
@@ -34,7 +36,7 @@ use super::token::Token;
 use crate::logs::protocol::LogsQuery;
 use crate::model::{Mono, Plan, errno};
 use crate::supervisor::{Event, Refusal, Request, RequestId, Supervisor};
-use crate::sys::{Interest, PeerStream, Poller, socket};
+use crate::sys::{self, Interest, PeerStream, Poller, socket};
 use answer::plain;
 use body::StreamingBody;
 use client::{Client, ConnectionFate, Incoming, Listener, Stage};
@@ -136,11 +138,7 @@ impl Server {
     ) {
         let Some(mut client) = self.clients.take(id.0) else { return };
         let before = client.interest;
-        if let Stage::Awaiting(request, _) = client.stage {
-            let snapshot = self.snapshot(context, sources);
-            client.answer(answer::result(&snapshot, request, result), context.now);
-        }
-        let fate = client.send(&self.snapshot(context, sources));
+        let fate = replies::on_result(&mut client, result, &self.snapshot(context, sources));
         self.put_back(id.0, client, before, fate, context.poller);
     }
 
@@ -163,8 +161,11 @@ impl Server {
     pub(super) fn close(&mut self, context: &Context<'_>, sources: Sources<'_>) {
         self.listeners.close();
         for mut client in self.clients.take_all() {
-            if matches!(client.stage, Stage::Following(_)) {
-                client.flush(&self.snapshot(context, sources));
+            let snapshot = self.snapshot(context, sources);
+            if matches!(client.stage, Stage::Failed(..)) {
+                replies::answer_failed(&mut client, &snapshot);
+            } else if matches!(client.stage, Stage::Following(_)) {
+                client.flush(&snapshot);
             }
         }
     }
@@ -237,7 +238,7 @@ impl Server {
                 client.refuse_at_once(&self.snapshot(context, sources));
             }
             Stage::Sending(_) => context.journal.on_client_dropped(),
-            Stage::Awaiting(..) | Stage::Following(_) | Stage::Closing | Stage::HandedOver => {}
+            Stage::Awaiting(..) | Stage::Failed(..) | Stage::Following(_) | Stage::Closing | Stage::HandedOver => {}
         }
         true
     }
@@ -259,7 +260,7 @@ impl Server {
             Stage::Following(_) => client.send(&self.snapshot(context, sources)),
             Stage::Closing => client.drain_input(),
             // The only input that is expected is the end.
-            Stage::Measuring(_) | Stage::HandedOver => ConnectionFate::Close,
+            Stage::Measuring(_) | Stage::Failed(..) | Stage::HandedOver => ConnectionFate::Close,
             Stage::Awaiting(..) => {
                 event = Some(Event::Withdrawn(id));
                 ConnectionFate::Close
@@ -296,9 +297,11 @@ impl Server {
                 let fate = match client.stage {
                     Stage::Sending(_) | Stage::Following(_) => client.send(&self.snapshot(context, sources)),
                     Stage::HandedOver => ConnectionFate::Close,
-                    Stage::Reading(_) | Stage::Measuring(_) | Stage::Awaiting(..) | Stage::Closing => {
-                        ConnectionFate::Keep
-                    }
+                    Stage::Reading(_)
+                    | Stage::Measuring(_)
+                    | Stage::Awaiting(..)
+                    | Stage::Failed(..)
+                    | Stage::Closing => ConnectionFate::Keep,
                 };
                 (fate, request)
             }
@@ -311,7 +314,7 @@ impl Server {
         if self.paused_until.take_if(|until| *until <= now).is_some() {
             self.listeners.resume(context.poller);
         }
-        for number in self.clients.numbers(|client| client.deadline.is_some_and(|deadline| deadline <= now)) {
+        for number in self.clients.numbers(|client| replies::is_due(client, now, sources)) {
             let Some(mut client) = self.clients.take(number) else { continue };
             let before = client.interest;
             let fate = match &client.stage {
@@ -327,6 +330,7 @@ impl Server {
                     events.push(Event::Withdrawn(RequestId(number)));
                     client.send(&snapshot)
                 }
+                Stage::Failed(..) => replies::answer_failed(&mut client, &self.snapshot(context, sources)),
                 Stage::Reading(_) => {
                     context.journal.on_client_dropped();
                     client.answer(plain(408, "timeout", "the request was not received in time"), now);
@@ -400,9 +404,11 @@ impl Server {
                 client.stream(StreamingBody::Events { after }, &snapshot);
             }
             Route::Logs { .. } if client.is_head_request => client.document("application/x-ndjson", "", b"", now),
-            Route::Logs { names, lines, follow } => {
+            Route::Logs { names, lines, since, follow } => {
                 let is_guest = client.listener == Listener::Http;
-                hand_over(client, LogsQuery { names, lines, follow, is_guest }, &snapshot);
+                let since = since.map_or(Duration::ZERO, |since| sys::wall().saturating_sub(since));
+                let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+                logs::hand_over(client, LogsQuery { names, lines, since, follow, is_guest }, &snapshot);
             }
             Route::Change(..) | Route::Description(_) | Route::Environment(_) if client.listener == Listener::Http => {
                 client.answer(plain(403, "forbidden", "this port is read-only: use the control socket"), now);
@@ -474,26 +480,7 @@ fn too_many_clients() -> String {
     format!("too many clients: the limit is {MAX_CLIENTS}")
 }
 
-/// Passes the connection to the logger, which has the lines.
-fn hand_over(client: &mut Client, query: LogsQuery, snapshot: &StatusSnapshot<'_>) {
-    if !snapshot.logging.is_on() {
-        return client.answer(plain(409, "refused", NOT_LOGGED), snapshot.now);
-    }
-    // The logger must not receive descriptors either, and may close the connection before keepalive does.
-    if !client.fd.end_input() {
-        return client.answer(plain(400, "invalid", "more data after the request"), snapshot.now);
-    }
-    // The descriptor of keepalive is closed afterwards.
-    let handed =
-        client.fd.as_fd().try_clone_to_owned().ok().and_then(|copy| snapshot.logging.hand_over(copy, query).ok());
-    match handed {
-        Some(()) => client.stage = Stage::HandedOver,
-        None => client.answer(plain(503, "refused", "the logger is not running, try again later"), snapshot.now),
-    }
-}
-
 const NO_DESCRIPTORS: &str = "requests must not carry descriptors";
-const NOT_LOGGED: &str = "no logs: services write directly to keepalive's stdout and stderr; set log = { stdout = \"prefix\", stderr = \"prefix\" } to collect them";
 /// The page loads nothing from other hosts.
 const PAGE_HEADERS: &str = "Content-Encoding: gzip\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\nX-Content-Type-Options: nosniff\r\n";
 const PAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/page.html.gz"));

@@ -39,6 +39,8 @@ pub(super) enum Route {
         names: Vec<String>,
         /// The number of past lines; `None`: all that are kept.
         lines: Option<usize>,
+        /// The age of the oldest line.
+        since: Option<Duration>,
         follow: bool,
     },
     /// A request for the supervisor, with its timeout.
@@ -160,7 +162,7 @@ fn scale(target: Target, query: &Query<'_>, view: View<'_>) -> Result<Request, I
     Ok(Request::Scale(service, wanted.ok_or_else(|| Invalid::because(reason()))?))
 }
 
-/// `?service=web,db.0&lines=20&follow=1`. `keepalive` is a name too.
+/// `?service=web,db.0&lines=20&since=10m&follow=1`. `keepalive` is a name too.
 fn logs(query: &Query<'_>, plan: &Plan) -> Result<Route, Invalid> {
     let names = query.get("service").unwrap_or_default();
     let names: Vec<String> = names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
@@ -171,7 +173,8 @@ fn logs(query: &Query<'_>, plan: &Plan) -> Result<Route, Invalid> {
         Some(text) => Some(whole(&text).ok_or_else(|| Invalid::because(format!("invalid number of lines `{text}`")))?),
         None => None,
     };
-    Ok(Route::Logs { names, lines, follow: query.flag("follow")? })
+    let since = query.duration("since")?;
+    Ok(Route::Logs { names, lines, since, follow: query.flag("follow")? })
 }
 
 /// `web`, `web.2` or `all`.
@@ -236,8 +239,12 @@ impl Query<'_> {
     }
 
     fn timeout(&self) -> Result<Duration, Invalid> {
-        let Some(text) = self.get("timeout") else { return Ok(DEFAULT_TIMEOUT) };
-        let timeout = parse_duration(&text).map(|timeout| timeout.min(MAX_TIMEOUT));
-        timeout.ok_or_else(|| Invalid::because(format!("invalid duration `{text}`: expected one such as 30s")))
+        Ok(self.duration("timeout")?.map_or(DEFAULT_TIMEOUT, |timeout| timeout.min(MAX_TIMEOUT)))
+    }
+
+    fn duration(&self, name: &str) -> Result<Option<Duration>, Invalid> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let invalid = || Invalid::because(format!("invalid duration `{text}`: expected one such as 30s"));
+        parse_duration(&text).map(Some).ok_or_else(invalid)
     }
 }

@@ -6,7 +6,7 @@ use crate::model::plan::Kind;
 use crate::runtime::journal::events::write_exit;
 use crate::runtime::json::{Object, push, text};
 use crate::runtime::wording::Name;
-use crate::supervisor::{InstanceView, ServiceView};
+use crate::supervisor::{InstanceView, ServiceView, StateName};
 
 /// Writes the next piece of the status. Returns whether it was the last one.
 pub(super) fn status(cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
@@ -81,6 +81,10 @@ pub(super) fn write_instance(instance: &InstanceView<'_>, snapshot: &StatusSnaps
     object.optional("uptime_ms", instance.since.map(|since| snapshot.now.since(since).as_millis()));
     write_exit(instance.last_run.map(|run| run.exit), &mut object);
     object.text("reason", &reason_of(instance, snapshot));
+    let last_lines = snapshot.logging.last_lines(instance.id);
+    if matches!(instance.state, StateName::Failed | StateName::Backoff) && !last_lines.is_empty() {
+        object.text("last_lines", last_lines);
+    }
     object.optional("rss_bytes", used.map(|used| used.memory));
     object.optional("cpu_ms", used.map(|used| used.milliseconds));
     object.optional("processes", used.map(|used| used.processes));

@@ -9,6 +9,7 @@ mod line;
 
 use std::time::Duration;
 
+use crate::logs::channel;
 use crate::model::{InstanceId, Mono, Pid, Plan};
 use crate::runtime::rate_limited_log::{self, MessageKind};
 use crate::supervisor::{JournalEntry, JournalEvent};
@@ -53,14 +54,16 @@ impl Journal {
     }
 
     /// Writes an entry of the supervisor.
-    pub(super) fn record(&mut self, plan: &Plan, entry: JournalEntry) {
+    /// `slot`: that of the instance whose last lines belong to the entry.
+    pub(super) fn record(&mut self, plan: &Plan, slot: Option<u32>, entry: JournalEntry) {
         self.counts.record(&entry);
         let (suppressed, event) = self.limits.admit(entry.event, entry.at);
         if let Some(suppressed) = suppressed {
             self.write_suppressed(plan, suppressed);
         }
         if let Some(event) = event {
-            self.write(plan, event);
+            channel::with_last_lines_of(slot, || line::write(plan, &event));
+            self.publish(EventKind::JournalEvent(event));
         }
     }
 

@@ -33,6 +33,7 @@ impl Logging {
             // It has not been reaped, so its pid is valid.
             kill::signal_process(running.pid, Signal::KILL).ok();
         }
+        self.receive_last_lines();
         if let Some(logger_channel) = self.logger_channel.take() {
             messages::write_unread(&logger_channel.peer);
         }
@@ -47,6 +48,7 @@ impl Logging {
         if let Some(running) = &self.running {
             poller.add(&running.liveness_fd, Token::LoggerExited)?;
         }
+        channel::with_socket(|socket| poller.add(socket, Token::LoggerSocket).ok());
         self.waits_for_room = false;
         let mut is_stop_sent = false;
         loop {
@@ -63,6 +65,7 @@ impl Logging {
                 let within = u64::try_from(by.since(now).as_millis()).unwrap_or(0);
                 channel::send(Message::Stop { within }, None);
             }
+            self.receive_last_lines();
             self.watch_for_room(&poller);
             let timeout = Some((by + MIN_FLUSH_TIMEOUT).since(now));
             let ready = poller.wait(timeout)?;

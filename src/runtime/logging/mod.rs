@@ -4,6 +4,7 @@
 
 mod backoff;
 mod finish;
+mod last_lines;
 mod pipes;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,7 +21,7 @@ use crate::logs::logger::{
 };
 use crate::logs::protocol::{LogsQuery, Message};
 use crate::model::map::Map;
-use crate::model::plan::{Limit, ListenMode, LogStyle, Process, Service};
+use crate::model::plan::{Limit, ListenMode, LogStyle, Output, Process, Service};
 use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, errno};
 use crate::runtime::journal::events::EventKind;
 use crate::runtime::rate_limited_log::{self, MessageKind};
@@ -30,9 +31,9 @@ use crate::runtime::token::Token;
 use crate::supervisor::Event;
 use crate::sys::counters::SharedCounters;
 use crate::sys::fork::{self, ForkResult};
-use crate::sys::{Poller, packet, pipe, process, wait};
+use crate::sys::{Interest, Poller, packet, pipe, process, wait};
 use backoff::Backoff;
-use pipes::{PipeFactory, Slot};
+use pipes::{PipeFactory, Slot, target_of};
 
 /// The time between two attempts to start a logger that the system refuses.
 const START_RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -66,6 +67,7 @@ struct LoggerChannel {
     counters: &'static SharedCounters,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about the logger")]
 pub(in crate::runtime) struct Logging {
     plan: Rc<Plan>,
     /// The style at the start of keepalive.
@@ -90,6 +92,8 @@ pub(in crate::runtime) struct Logging {
     is_killing_all: bool,
     /// The original descriptor limits, which services get. keepalive has raised its own.
     original_limits: Option<(u64, u64)>,
+    /// The logger may have sent last lines.
+    has_answers: bool,
     /// Why a pipe could not be created; logged once.
     last_pipe_error: Option<Errno>,
 }
@@ -103,10 +107,14 @@ impl Subsystem for Logging {
 
     fn on_ready(&mut self, token: Token) {
         self.has_exited |= token == Token::LoggerExited;
+        self.has_answers |= token == Token::LoggerSocket;
     }
 
     /// Restarts the logger when it has exited.
     fn turn(&mut self, context: &mut Context<'_>, (): ()) -> Vec<Event> {
+        if std::mem::take(&mut self.has_answers) {
+            self.receive_last_lines();
+        }
         let restarts = self.restarts;
         if std::mem::take(&mut self.has_exited) {
             self.on_exit(context.poller, context.now);
@@ -127,11 +135,11 @@ impl Logging {
         channel::set_style(MessageStyle { style: plan.log, width: None });
         let mut logging = Self {
             style: plan.log,
+            pipe_factory: PipeFactory::new(plan.log),
             plan,
             logger_channel: None,
             slots: Map::new(),
             next_slot: 0,
-            pipe_factory: PipeFactory::default(),
             old_pipes: 0,
             running: None,
             backoff: Backoff::new(),
@@ -142,6 +150,7 @@ impl Logging {
             waits_for_room: false,
             is_killing_all: false,
             original_limits: None,
+            has_answers: false,
             last_pipe_error: None,
         };
         logging.begin(poller, now);
@@ -159,10 +168,10 @@ impl Logging {
         if self.logger_channel.is_some() || !self.plan.captures_output() {
             return self.raise_descriptor_limit(self.instances());
         }
-        match LoggerChannel::new() {
+        match LoggerChannel::new(poller) {
             Ok(logger_channel) => {
                 self.logger_channel = Some(logger_channel);
-                channel::set_style(MessageStyle { style: self.style, width: Some(longest_name(&self.plan)) });
+                channel::set_style(MessageStyle { style: self.style, width: longest_name(&self.plan) });
                 self.raise_descriptor_limit(self.instances());
                 self.start(poller, now);
             }
@@ -208,13 +217,14 @@ impl Logging {
             log::warn!("cannot create a pipe for {}: {}; its output is inherited", service.name, errno::words(errno));
         }
         let pipes = self.slots.get(instance).map(|slot| &slot.pipes);
-        [0, 1].map(|stream| Some(pipes?.get(stream)?.as_ref()?.write_end.as_fd()))
+        let stderr = if self.pipe_factory.shares_pipe(&service.process) { 0 } else { 1 };
+        [0, stderr].map(|stream| Some(pipes?.get(stream)?.as_ref()?.write_end.as_fd()))
     }
 
     /// Creates new pipes for each run, so that the next run does not continue its last line. If that fails, the current pipes
     /// are used again.
     fn ensure_pipes(&mut self, spec: &RunSpec) -> Result<(), Errno> {
-        let instance = spec.instance;
+        let (instance, process) = (spec.instance, &spec.definition.process);
         if !self.slots.contains_key(&instance) {
             if self.next_slot as usize >= MAX_SLOTS {
                 return Err(Errno::EMFILE);
@@ -223,15 +233,24 @@ impl Logging {
             self.next_slot += 1;
             self.raise_descriptor_limit(self.instances());
         }
+        let shares_pipe = self.pipe_factory.shares_pipe(process);
         let Some(slot) = self.slots.get_mut(&instance) else { return Ok(()) };
+        slot.last_lines = String::new();
         slot.close_drained();
         let mut result = Ok(());
         for stream in [Stream::Stdout, Stream::Stderr] {
+            let target = match stream {
+                Stream::Stderr if shares_pipe => None,
+                Stream::Stdout | Stream::Stderr => target_of(process, stream),
+            };
+            let Some(target) = target else {
+                slot.retire(stream);
+                continue;
+            };
             if slot.has(stream) && (channel::is_congested() || slot.old(stream) >= self.old_pipes) {
                 continue;
             }
-            let Some(pipe) = self.pipe_factory.make(slot, stream, spec).transpose() else { continue };
-            let copied = pipe.and_then(|pipe| {
+            let copied = self.pipe_factory.make(slot, stream, target, spec).and_then(|pipe| {
                 let copy = self.running.as_ref().map(|_| pipe.read_end.try_clone()).transpose();
                 copy.map(|copy| (pipe, copy)).map_err(|_| Errno::EMFILE)
             });
@@ -269,9 +288,8 @@ impl Logging {
             return;
         }
         self.waits_for_room = waits;
-        channel::with_socket(|socket| {
-            if waits { poller.add_writable(socket, Token::LoggerWritable).ok() } else { poller.remove(socket).ok() }
-        });
+        let interest = if waits { Interest::Either } else { Interest::Input };
+        channel::with_socket(|socket| poller.modify(socket, Token::LoggerSocket, interest).ok());
     }
 
     fn on_exit(&mut self, poller: &Poller, now: Mono) {
@@ -285,6 +303,7 @@ impl Logging {
         let since = running.since;
         poller.remove(&running.liveness_fd).ok();
         self.running = None;
+        self.slots.values_mut().for_each(|slot| slot.awaited_answers = 0);
         if self.is_killing_all {
             return;
         }
@@ -445,15 +464,16 @@ impl Logging {
     /// counters.
     pub(in crate::runtime) fn forget(&mut self, instance: InstanceId) {
         if let Some(slot) = self.slots.get_mut(&instance) {
-            slot.retire_all();
+            [Stream::Stdout, Stream::Stderr].into_iter().for_each(|stream| slot.retire(stream));
         }
     }
 }
 
 impl LoggerChannel {
-    fn new() -> Result<Self, Errno> {
+    fn new(poller: &Poller) -> Result<Self, Errno> {
         let counters = SharedCounters::new(FIRST_SLOT_COUNTER + MAX_SLOTS * COUNTERS_PER_SLOT)?;
         let (near_end, peer) = packet::pair()?;
+        poller.add(&near_end, Token::LoggerSocket)?;
         channel::connect(near_end);
         Ok(Self { peer, counters: Box::leak(Box::new(counters)) })
     }
@@ -464,7 +484,9 @@ const fn slot_counter(slot: u32, stream: usize) -> usize {
     FIRST_SLOT_COUNTER + slot as usize * COUNTERS_PER_SLOT + stream * 2
 }
 
-fn longest_name(plan: &Plan) -> usize {
+/// The length of the longest name in front of lines; `None`: no lines have names.
+fn longest_name(plan: &Plan) -> Option<usize> {
+    let has_names = |service: &&Rc<Service>| [service.process.stdout, service.process.stderr].contains(&Output::Prefix);
     let name = |service: &Rc<Service>| format!("{}.{}", service.name, service.instances.saturating_sub(1)).len();
-    plan.services.iter().map(name).max().unwrap_or(0).max(KEEPALIVE_NAME.len())
+    plan.services.iter().filter(has_names).map(name).max().map(|width| width.max(KEEPALIVE_NAME.len()))
 }

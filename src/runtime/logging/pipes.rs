@@ -10,8 +10,10 @@ use nix::errno::Errno;
 
 use crate::logs::line::Stream;
 use crate::logs::protocol::{FileTarget, Source, Target};
-use crate::model::plan::Output;
+use crate::model::Template;
+use crate::model::plan::{Credentials, LogFormat, LogStyle, Output, Process};
 use crate::runtime::runs::RunSpec;
+use crate::sys::non_blocking_writer::stdout_is_stderr;
 use crate::sys::pipe;
 
 /// The capacity of a large pipe, in bytes, so that a process that writes much blocks less often.
@@ -32,38 +34,76 @@ pub(super) struct Slot {
     pub(super) pipes: [Option<Pipe>; 2],
     /// The read ends of earlier pipes, the oldest first.
     retired: Vec<(Source, OwnedFd)>,
+    /// How often the logger has been asked for the last lines and has not answered.
+    pub(super) awaited_answers: u32,
+    /// The last lines of the last process, if it has failed.
+    pub(super) last_lines: String,
+}
+
+/// What of a stream of `process` goes to keepalive's stream of the same name; `None` if it does not go through the logger.
+pub(super) fn target_of(process: &Process, stream: Stream) -> Option<Target> {
+    let output = match stream {
+        Stream::Stdout => process.stdout,
+        Stream::Stderr => process.stderr,
+    };
+    let has_file = files_of(process, stream) != [None, None];
+    match output {
+        Output::Raw => Some(Target::Raw),
+        Output::Prefix => Some(Target::Lines),
+        Output::Inherit => has_file.then_some(Target::Raw),
+        Output::Null => has_file.then_some(Target::Nowhere),
+    }
+}
+
+fn files_of(process: &Process, stream: Stream) -> [Option<&Template>; 2] {
+    let files = &process.log_files;
+    let of_stream = match stream {
+        Stream::Stdout => &files.stdout,
+        Stream::Stderr => &files.stderr,
+    };
+    [files.both.as_ref(), of_stream.as_ref()]
 }
 
 /// Creates log pipes.
-#[derive(Default)]
 pub(super) struct PipeFactory {
+    format: LogFormat,
+    /// Whether keepalive's stdout and stderr are the same file.
+    are_one: bool,
     next_serial: u64,
     large_pipes: usize,
 }
 
 impl PipeFactory {
-    /// Creates the pipe of a stream; `None` if it does not go through the logger.
+    pub(super) fn new(style: LogStyle) -> Self {
+        Self { format: style.format, are_one: stdout_is_stderr(), next_serial: 0, large_pipes: 0 }
+    }
+
+    /// Whether both streams of `process` share the pipe of stdout, which keeps the order of lines: they go to the same places,
+    /// and nothing there shows the stream of a line.
+    pub(super) fn shares_pipe(&self, process: &Process) -> bool {
+        let Process { stdout, stderr, log_files, .. } = process;
+        stdout == stderr
+            && log_files.stdout == log_files.stderr
+            && (self.are_one || *stdout == Output::Null)
+            && self.format == LogFormat::Text
+            && process.captures_output()
+    }
+
+    /// Creates the pipe of a stream. It belongs to the user of the process, who can then open /dev/stdout and /dev/stderr.
     ///
     /// # Errors
     /// As [`pipe::pipe`].
-    pub(super) fn make(&mut self, slot: &Slot, stream: Stream, spec: &RunSpec) -> Result<Option<Pipe>, Errno> {
+    pub(super) fn make(&mut self, slot: &Slot, stream: Stream, target: Target, spec: &RunSpec) -> Result<Pipe, Errno> {
         let RunSpec { instance, definition: service, .. } = spec;
         let process = &service.process;
-        let output = match stream {
-            Stream::Stdout => process.stdout,
-            Stream::Stderr => process.stderr,
-        };
-        let target = match output {
-            Output::Prefix => Target::Lines,
-            Output::Inherit if process.log_file.is_some() => Target::Raw,
-            Output::Null if process.log_file.is_some() => Target::Nowhere,
-            Output::Inherit | Output::Null => return Ok(None),
-        };
-        let file = process.log_file.as_ref().map(|file| FileTarget {
-            path: PathBuf::from(OsString::from_vec(file.path.expand(spec.numbers()).into_bytes())),
-            max_size: file.max_size,
-            max_files: file.max_files,
-        });
+        let mut files = Vec::new();
+        for path in files_of(process, stream).into_iter().flatten() {
+            files.push(FileTarget {
+                path: PathBuf::from(OsString::from_vec(path.expand(spec.numbers()).into_bytes())),
+                max_size: process.log_files.max_size,
+                max_files: process.log_files.max_files,
+            });
+        }
         let source = Source {
             serial: self.next_serial,
             slot: slot.number,
@@ -72,9 +112,12 @@ impl PipeFactory {
             instance: instance.number,
             colour_index: u32::try_from(instance.service.position()).unwrap_or(0),
             target,
-            file,
+            files,
         };
         let (read_end, write_end) = pipe::pipe()?;
+        if let Some(Credentials { uid, gid, .. }) = process.credentials {
+            pipe::set_owner(&write_end, uid, gid);
+        }
         let is_large = match slot.of(stream) {
             Some(before) => before.is_large,
             None => self.large_pipes < MAX_LARGE_PIPES,
@@ -84,13 +127,13 @@ impl PipeFactory {
             self.large_pipes += usize::from(!slot.has(stream));
         }
         self.next_serial += 1;
-        Ok(Some(Pipe { source, read_end, write_end, is_large }))
+        Ok(Pipe { source, read_end, write_end, is_large })
     }
 }
 
 impl Slot {
     pub(super) const fn new(number: u32) -> Self {
-        Self { number, pipes: [None, None], retired: Vec::new() }
+        Self { number, pipes: [None, None], retired: Vec::new(), awaited_answers: 0, last_lines: String::new() }
     }
 
     fn of(&self, stream: Stream) -> Option<&Pipe> {
@@ -117,10 +160,16 @@ impl Slot {
         self.retired.extend(place.replace(pipe).map(|old| (old.source, old.read_end)));
     }
 
-    /// Makes the current pipes old ones: there is no next run for now.
-    pub(super) fn retire_all(&mut self) {
-        let old = self.pipes.iter_mut().filter_map(Option::take);
-        self.retired.extend(old.map(|old| (old.source, old.read_end)));
+    /// Makes the current pipe an old one: the next run has none, or there is no next run for now.
+    pub(super) fn retire(&mut self, stream: Stream) {
+        let [stdout, stderr] = &mut self.pipes;
+        let place = match stream {
+            Stream::Stdout => stdout,
+            Stream::Stderr => stderr,
+        };
+        if let Some(old) = place.take() {
+            self.retired.push((old.source, old.read_end));
+        }
     }
 
     /// Closes the old pipes that have been read completely.

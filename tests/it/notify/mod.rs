@@ -54,15 +54,15 @@ fn pid_of(control: &Control, id: &str) -> Pid {
     control.instance(id)["pid"].as_i64().and_then(|pid| Pid::new(pid.try_into().ok()?)).expect("a pid")
 }
 
-/// The children of keepalive that have not been reaped: those that hold descriptors for it, and the others.
+/// The children of keepalive that have not been reaped, without its logger: those that hold descriptors for it, and the others.
 fn all_children(running: &Running) -> (Vec<Pid>, Vec<Pid>) {
     let pid = running.keepalive();
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     let children = children.split_whitespace().filter_map(|pid| Pid::new(pid.parse().ok()?));
-    let is_holder = |pid: &Pid| {
-        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "keepalive-fds")
+    let has_name = |pid: &Pid, wanted: &str| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == wanted)
     };
-    children.partition(is_holder)
+    children.filter(|pid| !has_name(pid, "keepalive-log")).partition(|pid| has_name(pid, "keepalive-fds"))
 }
 
 /// The number of children of keepalive that have not been reaped, without those that hold descriptors for it.
@@ -245,6 +245,7 @@ sd.wait()
 os._exit(1)
 "#;
     let text = "[services.web]\ncommand = [\"python3\", \"DIR/store.py\"]\nready = \"notify\"\nfd_store = 3\n\
+        log = { stdout = \"inherit\", stderr = \"inherit\" }\n\
         backoff = { initial = \"1ms\" }\n";
     let set = set(text, &[("store.py", script)]);
     in_every_place(|place| {

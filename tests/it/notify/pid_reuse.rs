@@ -118,7 +118,7 @@ fn a_reused_pid_of_the_last_main_process_does_not_end_the_wait_for_leftovers_of_
     let main = Pid::new(last.parse().unwrap()).unwrap();
     // The former main process has exited: only the leftover process remains in its group.
     wait_until("the former main process to exit", || {
-        (procfs::descendants(running.keepalive()).len() == 3).then_some(())
+        (crate::harness::descendants(running.keepalive()).len() == 3).then_some(())
     });
     assert_eq!(pid_of(&control, "web.0"), main);
     let _stop = control.ask("POST", "/v1/services/web/stop");

@@ -1,0 +1,29 @@
+//! Requests for logs, which the logger answers.
+
+use std::os::fd::AsFd as _;
+
+use super::answer::plain;
+use super::client::{Client, Stage};
+use super::snapshot::StatusSnapshot;
+use crate::logs::protocol::LogsQuery;
+
+const NOT_LOGGED: &str = "no logs: the output of all services is set to `inherit` or `null`; \
+                          set `log = { stdout = \"raw\", stderr = \"raw\" }` to collect it";
+
+/// Passes the connection to the logger, which has the lines.
+pub(super) fn hand_over(client: &mut Client, query: LogsQuery, snapshot: &StatusSnapshot<'_>) {
+    if !snapshot.logging.is_on() {
+        return client.answer(plain(409, "refused", NOT_LOGGED), snapshot.now);
+    }
+    // The logger must not receive descriptors either, and may close the connection before keepalive does.
+    if !client.fd.end_input() {
+        return client.answer(plain(400, "invalid", "more data after the request"), snapshot.now);
+    }
+    // The descriptor of keepalive is closed afterwards.
+    let handed =
+        client.fd.as_fd().try_clone_to_owned().ok().and_then(|copy| snapshot.logging.hand_over(copy, query).ok());
+    match handed {
+        Some(()) => client.stage = Stage::HandedOver,
+        None => client.answer(plain(503, "refused", "the logger is not running, try again later"), snapshot.now),
+    }
+}

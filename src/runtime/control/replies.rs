@@ -1,0 +1,48 @@
+//! The answers of the supervisor to requests. The answer to one that has failed waits a moment for the last lines of the process.
+
+use std::time::Duration;
+
+use super::answer;
+use super::client::{Client, ConnectionFate, Stage};
+use super::snapshot::{Sources, StatusSnapshot};
+use crate::model::Mono;
+use crate::supervisor::Refusal;
+
+/// How long the answer to a request that has failed waits for the last lines of the process.
+const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// The request of `client` is done or was refused.
+pub(super) fn on_result(
+    client: &mut Client,
+    result: Result<(), Refusal>,
+    snapshot: &StatusSnapshot<'_>,
+) -> ConnectionFate {
+    if let Stage::Awaiting(request, _) = client.stage {
+        let refusal = result.as_ref().err();
+        let failed = refusal.and_then(Refusal::failed_instance);
+        if let Some(instance) = failed.filter(|instance| snapshot.logging.awaits_last_lines(*instance))
+            && let Some(refusal) = refusal
+        {
+            client.stage = Stage::Failed(request, refusal.clone(), instance);
+            client.deadline = Some(snapshot.now + LAST_LINES_TIMEOUT);
+            return ConnectionFate::Keep;
+        }
+        client.answer(answer::result(snapshot, request, result), snapshot.now);
+    }
+    client.send(snapshot)
+}
+
+/// Answers a request that has failed, with the last lines if they are there.
+pub(super) fn answer_failed(client: &mut Client, snapshot: &StatusSnapshot<'_>) -> ConnectionFate {
+    if let Stage::Failed(request, refusal, _) = &client.stage {
+        client.answer(answer::result(snapshot, *request, Err(refusal.clone())), snapshot.now);
+    }
+    client.send(snapshot)
+}
+
+/// Whether the deadline of `client` has passed, or the lines that its answer waits for are there.
+pub(super) fn is_due(client: &Client, now: Mono, sources: Sources<'_>) -> bool {
+    let is_complete = |instance| !sources.logging.awaits_last_lines(instance);
+    client.deadline.is_some_and(|deadline| deadline <= now)
+        || matches!(client.stage, Stage::Failed(_, _, instance) if is_complete(instance))
+}
