@@ -1,15 +1,18 @@
 //! The default of `log`: lines as they are, through keepalive.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
 use std::process::Command;
 
 use keepalive::model::Signal;
 use serde_json::Value;
 
-use crate::harness::{KEEPALIVE, PUPPET, Place, Run, have_root, in_every_place, wait_until};
+use crate::harness::{KEEPALIVE, PUPPET, Place, Run, have_root, in_every_place, skip, wait_until};
 use crate::http::Control;
 use crate::logs_lines::{finish_merged, logger_of, start_merged};
+use crate::port::ReservedPort;
 use crate::services::Set;
 use crate::terminal::Terminal;
 
@@ -152,6 +155,52 @@ fn the_user_of_a_service_can_open_its_stdout_and_stderr() {
             assert!(found(&stdout, "out") && found(&stdout, "three") && found(&stderr, "err"), "{stdout}{stderr}");
         });
     }
+}
+
+// nginx opens the paths of its logs, in the master process and again at SIGUSR1; in images they lead to /dev/stdout.
+#[test]
+fn nginx_of_another_user_logs_to_stdout_and_stderr_by_their_paths() {
+    if !have_root() || !installed("/usr/sbin/nginx") {
+        return;
+    }
+    let port = ReservedPort::any();
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path DIR/{kind};\n"))
+        .concat();
+    let config = format!(
+        "daemon off;\npid DIR/nginx.pid;\nerror_log /dev/stderr notice;\nevents {{}}\nhttp {{\naccess_log /dev/stdout;\n\
+         {temporary}server {{ listen {port}; location / {{ return 200 'served'; }} }}\n}}\n"
+    );
+    for mode in ["raw", "prefix"] {
+        let set = Set::new(&format!(
+            "[services.web]\ncommand = [\"nginx\", \"-e\", \"/dev/stderr\", \"-c\", \"DIR/nginx.conf\"]\nuser = \"65534\"\n\
+             stop_signal = \"SIGQUIT\"\nlog = {{ stdout = \"{mode}\", stderr = \"{mode}\" }}\n"
+        ));
+        let directory = set.directory.path();
+        set.directory.file("nginx.conf", config.replace("DIR", directory.to_str().unwrap()).as_bytes(), 0o644);
+        std::os::unix::fs::chown(directory, Some(65_534), None).unwrap();
+        let mut running = set.start(Place::Child);
+        let mut stream = wait_until("nginx", || TcpStream::connect(port.loopback()).ok());
+        stream.write_all(b"GET /page HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("served"), "{answer}");
+        Control::at(&set.socket());
+        wait_until("both logs", || {
+            let lines = client(&set, &["logs", "web"]).1;
+            (lines.contains("GET /page ") && lines.contains("start worker process")).then_some(())
+        });
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+    }
+}
+
+fn installed(program: &str) -> bool {
+    let exists = Path::new(program).exists();
+    if !exists {
+        skip(&format!("there is no {program}"));
+    }
+    exists
 }
 
 // A person at a terminal sees which service a line is from; a command that has the terminal is alone on it.
