@@ -2,8 +2,8 @@
 //!
 //! It must not delay the event loop: requests are short, bodies are written piece by piece, slow clients are disconnected, and
 //! a connection has one request. Start reading at the turn of [`Server`], which shows a [`StatusSnapshot`] and returns requests
-//! for the supervisor. `request` receives requests, `route` parses them, `answer`, `body` and `describe` write answers, `client`
-//! is a connection.
+//! for the supervisor. `request` receives requests, `route` parses them, `answer`, `status`, `describe` and `body` write answers,
+//! `reason` says why an instance is in its state, `client` is a connection.
 
 mod answer;
 mod body;

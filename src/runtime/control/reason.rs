@@ -24,22 +24,23 @@ pub(super) fn reason_of(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'
 /// The dependencies that a waiting instance waits for: `waiting for db (starting: tcp 127.0.0.1:1 refused)`.
 fn push_missing(text: &mut String, instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>) {
     let Some(planned) = snapshot.plan.services.get(instance.id.service.position()) else { return };
-    let dependencies = planned.depends_on.iter().filter_map(|dependency| snapshot.view.service(*dependency));
-    let mut joint = "waiting for ";
-    for service in dependencies.filter(|dependency| !dependency.available).take(MAX_NAMED) {
-        for part in [joint, service.name, " (", word_of(service), ": "] {
+    let mut named = 0;
+    for dependency in &planned.depends_on {
+        let Some(service) = snapshot.view.service(*dependency).filter(|service| !service.available) else { continue };
+        for part in [if named == 0 { "waiting for " } else { ", " }, service.name, " (", word_of(service)] {
             text.push_str(part);
         }
-        let length = text.len();
-        // What it waits for itself is said in its own reason.
-        if let Some(instance) = neediest(service).filter(|instance| instance.state != StateName::Waiting) {
+        // What it waits for itself is said in its own reason. One that runs has none.
+        let has_reason = |state| !matches!(state, StateName::Waiting | StateName::Running | StateName::Completed);
+        if let Some(instance) = neediest(service).filter(|instance| has_reason(instance.state)) {
+            text.push_str(": ");
             push_own_reason(text, &instance, snapshot);
         }
-        if text.len() == length {
-            text.truncate(length - ": ".len());
-        }
         text.push(')');
-        joint = ", ";
+        named += 1;
+        if named == MAX_NAMED {
+            break;
+        }
     }
 }
 
