@@ -142,6 +142,7 @@ impl Runtime {
     /// read before it is reaped.
     fn turn(&mut self) -> Result<(), Refused> {
         self.server.wake_followers(self.journal.events().latest(), self.turn.now, &self.inputs.poller);
+        self.logging.watch_for_room(&self.inputs.poller);
         let timeout = self.timeout();
         if self.turn.may_settle(timeout) && !self.is_starting() {
             self.turn.is_settled = true;
@@ -191,7 +192,6 @@ impl Runtime {
 
     /// The only place that waits. Passes each token that is ready to its subsystem.
     fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Errno> {
-        self.logging.watch_for_room(&self.inputs.poller);
         self.inputs.signals.begin_turn();
         let ready = self.inputs.poller.wait(timeout)?;
         for token in ready.iter().filter_map(|ready| Token::decode(ready.data())) {

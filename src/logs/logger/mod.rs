@@ -200,14 +200,17 @@ impl Logger {
 
     /// Waits once, and handles what has happened.
     fn run_once(&mut self) {
+        let becomes_idle = self.idle_since.take_if(|since| *since + IDLE_AFTER <= self.now).is_some();
         let timeout = self.timeout();
+        if becomes_idle {
+            // At the last moment: what runs after it gets its pages again.
+            self.release_memory();
+        }
         let ready: Vec<u64> = self.poller.wait(timeout).unwrap_or_default().iter().map(Ready::data).collect();
         self.now = self.clock.on_wake(sys::now(), timeout, self.poller.woken());
         self.stamp = Timestamp::since_epoch(sys::wall());
         if !ready.is_empty() {
             self.idle_since = Some(self.now);
-        } else if self.idle_since.take_if(|since| *since + IDLE_AFTER <= self.now).is_some() {
-            self.release_memory();
         }
         // Before the pipes, so that the output of a run that has ended is not mixed with that of the next run.
         if ready.contains(&SOCKET) {
