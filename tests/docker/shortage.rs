@@ -27,14 +27,14 @@ fn failed_forks_are_retried_without_an_exit_or_a_busy_loop() {
     let image = engine.image("[services.many]\ncommand = [\"sleep\", \"1000\"]\ninstances = 30\n");
     let container = image.run(&["--pids-limit=20", "--env=KEEPALIVE_LOG=debug"], &[]);
 
-    // The limit allows keepalive and nineteen others. The other eleven are retried.
-    wait_for(|| container.describe(), || (refusals(&container) > 11 * 4).then_some(()));
-    assert_eq!(count_from_outside(&container, "sleep"), 19, "{}", container.describe());
+    // The limit allows keepalive, the logger and eighteen others. The other twelve are retried.
+    wait_for(|| container.describe(), || (refusals(&container) > 12 * 4).then_some(()));
+    assert_eq!(count_from_outside(&container, "sleep"), 18, "{}", container.describe());
     docker_ok(&["update", "--pids-limit=100", container.name()]);
     wait_for(|| container.describe(), || (count_from_outside(&container, "sleep") == 30).then_some(()));
 
     // A busy loop would cause thousands of refused forks or use much CPU time.
-    assert!(refusals(&container) < 11 * 20, "{}", container.describe());
+    assert!(refusals(&container) < 12 * 20, "{}", container.describe());
     let processes = container.processes();
     let init = processes.iter().find(|process| process.pid == 1).unwrap();
     assert!(init.ticks < TICKS_PER_SECOND, "PID 1 has used {} ticks\n{}", init.ticks, container.describe());
@@ -71,8 +71,8 @@ fn all_of_twenty_thousand_orphans_are_reaped() {
     let container = image.run(&[], &[]);
     container.wait_for_line("all are orphans");
 
-    // keepalive, steady and its sleep.
-    wait_for(|| container.describe(), || (container.processes().len() == 3).then_some(()));
+    // keepalive, the logger, steady and its sleep.
+    wait_for(|| container.describe(), || (container.processes().len() == 4).then_some(()));
     assert_eq!(container.stop(), 0, "{}", container.describe());
 }
 

@@ -179,7 +179,7 @@ fn describe_shows_state_definition_and_events_without_secrets() {
             &format!("\n  env file   {directory}/start.env\n"),
             "\n  depends on db (running)\n",
             "\n  ready      when the program runs\n",
-            "\n  output     stdout inherited, stderr inherited\n",
+            "\n  output     stdout raw, stderr raw\n",
             "\nlatest events\n",
             " web.1 running → backoff (killed by SIGKILL, ran ",
         ] {
