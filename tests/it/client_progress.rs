@@ -61,7 +61,7 @@ fn a_change_that_takes_long_shows_its_transitions_on_a_terminal() {
     let (set, running, control) = begin();
     let mut terminal = on_a_terminal(&set, &["stop", "web"]);
     for id in ["web.0", "web.1", "web.2"] {
-        terminal.wait_for_text(&format!(" {id} running → stopping (stop requested)"));
+        terminal.wait_for_text(&format!(" {id} running → stopping (stopped by operator)"));
     }
     kill(&control, "other.0");
     kill(&control, "web.1");

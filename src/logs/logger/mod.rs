@@ -62,7 +62,7 @@ const MAX_PACKETS_PER_TURN: usize = 64;
 const MAX_PENDING: usize = 4_096;
 /// How long messages wait for the output of a run that has ended, where its sink is slow.
 const RUN_END_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the logger goes on writing after PID 1 has died.
+/// How long the logger goes on reading and writing after PID 1 has died.
 const ORPHAN_FLUSH_MILLISECONDS: u64 = 2_000;
 
 /// A logger that has had nothing to do for so long is idle.
@@ -144,6 +144,7 @@ impl Logger {
             pending: VecDeque::new(),
             blocked_since: None,
             stop_at: None,
+            is_orphan: false,
             counters,
             colours,
             buffer: vec![0; MAX_LINE_BYTES + READ_BUFFER_BYTES],
@@ -156,7 +157,8 @@ impl Logger {
         Ok(logger)
     }
 
-    /// Returns when everything is written, once the logger has been told to stop.
+    /// Returns when everything is written, once the logger has been told to stop. If PID 1 has died, everything that the
+    /// services write until they exit.
     fn run(&mut self) {
         loop {
             self.process_pending();
@@ -184,7 +186,8 @@ impl Logger {
             self.outputs.flush(&self.poller, self.now, &self.stamp);
             return true;
         }
-        self.pending.is_empty() && self.outputs.is_empty()
+        let can_more_come = self.is_orphan && !self.pipes.is_empty();
+        self.pending.is_empty() && self.outputs.is_empty() && !can_more_come
     }
 
     /// The time until something is due that no descriptor signals.
@@ -242,6 +245,7 @@ impl Logger {
             match packet::receive(&self.socket, &mut self.buffer) {
                 Ok((0, _)) => {
                     self.poller.remove(&self.socket).ok();
+                    self.is_orphan = true;
                     return self.stop(ORPHAN_FLUSH_MILLISECONDS);
                 }
                 Ok((length, descriptor)) => {

@@ -39,6 +39,8 @@ pub(super) struct Logger {
     pub(super) blocked_since: Option<Mono>,
     /// When to exit at the latest, once the logger has been told to stop.
     pub(super) stop_at: Option<Mono>,
+    /// PID 1 has died: services that hear of it may still write.
+    pub(super) is_orphan: bool,
     pub(super) counters: &'static SharedCounters,
     pub(super) colours: [bool; 2],
     pub(super) buffer: Vec<u8>,

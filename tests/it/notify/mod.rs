@@ -325,7 +325,8 @@ try:
 finally:
     sd.say("FDSTORE=1\nFDNAME=late", [os.memfd_create("late")])
 "#;
-    let text = "[services.web]\ncommand = [\"python3\", \"DIR/scaled.py\"]\nready = \"notify\"\nfd_store = 2\n";
+    let text = "[services.web]\ncommand = [\"python3\", \"DIR/scaled.py\"]\nready = \"notify\"\nfd_store = 2\n\
+                log = { stdout = \"inherit\", stderr = \"inherit\" }\n";
     let set = set(text, &[("scaled.py", script)]);
     let (running, control) = begin(&set, Place::Child);
     running.expect("has 0");
