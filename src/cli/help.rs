@@ -82,7 +82,8 @@ fn push_options(text: &mut String, definition: &Definition) {
 }
 
 fn push_line(text: &mut String, left: &str, width: usize, right: &str) {
-    let padding = " ".repeat(width.saturating_sub(left.chars().count()));
+    let length = left.chars().count();
+    let padding = if length < width { " ".repeat(width - length) } else { format!("\n  {}", " ".repeat(width)) };
     let line = format!("  {left}{padding}{right}");
     text.push_str(line.trim_end());
     text.push('\n');

@@ -15,9 +15,9 @@ pub(super) const MAX_TEXT_BYTES: usize = 16 << 10;
 pub(super) const MAX_PACKET_BYTES: usize = MAX_TEXT_BYTES + (4 << 10);
 
 /// How many of the last lines of a process are shown with its failure.
-pub(super) const MAX_LAST_LINES: usize = 10;
+pub(super) const MAX_LAST_LINES: usize = 20;
 /// The limit for all of them together.
-pub(super) const MAX_LAST_LINES_BYTES: usize = 2 << 10;
+pub(super) const MAX_LAST_LINES_BYTES: usize = 3 << 10;
 
 /// A pipe for the logger to read: who writes to it, and where its lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -131,7 +131,7 @@ impl Runtime {
         server.close(&context, sources);
         self.resources.sockets.close();
         self.notify.close_all();
-        self.helpers.end(&self.resources, &self.inputs.poller);
+        self.helpers.end(&mut self.resources, &self.inputs.poller);
         self.logging.finish(self.turn.now, self.journal.counts().shutdown_started_at);
         self.logging.last_lines_of(&outcome.cause)
     }

@@ -7,7 +7,7 @@ use super::inspector::Inspector;
 use super::logging::Logging;
 use super::resources::Resources;
 use crate::model::Pid;
-use crate::sys::Poller;
+use crate::sys::{self, Poller};
 
 /// The helper processes of all kinds but the logger, and those that belong to a service.
 pub(super) struct Helpers {
@@ -24,7 +24,10 @@ impl Helpers {
     }
 
     /// Logs what is still to be logged and ends all but the logger, so that none outlives keepalive.
-    pub(super) fn end(&mut self, resources: &Resources, poller: &Poller) {
+    pub(super) fn end(&mut self, resources: &mut Resources, poller: &Poller) {
+        for address in resources.sockets.take_in_use() {
+            self.inspector.ask_for_port_owner(&address, sys::now(), poller);
+        }
         self.inspector.finish(poller);
         ended_helpers::kill_all(self.inspector.pids().chain(resources.fds.holders()));
     }

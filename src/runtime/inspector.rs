@@ -170,7 +170,7 @@ impl Inspector {
     }
 
     /// Logs which process uses `address`, if one is found.
-    fn ask_for_port_owner(&mut self, address: &Address, now: Mono, poller: &Poller) {
+    pub(super) fn ask_for_port_owner(&mut self, address: &Address, now: Mono, poller: &Poller) {
         let topic = Topic::PortOwner(address.to_string());
         if self.running.iter().any(|running| running.topic == topic) {
             return;

@@ -274,9 +274,9 @@ fn a_failure_for_good_is_reported_with_the_last_lines() {
         let lines: Vec<&str> = text.lines().collect();
         let failed = lines.iter().position(|line| line.contains("web.0 starting → failed")).unwrap();
         assert!(lines[failed].ends_with("gave up after 1 restart); its last lines:"), "{text}");
-        let last = &lines[failed + 1..failed + 11];
-        assert_eq!(last[0..8], ["keepalive:   far too old"; 8], "{text}");
-        assert_eq!(last[8..], [r"keepalive:   Error: \x1b[2Jno \xff database", "keepalive:   the end"], "{text}");
+        let last = &lines[failed + 1..failed + 21];
+        assert_eq!(last[0..18], ["keepalive:   far too old"; 18], "{text}");
+        assert_eq!(last[18..], [r"keepalive:   Error: \x1b[2Jno \xff database", "keepalive:   the end"], "{text}");
         let end = set.end();
         let (reason, lines) = end.split_once('\n').unwrap();
         assert!(reason.ends_with("exiting with code 3"), "{end}");
@@ -296,13 +296,33 @@ fn the_status_of_a_failed_instance_and_the_answer_to_its_start_have_the_last_lin
         let last_lines = |value: &Value| value["last_lines"].as_str().map(str::to_owned);
         let lines = wait_until("the last lines", || last_lines(&control.instance("web.0")));
         assert!(lines.ends_with("Error: \\x1b[2Jno \\xff database\nthe end"), "{lines}");
-        assert_eq!(lines.lines().count(), 10, "{lines}");
+        assert_eq!(lines.lines().count(), 20, "{lines}");
         assert_eq!(last_lines(&control.instance("other.0")), None);
         let (code, _, stderr) = client(&set, &["restart", "web"]);
         assert_eq!(code, Some(1), "{stderr}");
         assert!(stderr.ends_with("far too old\nError: \\x1b[2Jno \\xff database\nthe end\n"), "{stderr}");
         running.send(Signal::TERM);
         running.end();
+    });
+}
+
+#[test]
+fn a_failed_reload_is_answered_and_reported_with_the_last_lines() {
+    let script = "[ -e DIR/bad ] && { echo boom-reason >&2; exit 3; }; exec sleep 1000";
+    let set = Set::new(&format!("[services.web]\ncommand = [\"sh\", \"-c\", \"{script}\"]\n"));
+    in_every_place(|place| {
+        let mut running = set.start(place);
+        Control::at(&set.socket()).wait_for("web.0", "running");
+        set.directory.file("bad", b"", 0o644);
+        let (code, _, stderr) = client(&set, &["reload", "web"]);
+        assert_eq!(code, Some(1), "{stderr}");
+        assert!(stderr.contains("exited with code 3") && stderr.ends_with("boom-reason\n"), "{stderr}");
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+        let stderr = running.stderr();
+        let (_, after) = stderr.split_once("web reload failed: ").expect("the message");
+        assert!(after.lines().nth(1).is_some_and(|line| line == "keepalive:   boom-reason"), "{stderr}");
+        std::fs::remove_file(set.directory.path().join("bad")).unwrap();
     });
 }
 

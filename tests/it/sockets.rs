@@ -425,3 +425,14 @@ fn a_reload_can_change_an_address_to_a_wildcard_and_back() {
         wait_until("answers of the new worker only", || (ask(&port)? == worker).then_some(()));
     }
 }
+
+// The service that cannot listen ends keepalive at once.
+#[test]
+fn the_process_that_uses_an_address_is_named_before_keepalive_exits() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let set = Set::new(&format!("[services.web]\ncommand = \"true\"\nlisten = {{ http = \"tcp://{address}\" }}\n"));
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    assert_eq!(code, 71, "{stderr}");
+    assert!(stderr.contains(&format!("{address} is in use by pid {}", std::process::id())), "{stderr}");
+}

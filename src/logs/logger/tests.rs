@@ -347,12 +347,14 @@ fn pid_1_receives_the_last_lines_of_a_run_within_the_limits() {
     let mut second = world.pipe(1);
     assert_eq!(answer(&mut world).text, "");
     world.pipe(2).write_all(b"of another\n").unwrap();
-    second.write_all(b"0\n1\n2\n3\n4\n5\n6\n7\n8\n9\r\n\x1b[1m10\xff").unwrap();
-    assert_eq!(answer(&mut world).text, "1\n2\n3\n4\n5\n6\n7\n8\n9\n\\x1b[1m10\\xff");
-    second.write_all(format!("{}\n{}\n", "a".repeat(1_500), "b".repeat(1_500)).as_bytes()).unwrap();
-    assert_eq!(answer(&mut world).text, "b".repeat(1_500));
-    second.write_all("ä".repeat(3_000).as_bytes()).unwrap();
-    assert_eq!(answer(&mut world).text, "ä".repeat(1_023));
+    let lines = |range: std::ops::Range<u32>| range.map(|line| format!("{line}\n")).collect::<String>();
+    second.write_all(lines(0..19).as_bytes()).unwrap();
+    second.write_all(b"19\r\n\x1b[1m20\xff").unwrap();
+    assert_eq!(answer(&mut world).text, lines(1..20) + "\\x1b[1m20\\xff");
+    second.write_all(format!("{}\n{}\n", "a".repeat(2_500), "b".repeat(2_500)).as_bytes()).unwrap();
+    assert_eq!(answer(&mut world).text, "b".repeat(2_500));
+    second.write_all("ä".repeat(4_000).as_bytes()).unwrap();
+    assert_eq!(answer(&mut world).text, "ä".repeat(1_535));
 }
 
 #[test]

@@ -65,7 +65,8 @@ fn failed_process(event: &JournalEvent) -> Option<(InstanceId, bool)> {
         return Some((instance.slot(), matches!(decision, RestartDecision::Fail(_))));
     }
     if let JournalEvent::ReloadFinished { failure: Some(failure), .. } = event
-        && let RolloutError::Exited(run) | RolloutError::ExitedAfterStopping(run) = &failure.error
+        && let RolloutError::Exited(run) | RolloutError::ExitedBesideOld(run) | RolloutError::ExitedAfterStopping(run) =
+            &failure.error
         && run.failure.is_none()
     {
         return Some((failure.instance.slot(), true));
