@@ -16,7 +16,7 @@ use super::socket_paths::Environment;
 use crate::model::plan::Credentials;
 use crate::model::{StartFailure, StartStep};
 use crate::sys::{
-    self, ChildSignals, DispositionReset, EnvFiles, ReadEnvFile, Session, SpawnOptions, StringList, signals,
+    self, ChildSignals, DispositionReset, EnvFiles, ReadEnvFile, Session, SpawnOptions, StringList, process, signals,
 };
 
 /// What a process of the service finds when it starts.
@@ -39,7 +39,17 @@ pub(super) fn run(
     read: ReadEnvFile,
 ) -> CommandResult {
     let Some(response) = client.fetch("exec", &service_path(name, "environment"))? else { return Ok(EXIT_FAILURE) };
-    let context = ProcessContext::parse(&response.body()?, (environment.variable)("TERM"), read);
+    let server = response.server();
+    let mut context = ProcessContext::parse(&response.body()?, (environment.variable)("TERM"), read);
+    // What a server says that is another user can be anything: the command has no more rights than that server.
+    match server {
+        Some((uid, _)) if uid == 0 || uid == process::effective_user() => {}
+        Some((uid, gid)) => context.credentials = Some(Credentials { uid, gid, groups: [].into() }),
+        None => {
+            print_error("exec: the user of the server is unknown");
+            return Ok(EXIT_FAILURE);
+        }
+    }
     let failure = context.execute(command);
     let program = command.first().map(|program| program.to_string_lossy()).unwrap_or_default();
     let operand = context.operand(&program, failure.step);

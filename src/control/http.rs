@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::socket_paths::SocketPath;
 use crate::model::units::format_duration;
 use crate::model::{Mono, errno};
-use crate::sys;
+use crate::sys::{self, socket};
 
 /// Much more than the few hundred bytes of a head that keepalive sends.
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -102,7 +102,7 @@ pub(super) fn connect(places: &[SocketPath], timeout: Duration) -> Result<Connec
         {
             return Err(RequestError::UntrustedOwner(path.clone()));
         }
-        match sys::socket::connect_with_timeout(path, timeout) {
+        match socket::connect_with_timeout(path, timeout) {
             Ok(stream) => return Ok(Connection { stream, path: path.clone(), timeout }),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ECONNREFUSED) => {}
             Err(Errno::EACCES | Errno::EPERM) => return Err(RequestError::PermissionDenied(path.clone())),
@@ -278,6 +278,11 @@ impl AsFd for Response {
 }
 
 impl Response {
+    /// The user and the group of the server; `None` if unknown.
+    pub(super) fn server(&self) -> Option<(u32, u32)> {
+        socket::peer_user_and_group(&self.incoming.stream)
+    }
+
     /// Waits for the rest of the body.
     pub(super) fn body(mut self) -> Result<Vec<u8>, RequestError> {
         loop {

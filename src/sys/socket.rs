@@ -98,7 +98,14 @@ pub fn accept(listener: impl AsFd) -> Result<OwnedFd, Errno> {
 /// The effective user id of a unix socket's peer at the time when it connected; `None` if unknown. unix(7) `SO_PEERCRED`
 #[must_use]
 pub fn peer_uid(connection: impl AsFd) -> Option<u32> {
-    getsockopt(&connection.as_fd(), sockopt::PeerCredentials).ok().map(|credentials| credentials.uid())
+    peer_user_and_group(connection).map(|(uid, _)| uid)
+}
+
+/// As [`peer_uid`], with the effective group id.
+#[must_use]
+pub fn peer_user_and_group(connection: impl AsFd) -> Option<(u32, u32)> {
+    let credentials = getsockopt(&connection.as_fd(), sockopt::PeerCredentials).ok()?;
+    Some((credentials.uid(), credentials.gid()))
 }
 
 /// The address of a TCP connection's peer; `None` for other connections. getpeername(2)

@@ -132,9 +132,43 @@ fn root_runs_a_command_as_the_user_of_keepalive() {
     let exec = ["exec", "web", "--socket", &socket, "--", "sh", "-c", "id -u; id -g; id -G; pwd; exit 7"];
     wait_until("keepalive", || (client(&set, &["health", "--socket", &socket]).finish().0 == 0).then_some(()));
     let (code, stdout, stderr) = client(&set, &exec).finish();
-    assert_eq!((code, stdout.as_str(), stderr.as_str()), (7, "54321\n54322\n54322 54323\n/", ""));
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (7, "54321\n54322\n54322\n/", ""));
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
+}
+
+/// Says that the command is to keep the user of the client.
+const LIAR: &str = r#"
+import socket, sys
+body = b"4294967295 4294967295 4294967295 0 0 1 \0/tmp\0PATH=/usr/bin:/bin\0"
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+print("listens", flush=True)
+client, _ = listener.accept()
+client.recv(4096)
+client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+"#;
+
+// Otherwise a service of an unprivileged keepalive could take its place, and have root execute what it likes.
+#[test]
+fn a_command_of_exec_has_no_more_rights_than_the_server_that_answers() {
+    if !harness::have_root() {
+        return;
+    }
+    let set = set();
+    set.directory.file("liar.py", LIAR.as_bytes(), 0o644);
+    let folder = set.directory.path().join("web");
+    std::os::unix::fs::chown(&folder, Some(54321), Some(54322)).unwrap();
+    let (script, socket) = (set.directory.path().join("liar.py"), folder.join("socket"));
+    let (script, socket) = (script.to_str().unwrap(), socket.to_str().unwrap());
+    let words = ["setpriv", "--reuid=54321", "--regid=54322", "--clear-groups", "python3", script, socket];
+    let mut liar = Run::words(Place::Child, &words).start();
+    liar.expect("listens");
+    let exec = ["exec", "web", "--socket", socket, "--", "sh", "-c", "id -u; id -G"];
+    let (code, stdout, stderr) = client(&set, &exec).finish();
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "54321\n54322", ""));
+    assert_eq!(liar.end(), 0);
 }
 
 #[test]

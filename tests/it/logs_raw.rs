@@ -307,12 +307,30 @@ fn the_status_of_a_failed_instance_and_the_answer_to_its_start_have_the_last_lin
 }
 
 #[test]
+fn pipes_of_instances_that_are_gone_are_closed() {
+    let set = Set::new("[services.web]\ncommand = [\"sleep\", \"1000\"]\n");
+    let mut running = set.start(Place::Child);
+    let control = Control::at(&set.socket());
+    control.wait_for("web.0", "running");
+    let before = control.descriptors_of(running.keepalive());
+    assert_eq!(control.post("/v1/services/web/scale?instances=20").status, 200);
+    assert_eq!(control.post("/v1/services/web/scale?instances=1").status, 200);
+    // At the next turn after the logger has read all.
+    wait_until("closed pipes", || {
+        assert_eq!(control.get("/livez").status, 200);
+        (control.descriptors_of(running.keepalive()) <= before).then_some(())
+    });
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+}
+
+#[test]
 fn a_failed_reload_is_answered_and_reported_with_the_last_lines() {
-    let script = "[ -e DIR/bad ] && { echo boom-reason >&2; exit 3; }; exec sleep 1000";
+    let script = "[ -e DIR/bad ] && { echo boom-reason >&2; exit 3; }; echo up; exec sleep 1000";
     let set = Set::new(&format!("[services.web]\ncommand = [\"sh\", \"-c\", \"{script}\"]\n"));
     in_every_place(|place| {
         let mut running = set.start(place);
-        Control::at(&set.socket()).wait_for("web.0", "running");
+        running.expect("up");
         set.directory.file("bad", b"", 0o644);
         let (code, _, stderr) = client(&set, &["reload", "web"]);
         assert_eq!(code, Some(1), "{stderr}");

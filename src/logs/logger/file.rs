@@ -60,6 +60,11 @@ impl LogFile {
         }
     }
 
+    /// The limits of a definition that uses the file from now on.
+    pub(super) fn set_limits(&mut self, target: &FileTarget) {
+        (self.target.max_size, self.target.max_files) = (target.max_size, target.max_files);
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.target.path
     }

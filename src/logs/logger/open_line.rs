@@ -1,6 +1,6 @@
 //! A line in a buffer that has begun and goes on: the next piece of it comes later.
 
-/// The key of the pipe whose line at the end of a buffer goes on, if there is one.
+/// The number of the pipe whose line at the end of a buffer goes on, if there is one.
 #[derive(Debug, Default)]
 pub(super) struct OpenLine(Option<u64>);
 

@@ -20,7 +20,10 @@ const LAST_LINES_FOLLOW: &str = "; its last lines:";
 /// The outputs of one pipe.
 #[derive(Debug)]
 pub(super) struct Route {
+    /// The key of the pipe of this instance and stream, by which lines in the ring name them.
     pub(super) key: u64,
+    /// The number of this pipe alone: a line is continued by its own pipe only.
+    pub(super) serial: u64,
     pub(super) label: Label,
     pub(super) stream: Stream,
     pub(super) target: Target,
@@ -33,13 +36,13 @@ impl LogFile {
         if style.format == LogFormat::Json {
             return route.label.write_json(stamp, text, piece, &mut self.buffer);
         }
-        if !self.open_line.begin(route.key, &mut self.buffer) {
+        if !self.open_line.begin(route.serial, &mut self.buffer) {
             write_time(style, stamp, &mut self.buffer);
         }
         self.buffer.extend_from_slice(text);
         match piece {
             Piece::Whole => self.buffer.push(b'\n'),
-            Piece::Partial => self.open_line.leave(route.key),
+            Piece::Partial => self.open_line.leave(route.serial),
         }
     }
 }
@@ -86,17 +89,18 @@ impl Outputs {
 
     /// The position of the file in `files`. All pipes that name the same path share one.
     pub(super) fn file(&mut self, target: FileTarget) -> usize {
-        let known = self.files.iter().position(|file| file.path() == target.path);
-        known.unwrap_or_else(|| {
-            self.files.push(LogFile::new(target));
-            self.files.len() - 1
-        })
+        if let Some(known) = self.files.iter().position(|file| file.path() == target.path) {
+            self.files.get_mut(known).into_iter().for_each(|file| file.set_limits(&target));
+            return known;
+        }
+        self.files.push(LogFile::new(target));
+        self.files.len() - 1
     }
 
     /// Passes on whole lines of a pipe, each with its newline. Returns how many.
     pub(super) fn put_lines(&mut self, route: &Route, stamp: &Timestamp, lines: &[u8]) -> u64 {
         if route.target == Target::Raw {
-            self.sink(route.stream).put(route.key, lines);
+            self.sink(route.stream).put(route.serial, lines);
         } else {
             lines_of(lines).for_each(|line| self.put_labelled(route, stamp, line, Piece::Whole));
         }
@@ -104,7 +108,7 @@ impl Outputs {
         for position in &route.files {
             let Some(file) = self.files.get_mut(*position) else { continue };
             if is_plain {
-                file.open_line.begin(route.key, &mut file.buffer);
+                file.open_line.begin(route.serial, &mut file.buffer);
                 file.buffer.extend_from_slice(lines);
             } else {
                 lines_of(lines).for_each(|line| file.put(route, self.style.style, stamp, line, Piece::Whole));
@@ -118,10 +122,10 @@ impl Outputs {
     pub(super) fn put_piece(&mut self, route: &Route, stamp: &Timestamp, text: &[u8], piece: Piece) {
         if route.target == Target::Raw {
             let sink = self.sink(route.stream);
-            sink.put(route.key, text);
+            sink.put(route.serial, text);
             match piece {
                 Piece::Whole => sink.buffer.push(b'\n'),
-                Piece::Partial => sink.open_line.leave(route.key),
+                Piece::Partial => sink.open_line.leave(route.serial),
             }
         } else {
             self.put_labelled(route, stamp, text, piece);
@@ -142,7 +146,7 @@ impl Outputs {
         let sink = self.sink(route.stream);
         let is_steered = sink.is_terminal && style.format == LogFormat::Text;
         let shown = if is_steered { log_line(text) } else { text.into() };
-        sink.open_line.begin(route.key, &mut sink.buffer);
+        sink.open_line.begin(route.serial, &mut sink.buffer);
         route.label.write(style, stamp, &shown, piece, &mut sink.buffer);
     }
 

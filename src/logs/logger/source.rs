@@ -52,7 +52,7 @@ impl Pipe {
         files: Vec<usize>,
         [lines, bytes]: [Option<&'static AtomicU64>; 2],
     ) -> Self {
-        let route = Route { key, label, stream: source.stream, target: source.target, files };
+        let route = Route { key, serial: source.serial, label, stream: source.stream, target: source.target, files };
         let (splitter, run_ends) = (Splitter::default(), VecDeque::new());
         Self { source, descriptor, splitter, route, lines, bytes, bytes_read: 0, predecessor: None, run_ends }
     }

@@ -169,6 +169,7 @@ fn logs(query: &Query<'_>, plan: &Plan) -> Result<Route, Invalid> {
     for name in names.iter().filter(|name| *name != "keepalive") {
         find(name, plan)?;
     }
+    let names = if names.iter().any(|name| name == "all") { Vec::new() } else { names };
     let lines = match query.get("lines") {
         Some(text) => Some(whole(&text).ok_or_else(|| Invalid::because(format!("invalid number of lines `{text}`")))?),
         None => None,

@@ -64,9 +64,10 @@ fn failed_process(event: &JournalEvent) -> Option<(InstanceId, bool)> {
     {
         return Some((instance.slot(), matches!(decision, RestartDecision::Fail(_))));
     }
+    // Where the old process was not there any more, that of the former definition has taken the place of the one that has
+    // failed.
     if let JournalEvent::ReloadFinished { failure: Some(failure), .. } = event
-        && let RolloutError::Exited(run) | RolloutError::ExitedBesideOld(run) | RolloutError::ExitedAfterStopping(run) =
-            &failure.error
+        && let RolloutError::ExitedBesideOld(run) = &failure.error
         && run.failure.is_none()
     {
         return Some((failure.instance.slot(), true));

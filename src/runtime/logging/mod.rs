@@ -94,6 +94,8 @@ pub(in crate::runtime) struct Logging {
     original_limits: Option<(u64, u64)>,
     /// The logger may have sent last lines.
     has_answers: bool,
+    /// Instances that are gone, and whose pipes have not been read completely.
+    forgotten: Vec<InstanceId>,
     /// Why a pipe could not be created; logged once.
     last_pipe_error: Option<Errno>,
 }
@@ -115,6 +117,8 @@ impl Subsystem for Logging {
         if std::mem::take(&mut self.has_answers) {
             self.receive_last_lines();
         }
+        let slots = &mut self.slots;
+        self.forgotten.retain(|instance| slots.get_mut(instance).is_some_and(Slot::has_undrained));
         let restarts = self.restarts;
         if std::mem::take(&mut self.has_exited) {
             self.on_exit(context.poller, context.now);
@@ -151,6 +155,7 @@ impl Logging {
             is_killing_all: false,
             original_limits: None,
             has_answers: false,
+            forgotten: Vec::new(),
             last_pipe_error: None,
         };
         logging.begin(poller, now);
@@ -465,6 +470,7 @@ impl Logging {
     pub(in crate::runtime) fn forget(&mut self, instance: InstanceId) {
         if let Some(slot) = self.slots.get_mut(&instance) {
             [Stream::Stdout, Stream::Stderr].into_iter().for_each(|stream| slot.retire(stream));
+            self.forgotten.push(instance);
         }
     }
 }

@@ -177,6 +177,12 @@ impl Slot {
         self.retired.retain(|(_, read_end)| !pipe::is_eof(read_end));
     }
 
+    /// Closes the old pipes that have been read completely. Returns whether there are others.
+    pub(super) fn has_undrained(&mut self) -> bool {
+        self.close_drained();
+        !self.retired.is_empty()
+    }
+
     /// The read ends, the oldest first.
     pub(super) fn into_read_ends(self) -> impl Iterator<Item = (Source, OwnedFd)> {
         let pipes = self.pipes.into_iter().flatten().map(|pipe| (pipe.source, pipe.read_end));
