@@ -1,15 +1,20 @@
 //! Words of other programs, and what to write instead.
 
 /// Commands of supervisorctl, PM2, Docker Compose, systemctl and Unix, each with a hint.
-const COMMANDS: [(&[&str], &str); 11] = [
-    (&["ls", "list", "ps", "jlist", "prettylist", "avail"], "write `keepalive status`"),
+const COMMANDS: [(&[&str], &str); 13] = [
+    (&["ls", "list", "ps", "jlist", "prettylist", "avail", "list-units"], "write `keepalive status`"),
     (&["desc", "show", "info", "inspect"], "write `keepalive describe NAME`"),
     (&["monit", "monitor", "stats"], "write `keepalive top`"),
     (&["tail", "log", "attach", "fg", "maintail"], "write `keepalive logs -f NAME`"),
     (&["kill"], "write `keepalive signal NAME SIGNAL`, or `keepalive shutdown` to stop everything"),
+    (&["is-active", "is-failed", "ping"], "write `keepalive health [--ready] [NAME]`"),
+    (&["sendSignal"], "write `keepalive signal NAME SIGNAL`"),
     (&["up", "create"], "write `keepalive -c FILE` to run the services of a file"),
     (&["down", "quit", "exit"], "write `keepalive shutdown`"),
-    (&["update", "reread", "daemon-reload"], "write `keepalive reload`"),
+    (
+        &["update", "reread", "daemon-reload", "startOrReload", "startOrRestart", "gracefulReload"],
+        "write `keepalive reload`",
+    ),
     (&["add", "delete", "del", "rm", "remove"], "change keepalive.toml, then write `keepalive reload`"),
     (
         &["save", "dump", "resurrect", "enable", "disable"],
@@ -19,10 +24,12 @@ const COMMANDS: [(&[&str], &str); 11] = [
 ];
 
 /// Options of other programs: the command, the option, and a hint.
-const OPTIONS: [(&str, &str, &str); 6] = [
+const OPTIONS: [(&str, &str, &str); 8] = [
     ("logs", "--tail", "write `-n LINES`"),
     ("logs", "--nostream", "remove it: without `-f` the command ends by itself"),
     ("logs", "--raw", "remove it, or write `--json`"),
+    ("logs", "-u", "write the name alone: `keepalive logs NAME`"),
+    ("start", "-i", "write `keepalive run -i N -- CMD`"),
     ("stop", "-t", "write `--timeout DURATION`"),
     ("stop", "--time", "write `--timeout DURATION`"),
     ("restart", "--update-env", "change keepalive.toml, then write `keepalive reload`"),

@@ -41,7 +41,10 @@ pub(super) struct Schema {
 impl Schema {
     /// The known key that was probably meant by the unknown key `name`.
     pub(super) fn meant_by(&self, name: &str) -> Option<&'static str> {
-        let foreign = self.foreign.iter().find(|(word, _)| *word == name).map(|(_, known)| *known);
+        // `ExecStart` is `exec_start`.
+        let letters = |word: &str| word.replace('_', "").to_ascii_lowercase();
+        let meant = letters(name);
+        let foreign = self.foreign.iter().find(|(word, _)| letters(word) == meant).map(|(_, known)| *known);
         foreign.or_else(|| nearest(name, self.keys.iter().chain(self.later).copied()))
     }
 }
@@ -152,6 +155,7 @@ impl<'w> Decoder<'w> {
 
     /// Reports keys that are not in `schema`. `title` is the name of the table in messages.
     pub(super) fn check_keys(&mut self, table: &DeTable<'_>, title: &str, schema: &Schema) {
+        let mut has_listed = false;
         for (key, _) in table {
             let name: &str = key.get_ref();
             if schema.keys.contains(&name) {
@@ -166,6 +170,7 @@ impl<'w> Decoder<'w> {
                     format!("did you mean `{known}`? it is not supported yet")
                 }
                 Some(known) => format!("did you mean `{known}`?"),
+                None if std::mem::replace(&mut has_listed, true) => "see the known keys above".to_owned(),
                 None => format!("known keys: {}", schema.keys.join(", ")),
             };
             self.error(key.span(), &format!("unknown key `{name}` in {title}"), &hint);

@@ -146,7 +146,7 @@ fn an_invalid_request_is_answered_with_the_reason() {
         ("POST", "/v1/status", 405, "/v1/status requires GET, found POST"),
         ("GET", "/v1/events?follow=maybe", 400, "`follow` must be 1 or 0, found `maybe`"),
         ("GET", "/v1/events?after=07", 400, "`after` must be a number or `latest`, found `07`"),
-        ("GET", "/v1/services/all", 400, "this needs one service or instance: /v1/services/NAME"),
+        ("GET", "/v1/services/all", 400, "this needs one service or instance, not `all`"),
         ("GET", "/v1/services/web.7", 404, "there is no instance web.7: web has web.0 to web.0"),
         ("GET", "/v1/services/web.7/environment", 404, "there is no instance web.7: web has web.0 to web.0"),
         ("POST", "/v1/services/web", 405, "/v1/services/web requires GET, found POST"),

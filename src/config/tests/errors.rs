@@ -88,7 +88,7 @@ keepalive.toml:5:1: unknown key `x` in the file
 #[test]
 fn an_unknown_key_is_reported_with_the_most_similar_or_equivalent_key() {
     check_keys(
-        "restrat = \"no\"\nenvironment = {}\nreplicas = 3\nfrobnicate = 1\nhealth_check = {}\nkill_signal = \"SIGINT\"\nmax_surge = 2\n",
+        "restrat = \"no\"\nenvironment = {}\nreplicas = 3\nfrobnicate = 1\nhealth_check = {}\nkill_signal = \"SIGINT\"\nmax_surge = 2\nExecStart = 1\nmumble = 2\n",
         r#"
 keepalive.toml:3:1: unknown key `restrat` in `[services.web]`
   3 | restrat = "no"
@@ -125,7 +125,17 @@ keepalive.toml:9:1: unknown key `max_surge` in `[services.web]`
     | ^^^^^^^^^
   = did you mean `reload`?
 
-7 errors in the configuration
+keepalive.toml:10:1: unknown key `ExecStart` in `[services.web]`
+  10 | ExecStart = 1
+     | ^^^^^^^^^
+  = did you mean `command`?
+
+keepalive.toml:11:1: unknown key `mumble` in `[services.web]`
+  11 | mumble = 2
+     | ^^^^^^
+  = see the known keys above
+
+9 errors in the configuration
 "#,
     );
 }

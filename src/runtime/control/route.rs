@@ -196,7 +196,7 @@ fn find(name: &str, plan: &Plan) -> Result<Target, Invalid> {
 /// `web` or `web.2`.
 fn find_one(name: &str, plan: &Plan) -> Result<Target, Invalid> {
     match find(name, plan)? {
-        Target::All => Err(Invalid::because("this needs one service or instance: /v1/services/NAME")),
+        Target::All => Err(Invalid::because("this needs one service or instance, not `all`")),
         target @ (Target::Service(_) | Target::Instance(_)) => Ok(target),
     }
 }
