@@ -401,6 +401,19 @@ mod tests {
     }
 
     #[test]
+    fn new_limits_apply_to_a_file_that_is_open() {
+        let scratch = Scratch::new();
+        let mut file = scratch.file(1 << 20, 2);
+        file.buffer.extend_from_slice(b"one\n");
+        file.flush(at(0));
+        let target = FileTarget { path: file.path().to_owned(), max_size: 4, max_files: 2 };
+        file.set_limits(&target);
+        file.buffer.extend_from_slice(b"two\n");
+        file.flush(at(0));
+        expect(&scratch, &[("a.log", "two\n"), ("a.log.1", "one\n")]);
+    }
+
+    #[test]
     fn a_partial_line_is_continued_unless_another_line_comes_between() {
         let scratch = Scratch::new();
         let mut file = scratch.file(1 << 20, 1);

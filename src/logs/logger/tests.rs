@@ -315,6 +315,24 @@ fn a_raw_line_that_is_too_long_is_continued_unless_another_one_comes_between() {
 }
 
 #[test]
+fn a_raw_line_is_not_continued_by_the_next_run_of_the_instance() {
+    let mut world = World::new();
+    world.target = Target::Raw;
+    let long = "x".repeat(MAX_LINE_BYTES);
+    let mut old = world.pipe(1);
+    old.write_all(format!("{long}y").as_bytes()).unwrap();
+    world.turn();
+    let mut new = world.pipe(1);
+    new.write_all(b"first\n").unwrap();
+    world.turn();
+    world.turn();
+    old.write_all(b"y\n").unwrap();
+    world.turn();
+    let taken = world.taken(Stream::Stdout);
+    assert!(taken == format!("{long}\nfirst\nyy\n"), "{}", taken.trim_start_matches('x'));
+}
+
+#[test]
 fn what_a_slow_reader_does_not_take_is_written_later_and_once() {
     let mut world = World::new();
     world.target = Target::Raw;
