@@ -52,7 +52,7 @@ fn keepalive_needs_neither_privileges_nor_a_writable_file_system() {
 fn the_streams_of_pid_1_can_be_opened_after_a_service_has_become_another_user() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image(
-        "[services.web]\ncommand = \"/srv/steady\"\nuser = 1000\ngroup = 1000\nready = { exec = [\"/bin/sh\", \"-c\", \"sleep 1\"] }\n",
+        "[services.web]\ncommand = \"/srv/steady\"\nuser = 1000\ngroup = 1000\nready = { exec = [\"/bin/sh\", \"-c\", \"sleep 0.3\"] }\n",
     );
     let container = image.run(&[], &[]);
     container.wait_for_line("web.0 up");
