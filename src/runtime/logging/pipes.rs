@@ -149,27 +149,25 @@ impl Slot {
         self.retired.iter().filter(|(source, _)| source.stream == stream).count()
     }
 
-    /// Replaces the current pipe, which becomes an old one.
-    pub(super) fn put(&mut self, stream: Stream, pipe: Pipe) {
+    const fn place(&mut self, stream: Stream) -> &mut Option<Pipe> {
         let [stdout, stderr] = &mut self.pipes;
-        let place = match stream {
+        match stream {
             Stream::Stdout => stdout,
             Stream::Stderr => stderr,
-        };
-        // This closes the write end of the old pipe: the logger sees the end when no process has it open.
-        self.retired.extend(place.replace(pipe).map(|old| (old.source, old.read_end)));
+        }
+    }
+
+    /// Replaces the current pipe, which becomes an old one.
+    pub(super) fn put(&mut self, stream: Stream, pipe: Pipe) {
+        self.retire(stream);
+        *self.place(stream) = Some(pipe);
     }
 
     /// Makes the current pipe an old one: the next run has none, or there is no next run for now.
     pub(super) fn retire(&mut self, stream: Stream) {
-        let [stdout, stderr] = &mut self.pipes;
-        let place = match stream {
-            Stream::Stdout => stdout,
-            Stream::Stderr => stderr,
-        };
-        if let Some(old) = place.take() {
-            self.retired.push((old.source, old.read_end));
-        }
+        // This closes the write end: the logger sees the end when no process has it open.
+        let old = self.place(stream).take().map(|old| (old.source, old.read_end));
+        self.retired.extend(old);
     }
 
     /// Closes the old pipes that have been read completely.
