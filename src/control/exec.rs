@@ -104,6 +104,7 @@ impl ProcessContext {
             file: None,
             credentials: self.credentials.as_ref(),
             umask: self.umask,
+            mark: None,
             limits: &[],
             nice: None,
             oom_score_adj: None,

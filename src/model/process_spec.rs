@@ -159,7 +159,7 @@ impl LogFiles {
 }
 
 /// A resource limit, setrlimit(2).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Limit {
     /// The name in `limits`, such as `nofile`.
     #[serde(skip)]

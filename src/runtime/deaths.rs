@@ -52,7 +52,9 @@ impl Processes {
         let reaped = wait::reap(pid);
         self.strays.on_reaped(pid);
         let Some(run) = former else {
-            self.strays.wanted_by(self.runs.on_stray_reaped(pid));
+            if let Some(run) = self.runs.on_stray_reaped(pid) {
+                self.search(run);
+            }
             return Reaped::Orphan;
         };
         let Ok(ended) = reaped else { return Reaped::Former(None) };

@@ -16,7 +16,13 @@ impl Processes {
     /// The main process of a run has been reaped: reports that by [`Self::settle_exits`].
     pub(super) fn hold_back(&mut self, run: RunId, exit: Exit) {
         self.strays.held_back.push((run, exit));
-        self.strays.wanted_by(Some(run));
+        self.search(run);
+    }
+
+    /// Strays of the run will be searched for in the next turn.
+    pub(super) fn search(&mut self, run: RunId) {
+        self.runs.on_search(run);
+        self.strays.wanted.push(run);
     }
 
     /// Reports the exits of runs that have left no strays, or asks for strays.
@@ -58,8 +64,15 @@ impl Processes {
 
     fn on_strays(&mut self, runs: &[RunId], answer: &[u8]) -> Vec<Event> {
         for run in runs {
-            let strays = Question::strays_of(*run, answer).filter(|pid| self.is_stray(*run, *pid)).collect();
-            self.runs.set_strays(*run, strays);
+            let (found, gone) = Question::strays_of(*run, answer).partition(|pid| self.is_child(*pid));
+            let (found, gone): (Vec<Pid>, Vec<Pid>) = (found, gone);
+            if !gone.is_empty() {
+                // They may have had children.
+                self.search(*run);
+            }
+            let strays = found.into_iter().filter(|pid| self.is_stray(*run, *pid)).collect();
+            self.runs.set_strays(*run, strays, &self.liveness);
+            self.signal_found_strays(*run);
         }
         let held_back = std::mem::take(&mut self.strays.held_back);
         let (settled, held_back) = held_back.into_iter().partition(|(run, _)| runs.contains(run));
@@ -72,16 +85,17 @@ impl Processes {
         settled.into_iter().map(|(run, exit)| self.exited(run, exit)).collect()
     }
 
-    /// Whether a pid in an answer is still that of the child, which is outside of the session and the group of the run: these
-    /// are signalled as a whole.
+    /// Whether a pid in an answer is still that of the child.
+    fn is_child(&self, pid: Pid) -> bool {
+        self.strays.reaped.binary_search(&pid).is_err()
+            && wait::peek_at(pid, WaitOptions::ExitsOnly) != Ok(ChildEvent::NoChildren)
+    }
+
+    /// Whether a child in an answer is outside of the session and the group of the run: these are signalled as a whole.
     fn is_stray(&self, run: RunId, pid: Pid) -> bool {
-        if self.strays.reaped.binary_search(&pid).is_ok() || self.runs.of_pid(pid).is_some() {
-            return false;
-        }
-        let is_child = wait::peek_at(pid, WaitOptions::ExitsOnly) != Ok(ChildEvent::NoChildren);
         let leaders = pidfd::session_and_group_of(pid);
-        let of = self.runs.lingering(run);
-        is_child && of.is_some_and(|of| !of.leaders().any(|leader| leaders.contains(&Some(leader))))
+        let of = self.runs.lingering(run).filter(|_| self.runs.of_pid(pid).is_none());
+        of.is_some_and(|of| !of.leaders().any(|leader| leaders.contains(&Some(leader))))
     }
 
     fn exited(&mut self, run: RunId, exit: Exit) -> Event {

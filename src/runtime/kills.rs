@@ -18,7 +18,7 @@ impl Processes {
         // A main process that has been reaped is not signalled: its pid may have been reused.
         let run = match scope {
             Scope::Main | Scope::Group => self.runs.get(run),
-            Scope::Leftovers => self.runs.lingering(run),
+            Scope::Leftovers => self.runs.on_leftovers_signalled(run, signal),
         };
         let Some(run) = run else { return };
         let result = match scope {
@@ -42,6 +42,15 @@ impl Processes {
                 log::debug!("cannot send {signal} to pid {}: {}", run.pid, errno::words(errno))
             }
             Err(errno) => log::warn!("cannot send {signal} to pid {}: {}", run.pid, errno::words(errno)),
+        }
+    }
+
+    /// Strays that were found after the other leftover processes had been signalled get the same signal.
+    pub(super) fn signal_found_strays(&mut self, run: RunId) {
+        if let Some(run) = self.runs.lingering(run)
+            && let Some(signal) = run.sent
+        {
+            signal_strays(run, signal, &mut self.orders);
         }
     }
 
@@ -106,15 +115,19 @@ fn signal_leftovers(
     liveness: &PidLiveness,
     orders: &mut Vec<Order>,
 ) -> Option<Result<(), Errno>> {
-    let mut results = Vec::new();
+    let mut results = signal_strays(run, signal, orders);
     for leader in run.leaders() {
         results.extend(signal_left_by(leader, signal, liveness, orders));
     }
-    for stray in run.strays() {
-        results.push(kill::signal_group_or_process(stray, signal));
-        orders.push(Order::Below { root: stray, signal });
-    }
     results.into_iter().reduce(Result::and)
+}
+
+fn signal_strays(run: &Run, signal: Signal, orders: &mut Vec<Order>) -> Vec<Result<(), Errno>> {
+    let signal_one = |stray| {
+        orders.push(Order::Below { root: stray, signal });
+        kill::signal_group_or_process(stray, signal)
+    };
+    run.strays().map(signal_one).collect()
 }
 
 /// Signals the processes in the group and session of `leader`, which has been reaped. Its id cannot be reused while there are

@@ -42,6 +42,7 @@ struct Buffers {
     argv: StringList,
     env: StringList,
     cwd: Vec<u8>,
+    mark: Option<Limit>,
     limits: Vec<Limit>,
     state: Vec<u8>,
     env_files: EnvFiles,
@@ -49,7 +50,7 @@ struct Buffers {
 
 /// Variables that children do not inherit, because they address keepalive itself: those of systemd, of Node, and of a parent
 /// keepalive.
-const NOT_INHERITED: [&[u8]; 14] = [
+const NOT_INHERITED: [&[u8]; 13] = [
     b"NOTIFY_SOCKET",
     b"WATCHDOG_USEC",
     b"WATCHDOG_PID",
@@ -63,7 +64,6 @@ const NOT_INHERITED: [&[u8]; 14] = [
     b"KEEPALIVE_IPC_FD",
     b"KEEPALIVE_STATE_FD",
     b"KEEPALIVE_SOCKET",
-    b"KEEPALIVE_RUN",
 ];
 
 impl ProcessFactory {
@@ -86,6 +86,7 @@ impl ProcessFactory {
                 argv: StringList::new(),
                 env: StringList::new(),
                 cwd: Vec::new(),
+                mark: None,
                 limits: Vec::new(),
                 state: Vec::new(),
                 env_files: EnvFiles { files: Vec::new(), fixed: 0, read: config::read_env_file },
@@ -193,7 +194,7 @@ impl ProcessFactory {
         }
     }
 
-    /// What `KEEPALIVE_RUN` begins with.
+    /// What marks the processes of a run.
     pub(super) const fn run_marker(&self) -> RunMarker {
         self.run_marker
     }
@@ -206,7 +207,8 @@ impl ProcessFactory {
     /// Fills the buffers. `env` may have variables already.
     fn fill(&mut self, run: RunId, spec: &RunSpec, command: &[Template], logging: &Logging) {
         let (numbers, process) = (spec.numbers(), &spec.definition.process);
-        self.fill_env(run, &spec.definition, numbers, spec.restarts);
+        self.fill_env(&spec.definition, numbers, spec.restarts);
+        self.buffers.mark = self.run_marker.limit(run);
         let Buffers { argv, cwd, limits, env_files, .. } = &mut self.buffers;
         env_files.files.clear();
         env_files.files.extend(process.env_files.iter().map(|file| (file.path.expand(numbers), file.required)));
@@ -224,11 +226,9 @@ impl ProcessFactory {
     }
 
     /// Sets the variables of a run.
-    fn fill_env(&mut self, run: RunId, service: &Service, numbers: Numbers, restarts: u32) {
-        use std::io::Write;
+    fn fill_env(&mut self, service: &Service, numbers: Numbers, restarts: u32) {
         let mut env = std::mem::take(&mut self.buffers.env);
         let given = env.len();
-        env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_RUN={}", self.run_marker.value(run))));
         self.buffers.env_files.fixed = self.push_env(service, numbers, restarts, given, &mut env);
         self.buffers.env = env;
     }
@@ -294,6 +294,7 @@ impl Buffers {
             file: None,
             credentials: process.credentials.as_ref(),
             umask: process.umask,
+            mark: self.mark,
             limits: &self.limits,
             nice: process.nice,
             oom_score_adj: process.oom_score_adj,

@@ -192,6 +192,9 @@ impl Processes {
 
     /// Removes the runs whose leftover processes are gone.
     pub(super) fn take_ended(&mut self) -> Vec<Event> {
+        for run in self.runs.take_left(&self.liveness) {
+            self.search(run);
+        }
         self.runs.take_ended(&self.liveness).into_iter().map(|run| Event::LeftoversGone { run }).collect()
     }
 }

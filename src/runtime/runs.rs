@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::token::Token;
 use crate::model::map::Map;
 use crate::model::plan::Service;
-use crate::model::{ExitStatus, InstanceId, Numbers, Pid, RunId};
+use crate::model::{ExitStatus, InstanceId, Numbers, Pid, RunId, Signal};
 use crate::sys::{PendingExec, PidLiveness, Poller, kill, pidfd, process};
 
 /// All runs.
@@ -62,8 +62,12 @@ pub(super) struct Run {
     superseded: Vec<Superseded>,
     /// Children of keepalive that the run has left outside of its sessions and groups.
     strays: Vec<Pid>,
-    /// It is not known yet whether there are strays.
-    is_searched: bool,
+    /// How many searches for strays are under way: until there is an answer, there may be some.
+    searches: usize,
+    /// There were processes in its sessions and groups when the last answer came: they may have left since.
+    may_have_left: bool,
+    /// The last signal to its leftover processes.
+    pub(super) sent: Option<Signal>,
     /// The exit status of a later main process, after a former one has become the main process again; see
     /// [`Superseded::may_be_adopted`].
     status: Option<ExitStatus>,
@@ -115,7 +119,9 @@ impl Runs {
             is_lingering: false,
             superseded: Vec::new(),
             strays: Vec::new(),
-            is_searched: false,
+            searches: 0,
+            may_have_left: false,
+            sent: None,
             status: None,
             exec: None,
         };
@@ -158,6 +164,13 @@ impl Runs {
     /// A run whose main process has been reaped, with leftover processes.
     pub(super) fn lingering(&self, run: RunId) -> Option<&Run> {
         self.runs.get(&run).filter(|run| run.is_lingering)
+    }
+
+    /// As [`Self::lingering`], when a signal is about to be sent to its leftover processes.
+    pub(super) fn on_leftovers_signalled(&mut self, run: RunId, signal: Signal) -> Option<&Run> {
+        let run = self.runs.get_mut(&run).filter(|run| run.is_lingering)?;
+        run.sent = Some(signal);
+        Some(run)
     }
 
     /// All runs whose main process has not been reaped.
@@ -217,14 +230,23 @@ impl Runs {
     /// The main process has been reaped: the run lingers while there are leftover processes, or may be strays.
     pub(super) fn linger(&mut self, run: RunId) {
         if let Some(run) = self.runs.get_mut(&run) {
-            (run.is_lingering, run.is_searched) = (true, true);
+            run.is_lingering = true;
         }
     }
 
-    /// It is known now which strays a lingering run has.
-    pub(super) fn set_strays(&mut self, run: RunId, strays: Vec<Pid>) {
+    /// Strays of a run are searched for; [`Self::set_strays`] follows.
+    pub(super) fn on_search(&mut self, run: RunId) {
         if let Some(run) = self.runs.get_mut(&run) {
-            (run.strays, run.is_searched) = (strays, false);
+            run.searches += 1;
+        }
+    }
+
+    /// A search has found these strays of a lingering run.
+    pub(super) fn set_strays(&mut self, run: RunId, strays: Vec<Pid>, liveness: &PidLiveness) {
+        if let Some(run) = self.runs.get_mut(&run) {
+            run.prune(liveness, &mut self.by_pid);
+            run.searches = run.searches.saturating_sub(1);
+            (run.strays, run.may_have_left) = (strays, run.has_members(liveness));
         }
     }
 
@@ -233,8 +255,7 @@ impl Runs {
     pub(super) fn on_stray_reaped(&mut self, pid: Pid) -> Option<RunId> {
         let run = self.runs.values_mut().find(|run| run.strays.contains(&pid))?;
         run.strays.retain(|stray| *stray != pid);
-        run.is_searched = run.strays.is_empty();
-        run.is_searched.then_some(run.id)
+        run.strays.is_empty().then_some(run.id)
     }
 
     /// Removes a lingering run if it has no leftover processes. Returns whether it is gone.
@@ -247,6 +268,19 @@ impl Runs {
             self.remove(run);
         }
         !is_in_use
+    }
+
+    /// The lingering runs whose last process in their sessions and groups is gone: it may have left them.
+    pub(super) fn take_left(&mut self, liveness: &PidLiveness) -> Vec<RunId> {
+        let mut left = Vec::new();
+        for run in self.runs.values_mut().filter(|run| run.is_lingering && run.may_have_left) {
+            run.prune(liveness, &mut self.by_pid);
+            if !run.has_members(liveness) {
+                run.may_have_left = false;
+                left.push(run.id);
+            }
+        }
+        left
     }
 
     /// Removes the lingering runs that have no leftover processes any more, and returns them.
@@ -378,10 +412,12 @@ impl Run {
 
     /// Whether there are leftover processes. Call [`Self::prune`] first.
     fn is_in_use(&self, liveness: &PidLiveness) -> bool {
-        self.is_searched
-            || !self.strays.is_empty()
-            || !self.superseded.is_empty()
-            || (liveness.is_in_use(self.pid) && !self.is_main_pid_reused())
+        self.searches > 0 || !self.strays.is_empty() || self.has_members(liveness)
+    }
+
+    /// Whether there are processes in its sessions and groups. Call [`Self::prune`] first.
+    fn has_members(&self, liveness: &PidLiveness) -> bool {
+        !self.superseded.is_empty() || (liveness.is_in_use(self.pid) && !self.is_main_pid_reused())
     }
 }
 

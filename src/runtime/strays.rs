@@ -1,25 +1,31 @@
 //! Strays: processes that have left the session of their run, such as daemons, and outlive its main process.
 //!
-//! Their parents have exited, so they are children of keepalive. Only `KEEPALIVE_RUN` in their environment tells which run
-//! they belong to. If there are children that keepalive does not know when a main process has exited, an inspector reads it,
-//! and the exit is reported when the answer has come.
+//! Their parents have exited, so they are children of keepalive. The mark of their run, [`RunMarker`], tells which run they
+//! belong to. If there are children that keepalive does not know when a main process has exited, an inspector reads it, and
+//! the exit is reported when the answer has come.
 
-use std::fmt;
 use std::hash::Hasher as _;
 use std::io::Write as _;
 
+use crate::model::plan::Limit;
 use crate::model::{Mono, Pid, RunId};
 use crate::supervisor::Exit;
-use crate::sys::procfs;
 use crate::sys::random::random_u64;
+use crate::sys::{process, procfs};
 
-/// Enough for the first variables of an environment. Those of keepalive come first.
-const ENVIRONMENT_BYTES: usize = 16 << 10;
+/// The number of the limit that is the mark of a run.
+const RESOURCE: u32 = libc::RLIMIT_RTTIME as u32;
 
-/// `KEEPALIVE_RUN`: names a run. Nobody can guess that of another run.
+/// Marks the processes of a run with a soft limit, in microseconds, on how long a real-time process may run without a
+/// blocking system call, getrlimit(2) `RLIMIT_RTTIME`: 146,000 years, and a number that nobody can guess for another run.
+///
+/// Daemons leave sessions and groups, close descriptors and overwrite their environment, nginx(8) for instance, but keep this
+/// limit. Everybody may read it, proc_pid_limits(5), whatever the user of the process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RunMarker {
     keys: [u64; 2],
+    /// keepalive's own hard limit; `None`: unlimited.
+    hard: Option<u64>,
 }
 
 /// The search for strays.
@@ -47,32 +53,25 @@ pub(super) struct Question {
 
 impl RunMarker {
     pub(super) fn new() -> Self {
-        Self { keys: [random_u64(), random_u64()] }
+        Self { keys: [random_u64(), random_u64()], hard: process::hard_limit(RESOURCE) }
     }
 
-    /// The value of the variable.
-    pub(super) fn value(self, run: RunId) -> impl fmt::Display {
-        let proof = self.proof(run.get());
-        fmt::from_fn(move |formatter| write!(formatter, "{proof:016x}.{run}"))
+    /// The mark of a run; `None` if keepalive's own hard limit is lower.
+    pub(super) fn limit(self, run: RunId) -> Option<Limit> {
+        let soft = self.value(run);
+        let limit = Limit { name: "rttime", resource: RESOURCE, soft: Some(soft), hard: self.hard };
+        self.hard.is_none_or(|hard| soft <= hard).then_some(limit)
     }
 
     #[expect(
         deprecated,
         reason = "DefaultHasher has no keys; RandomState brings its own source of random numbers, 4 KB"
     )]
-    fn proof(self, run: u64) -> u64 {
+    fn value(self, run: RunId) -> u64 {
         let [first, second] = self.keys;
         let mut hasher = std::hash::SipHasher::new_with_keys(first, second);
-        hasher.write_u64(run);
-        hasher.finish()
-    }
-
-    /// The run that an environment names, `NAME=value` each, with a NUL after it.
-    fn run_in(self, environment: &[u8]) -> Option<RunId> {
-        let value = environment.split(|byte| *byte == 0).find_map(|line| line.strip_prefix(b"KEEPALIVE_RUN="))?;
-        let (proof, run) = str::from_utf8(value).ok()?.split_once('.')?;
-        let run: u64 = run.parse().ok()?;
-        (u64::from_str_radix(proof, 16) == Ok(self.proof(run))).then_some(RunId::new(run))
+        hasher.write_u64(run.get());
+        hasher.finish() >> 2 | 1 << 62
     }
 }
 
@@ -80,10 +79,9 @@ impl Question {
     /// Runs in an inspector. `keepalive`: the process whose children are looked at.
     pub(super) fn answer(&self, keepalive: Pid) -> Vec<u8> {
         let mut answer = Vec::new();
-        let mut buffer = vec![0; ENVIRONMENT_BYTES];
         for child in procfs::children(keepalive).unwrap_or_default() {
-            let environment = procfs::environment(child, &mut buffer).unwrap_or_default();
-            if let Some(run) = self.marker.run_in(environment).filter(|run| self.runs.contains(run)) {
+            let mark = procfs::realtime_timeout(child);
+            if let Some(run) = self.runs.iter().find(|run| mark == Some(self.marker.value(**run))) {
                 writeln!(answer, "{run} {child}").ok();
             }
         }
@@ -119,11 +117,6 @@ impl Strays {
     pub(super) const fn is_unsettled(&self) -> bool {
         !self.wanted.is_empty()
     }
-
-    /// This run, if any, may have strays.
-    pub(super) fn wanted_by(&mut self, run: Option<RunId>) {
-        self.wanted.extend(run);
-    }
 }
 
 #[cfg(test)]
@@ -131,16 +124,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_variable_names_the_run_of_this_keepalive_only() {
+    fn marks_differ_and_leave_more_time_than_anybody_needs() {
         let (ours, other) = (RunMarker::new(), RunMarker::new());
-        let environment = format!("PATH=/bin\0KEEPALIVE_RUN={}\0X=1\0", ours.value(RunId::new(7)));
-        assert_eq!(ours.run_in(environment.as_bytes()), Some(RunId::new(7)));
-        assert_eq!(other.run_in(environment.as_bytes()), None);
-        let value = ours.value(RunId::new(7)).to_string();
-        assert_eq!(ours.run_in(format!("KEEPALIVE_RUN={}", value.replace(".7", ".8")).as_bytes()), None, "forged");
-        for text in ["", "KEEPALIVE_RUN=", "KEEPALIVE_RUN=ab", "KEEPALIVE_RUN=ab.", "KEEPALIVE_RUN=ab.x", "A=1"] {
-            assert_eq!(ours.run_in(text.as_bytes()), None, "{text}");
-        }
+        let value = |marker: RunMarker, run| marker.limit(RunId::new(run)).unwrap().soft.unwrap();
+        assert_eq!(value(ours, 7), value(ours, 7));
+        assert!(value(ours, 7) != value(ours, 8) && value(ours, 7) != value(other, 7));
+        assert!((1 << 62..u64::MAX >> 1).contains(&value(ours, 7)));
+    }
+
+    #[test]
+    fn nothing_is_marked_above_the_hard_limit() {
+        let marker = RunMarker { hard: Some(1_000_000), ..RunMarker::new() };
+        assert_eq!(marker.limit(RunId::new(7)), None);
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub(super) struct ChildMemory {
     pub(super) file: Option<(Box<CStr>, OpenedFile)>,
     pub(super) credentials: Option<Credentials>,
     pub(super) umask: Option<u32>,
+    pub(super) mark: Option<Limit>,
     pub(super) limits: Vec<Limit>,
     pub(super) nice: Option<i8>,
     pub(super) oom_score_adj: Option<i16>,
@@ -101,6 +102,7 @@ impl ChildMemory {
             file: None,
             credentials: None,
             umask: None,
+            mark: None,
             limits: Vec::new(),
             nice: None,
             oom_score_adj: None,
@@ -144,6 +146,7 @@ impl ChildMemory {
         self.file = options.file.map(|file| (Box::from(file.path), (file.size, file.number)));
         self.credentials = options.credentials.cloned();
         self.umask = options.umask;
+        self.mark = options.mark;
         self.limits.clear();
         self.limits.extend_from_slice(options.limits);
         self.nice = options.nice;

@@ -9,9 +9,9 @@ use std::io::Write as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat};
-use nix::sys::stat::{Mode, fstatat};
-use nix::unistd::{self, Gid, Uid};
+use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
+use nix::sys::stat::Mode;
+use nix::unistd;
 
 use super::process;
 use crate::model::Pid;
@@ -177,17 +177,13 @@ pub fn children(pid: Pid) -> Option<Vec<Pid>> {
     text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(|word| Pid::new(number(word)?)).collect()
 }
 
-/// The beginning of the environment that a process was started with, as much as fits: `NAME=value` each, with a NUL after it.
-/// proc_pid_environ(5)
-///
-/// Root without CAP_SYS_PTRACE may read it only as the user of the process: the calling process becomes that user for file
-/// systems, setfsuid(2), and stays it.
+/// The soft limit `RLIMIT_RTTIME` of a process, in microseconds; `None`: unlimited. proc_pid_limits(5), getrlimit(2)
 #[must_use]
-pub fn environment(pid: Pid, buffer: &mut [u8]) -> Option<&[u8]> {
-    let file = fstatat(AT_FDCWD, format!("/proc/{pid}/environ").as_str(), AtFlags::empty()).ok()?;
-    let _ = unistd::setfsgid(Gid::from_raw(file.st_gid));
-    let _ = unistd::setfsuid(Uid::from_raw(file.st_uid));
-    read_all_at(AT_FDCWD, format_args!("/proc/{pid}/environ\0"), buffer)
+pub fn realtime_timeout(pid: Pid) -> Option<u64> {
+    let mut buffer = [0; 2048];
+    let text = read_at(AT_FDCWD, format_args!("/proc/{pid}/limits\0"), &mut buffer)?;
+    let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Max realtime timeout "))?;
+    str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// The process that traces `pid`, ptrace(2). proc_pid_status(5), `TracerPid`

@@ -9,6 +9,7 @@ use keepalive::sys::procfs;
 use crate::control::begin;
 use crate::harness::{Running, have_root, in_every_place, wait_until};
 use crate::port::ReservedPort;
+use crate::programs::program;
 use crate::services::Set;
 
 /// Answers a request one second after it has come, and exits when it has been sent SIGTERM and no request is under way.
@@ -152,6 +153,44 @@ fn the_port_of_a_daemon_is_free_when_its_service_has_been_stopped() {
     });
 }
 
+/// They fork twice, close or redirect their descriptors, and overwrite their environment with their titles.
+#[test]
+fn programs_that_put_themselves_into_the_background_are_gone_when_their_main_process_has_exited() {
+    const NGINX: &str = "daemon on;\npid DIR/nginx.pid;\nerror_log DIR/nginx.log;\nevents {}\nhttp {
+access_log off;\nclient_body_temp_path DIR/body;\nserver { listen 127.0.0.1:PORT; }\n}\n";
+    const FPM: &str = "[global]\ndaemonize = yes\nerror_log = DIR/fpm.log\n[web]\nlisten = 127.0.0.1:PORT
+user = root\ngroup = root\npm = static\npm.max_children = 2\n";
+    let fpm = program(&["php-fpm", "php-fpm8.2", "php-fpm8.4", "php-fpm8.3"]);
+    let fpm = fpm.map(|path| format!("{} -R -y DIR/config", path.display()));
+    let nginx = program(&["nginx"]).map(|_| "nginx -c DIR/config".to_owned());
+    let redis = program(&["redis-server"]);
+    let redis = redis.map(|_| "redis-server --bind 127.0.0.1 --port PORT --daemonize yes --dir DIR".to_owned());
+    for (command, config) in [(nginx, NGINX), (fpm, FPM), (redis, "")] {
+        let (port, Some(command)) = (ReservedPort::any(), command) else { continue };
+        let port_in = |text: &str| text.replace("PORT", &port.number().to_string());
+        let command = port_in(&command);
+        let set = Set::new(&format!(
+            "[services.web]\ncommand = \"{command}\"\nrestart = \"never\"\n[services.other]\ncommand = \"sleep 1000\"\n"
+        ));
+        let directory = set.directory.path().display().to_string();
+        set.directory.file("config", port_in(config).replace("DIR", &directory).as_bytes(), 0o644);
+        in_every_place(|place| {
+            let (running, control) = begin(&set, place);
+            for _ in 0..3 {
+                control.wait_for("web.0", "completed");
+                let is_helper = |name: &str| name.starts_with("keepalive");
+                let mut left = procfs::descendants(running.keepalive());
+                left.retain(|pid| {
+                    !std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| is_helper(&name))
+                });
+                assert_eq!(left.len(), 1, "`sleep` alone is left of `{command}`: {left:?}");
+                assert!(TcpStream::connect(port.loopback()).is_err(), "{command}");
+                assert_eq!(control.post("/v1/services/web/start").status, 200);
+            }
+        });
+    }
+}
+
 /// A daemon of a service that runs is not touched when another one ends, and that of `kill_mode = "process"` never.
 #[test]
 fn daemons_of_other_runs_and_of_kill_mode_process_stay() {
@@ -183,11 +222,12 @@ fn a_program_that_puts_itself_into_the_background_is_told_to_stay() {
     });
 }
 
-/// The value of another run cannot be guessed: nobody can make keepalive wait for, or kill, what belongs to others.
+/// The mark of another run cannot be guessed: nobody can make keepalive wait for, or kill, what belongs to others.
 #[test]
 fn a_process_cannot_pretend_to_be_a_leftover_of_another_service() {
-    const FORGE: &str = "for run in 1 2 3 4; do
-    KEEPALIVE_RUN=${KEEPALIVE_RUN%.*}.$run setsid sh -c 'trap \"\" TERM; sleep 1000 & exit 0'
+    const FORGE: &str = "mark=$(prlimit --rttime --output SOFT --noheadings)
+for offset in 1 2 3 4; do
+    prlimit --rttime=$((mark - offset)): setsid sh -c 'trap \"\" TERM; sleep 1000 & exit 0'
 done
 echo forged
 exec sleep 2000

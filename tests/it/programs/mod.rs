@@ -28,7 +28,7 @@ const KILLS: usize = 100;
 const KILL_EVERY: Duration = Duration::from_millis(100);
 
 /// The first of these that is installed; skips if there is none.
-fn program(names: &[&str]) -> Option<PathBuf> {
+pub(crate) fn program(names: &[&str]) -> Option<PathBuf> {
     let places = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
     let mut paths = names.iter().flat_map(|name| places.map(|place| PathBuf::from(place).join(name)));
     let found = paths.find(|path| path.exists());
