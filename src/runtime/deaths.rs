@@ -8,7 +8,7 @@ use super::foreground;
 use super::processes::Processes;
 use super::rate_limited_log::{self, MessageKind};
 use super::runs::Membership;
-use crate::model::plan::{Input, KillMode};
+use crate::model::plan::Input;
 use crate::model::{ExitStatus, Pid, RunId, Signal};
 use crate::supervisor::{Event, Exit, Leftovers};
 use crate::sys::datagram::Sender;
@@ -90,7 +90,7 @@ impl Processes {
         }
         let is_killed_by_others = status == ExitStatus::Signal(Signal::KILL) && !is_killed;
         let exit = Exit { status, oom_killed: is_killed_by_others && self.oom.attribute(self.now) };
-        if definition.stop.kill_mode == KillMode::Process || self.sweeping == Some(Signal::KILL) {
+        if self.sweeping == Some(Signal::KILL) {
             self.runs.remove(run);
             return Some(Event::Exited { run, exit, leftovers: Leftovers::None });
         }

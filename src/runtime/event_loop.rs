@@ -174,8 +174,9 @@ impl Runtime {
     }
 
     fn timeout(&mut self) -> Option<Duration> {
-        let has_questions =
-            self.processes.has_orders() || self.processes.has_unsettled_exits() || self.resources.sockets.has_in_use();
+        let has_questions = self.processes.has_orders()
+            || self.processes.has_unsettled_exits(|run| self.notify.is_taken_from(run))
+            || self.resources.sockets.has_in_use();
         if self.turn.budget == 0 || has_questions || self.subsystems().iter().any(|part| part.is_busy()) {
             return Some(Duration::ZERO);
         }
@@ -245,7 +246,7 @@ impl Runtime {
                 events
             }
         };
-        self.dispatch_exits(exits);
+        self.dispatch_all(exits);
         self.dispatch_all(events);
     }
 
@@ -275,19 +276,11 @@ impl Runtime {
         self.settle_exits();
     }
 
-    /// Reports exits, or lets an inspector look for strays first.
+    /// Reports exits whose messages have been read, or lets an inspector look for strays first.
     fn settle_exits(&mut self) {
-        let Self { processes, logging, resources, helpers, .. } = self;
-        let events = processes.settle_exits(|| helpers.pids(logging, resources));
-        self.dispatch_exits(events);
-    }
-
-    fn dispatch_exits(&mut self, exits: Vec<Event>) {
-        for exited in exits {
-            let Event::Exited { run, .. } = exited else { continue };
-            let events = self.notify.hold_back(run, vec![exited], self.turn.now);
-            self.dispatch_all(events);
-        }
+        let Self { processes, logging, resources, helpers, notify, .. } = self;
+        let events = processes.settle_exits(|run| notify.is_taken_from(run), || helpers.pids(logging, resources));
+        self.dispatch_all(events);
     }
 
     /// No further child has exited, or there are no children.
@@ -330,10 +323,7 @@ impl Runtime {
             self.dispatch_all(events);
         }
         let events = match self.processes.runs.of_main(pid).map(|run| run.id) {
-            Some(run) => {
-                let events = self.processes.reap_main(run, &self.inputs.poller);
-                self.notify.hold_back(run, events, self.turn.now)
-            }
+            Some(run) => self.processes.reap_main(run, &self.inputs.poller),
             None => self.reap_other(pid),
         };
         self.dispatch_all(events);

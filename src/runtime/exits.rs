@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use super::processes::Processes;
 use super::strays::Question;
-use crate::model::{Pid, RunId};
+use crate::model::plan::KillMode;
+use crate::model::{Mono, Pid, RunId};
 use crate::supervisor::{Event, Exit, Leftovers};
 use crate::sys::wait::{self, WaitOptions};
 use crate::sys::{ChildEvent, pidfd, process, procfs};
 
+/// How long an exit is held back for messages that are being taken: a holder answers at once, but may get no time for a while
+/// on a busy machine. One that hangs must not delay a stop beyond its default timeout.
+const MAX_DELAY: Duration = Duration::from_secs(4);
 /// How long keepalive does not look for strays after an inspector has not answered: what made it hang may still be there.
 const PAUSE: Duration = Duration::from_secs(60);
 
@@ -27,12 +31,22 @@ impl Processes {
 
     /// Reports the exits of runs that have left no strays, or asks for strays.
     ///
+    /// `has_messages`: whether messages that a run has sent have not been read. Its exit is reported after them.
+    ///
     /// `helpers`: the children of keepalive that belong to no run.
-    pub(super) fn settle_exits(&mut self, helpers: impl FnOnce() -> Vec<Pid>) -> Vec<Event> {
-        if self.strays.wanted.is_empty() {
+    pub(super) fn settle_exits(
+        &mut self,
+        has_messages: impl Fn(RunId) -> bool,
+        helpers: impl FnOnce() -> Vec<Pid>,
+    ) -> Vec<Event> {
+        let until = self.now + MAX_DELAY;
+        let wanted = std::mem::take(&mut self.strays.wanted).into_iter().map(|run| (run, until));
+        self.strays.delayed.extend(wanted);
+        let is_due = |(run, until): &mut (RunId, Mono)| *until <= self.now || !has_messages(*run);
+        let runs: Vec<RunId> = self.strays.delayed.extract_if(.., is_due).map(|(run, _)| run).collect();
+        if runs.is_empty() {
             return Vec::new();
         }
-        let runs = std::mem::take(&mut self.strays.wanted);
         let is_paused = self.strays.paused_until.is_some_and(|until| until > self.now);
         if is_paused || !self.has_unknown_children(&helpers()) {
             return self.on_strays(&runs, &[]);
@@ -99,6 +113,10 @@ impl Processes {
     }
 
     fn exited(&mut self, run: RunId, exit: Exit) -> Event {
+        let kill_mode = self.runs.of_id(run).map(|run| run.spec.definition.stop.kill_mode);
+        if kill_mode == Some(KillMode::Process) {
+            self.runs.remove(run);
+        }
         let is_gone = self.runs.remove_if_ended(run, &self.liveness);
         Event::Exited { run, exit, leftovers: if is_gone { Leftovers::None } else { Leftovers::Some } }
     }

@@ -42,7 +42,7 @@ impl Subsystem for Processes {
 
     /// When the next scan of all children is due, or the OOM counter must be watched again.
     fn due(&self) -> Option<Mono> {
-        self.schedule.due(self.runs.len()).into_iter().chain(self.oom.due()).min()
+        [self.schedule.due(self.runs.len()), self.oom.due(), self.strays.due()].into_iter().flatten().min()
     }
 
     fn on_ready(&mut self, token: Token) {
@@ -185,9 +185,10 @@ impl Processes {
         !self.orders.is_empty()
     }
 
-    /// Whether an inspector is to look for strays, or it is not known yet whether that is necessary.
-    pub(super) const fn has_unsettled_exits(&self) -> bool {
-        self.strays.is_unsettled()
+    /// Whether an inspector is to look for strays, or it is not known yet whether that is necessary. `has_messages` as in
+    /// [`Self::settle_exits`].
+    pub(super) fn has_unsettled_exits(&self, has_messages: impl Fn(RunId) -> bool) -> bool {
+        !self.strays.wanted.is_empty() || !self.strays.delayed.iter().all(|(run, _)| has_messages(*run))
     }
 
     /// Removes the runs whose leftover processes are gone.

@@ -33,6 +33,8 @@ pub(super) struct RunMarker {
 pub(super) struct Strays {
     /// Runs that may have left strays.
     pub(super) wanted: Vec<RunId>,
+    /// Those of them that have sent messages that are still to be read, until then at most.
+    pub(super) delayed: Vec<(RunId, Mono)>,
     /// Exits that are reported when it is known what they have left behind.
     pub(super) held_back: Vec<(RunId, Exit)>,
     pub(super) question: Option<Question>,
@@ -113,9 +115,9 @@ impl Strays {
         }
     }
 
-    /// Whether there is something to do in the next turn.
-    pub(super) const fn is_unsettled(&self) -> bool {
-        !self.wanted.is_empty()
+    /// When an exit is not delayed any more.
+    pub(super) fn due(&self) -> Option<Mono> {
+        self.delayed.iter().map(|(_, until)| *until).min()
     }
 }
 

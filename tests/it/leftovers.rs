@@ -178,11 +178,9 @@ user = root\ngroup = root\npm = static\npm.max_children = 2\n";
             let (running, control) = begin(&set, place);
             for _ in 0..3 {
                 control.wait_for("web.0", "completed");
-                let is_helper = |name: &str| name.starts_with("keepalive");
+                let name = |pid: &Pid| std::fs::read_to_string(format!("/proc/{pid}/comm"));
                 let mut left = procfs::descendants(running.keepalive());
-                left.retain(|pid| {
-                    !std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| is_helper(&name))
-                });
+                left.retain(|pid| name(pid).is_ok_and(|name| !name.starts_with("keepalive")));
                 assert_eq!(left.len(), 1, "`sleep` alone is left of `{command}`: {left:?}");
                 assert!(TcpStream::connect(port.loopback()).is_err(), "{command}");
                 assert_eq!(control.post("/v1/services/web/start").status, 200);

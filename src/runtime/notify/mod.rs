@@ -36,10 +36,6 @@ const MAX_DATAGRAMS_PER_SOCKET: u32 = 32;
 
 /// How long a socket is not read after so many datagrams in one turn: its sender waits, and others get the time.
 const FLOOD_PAUSE: Duration = Duration::from_millis(20);
-/// How long an exit is held back: a holder answers at once, but may get no time for a while on a busy machine. One that hangs
-/// must not delay a stop beyond its default timeout.
-const MAX_HOLD: Duration = Duration::from_secs(4);
-
 /// The sockets, and the data of messages that the status shows.
 #[derive(Debug, Default)]
 pub(super) struct Notify {
@@ -47,20 +43,10 @@ pub(super) struct Notify {
     sockets: Map<RunId, Source>,
     /// The runs whose sockets have datagrams, in the order in which they are read.
     readable: VecDeque<RunId>,
-    /// Exits that are reported when the messages that were sent before have been read.
-    held_back: Vec<HeldBack>,
     /// The status of runs whose main process has not exited.
     reported: Map<RunId, NotifyStatus>,
     /// The last status of instances without a main process.
     last: Map<InstanceId, NotifyStatus>,
-}
-
-/// The events of an exit, until a message that was sent before has been taken, or until the time limit.
-#[derive(Debug)]
-struct HeldBack {
-    run: RunId,
-    events: Vec<Event>,
-    until: Mono,
 }
 
 /// The socket of a run.
@@ -95,8 +81,7 @@ impl Subsystem for Notify {
     type Needs<'a> = (&'a mut Processes, &'a mut FdStore);
 
     fn due(&self) -> Option<Mono> {
-        let paused = self.sockets.values().filter_map(|source| source.paused_until);
-        self.held_back.iter().map(|held_back| held_back.until).chain(paused).min()
+        self.sockets.values().filter_map(|source| source.paused_until).min()
     }
 
     fn is_busy(&self) -> bool {
@@ -130,7 +115,6 @@ impl Subsystem for Notify {
                 self.pause(run, context.now, poller);
             }
         }
-        events.extend(self.released_exits(context.now));
         events
     }
 }
@@ -201,16 +185,6 @@ impl Notify {
         events
     }
 
-    /// Returns the events of an exit, unless a message that was sent before is being taken by another process: then they
-    /// follow later.
-    pub(super) fn hold_back(&mut self, run: RunId, events: Vec<Event>, now: Mono) -> Vec<Event> {
-        if events.is_empty() || !self.is_taken_from(run) {
-            return events;
-        }
-        self.held_back.push(HeldBack { run, events, until: now + MAX_HOLD });
-        Vec::new()
-    }
-
     fn pause(&mut self, run: RunId, now: Mono, poller: &Poller) {
         if let Some(source) = self.sockets.get_mut(&run).filter(|source| source.taken_for.is_none()) {
             poller.modify(&source.socket.socket, Token::Notify(run), Interest::Nothing).ok();
@@ -229,19 +203,9 @@ impl Notify {
         resumed.into_iter().for_each(|run| self.on_ready(Token::Notify(run)));
     }
 
-    fn is_taken_from(&self, run: RunId) -> bool {
+    /// Whether a message of a run is being taken by another process: others may come after it.
+    pub(super) fn is_taken_from(&self, run: RunId) -> bool {
         self.sockets.get(&run).is_some_and(|source| source.taken_for.is_some())
-    }
-
-    fn released_exits(&mut self, now: Mono) -> Vec<Event> {
-        if self.held_back.is_empty() {
-            return Vec::new();
-        }
-        let held_back = std::mem::take(&mut self.held_back);
-        let is_held = |held: &HeldBack| held.until > now && self.is_taken_from(held.run);
-        let (held, released): (Vec<_>, Vec<_>) = held_back.into_iter().partition(is_held);
-        self.held_back = held;
-        released.into_iter().flat_map(|released| released.events).collect()
     }
 }
 
@@ -302,7 +266,8 @@ impl Notify {
         events: &mut Vec<Event>,
     ) -> Result<Usage<'a>, Rejection> {
         let number = number_of(sender);
-        let Some(of) = others.processes.runs.get(run).filter(|of| may_send(others.processes, of, sender)) else {
+        // Its main process may have been reaped while another process took the message before this one.
+        let Some(of) = others.processes.runs.of_id(run).filter(|of| may_send(others.processes, of, sender)) else {
             return Err(Rejection::UnknownSender(number));
         };
         let main = of.pid;
@@ -354,7 +319,7 @@ impl Notify {
         let sender = source.taken_for.take();
         others.poller.modify(&source.socket.socket, Token::Notify(run), Interest::Input).ok();
         self.on_ready(Token::Notify(run));
-        let Some(of) = others.processes.runs.get(run) else { return };
+        let Some(of) = others.processes.runs.of_id(run) else { return };
         let (main, limit) = (of.pid, of.spec.definition.process.fd_store);
         let refused = if surplus > 0 {
             Err(Rejection::StoreFull { main, surplus, limit })
@@ -424,6 +389,10 @@ impl NotifyContext<'_> {
         sender: Option<Sender>,
         events: &mut Vec<Event>,
     ) -> Result<(), Rejection> {
+        if self.processes.runs.get(run).is_none() {
+            // It has ended.
+            return Ok(());
+        }
         events.extend(self.processes.poll_exec_result(run, self.poller));
         let changed = self.processes.change_main_pid(run, pid, sender, self.poller);
         events.extend(changed.ok_or(Rejection::ForeignMainPid { main, pid })?);
@@ -432,7 +401,7 @@ impl NotifyContext<'_> {
 
     /// What is to be done with the descriptors of a message. Drops stored ones.
     fn usage<'a>(&mut self, run: RunId, fields: &NotifyFields<'a>) -> Usage<'a> {
-        let Some(run) = self.processes.runs.get(run) else { return Usage::Close };
+        let Some(run) = self.processes.runs.of_id(run) else { return Usage::Close };
         let limit = run.spec.definition.process.fd_store;
         match fields.store {
             Store::Drop { name } => {

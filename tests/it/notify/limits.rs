@@ -47,3 +47,26 @@ fn a_flood_of_signals_leaves_the_events_of_services_in_the_ring() {
         running.end();
     });
 }
+
+/// Each is taken by another process, and the service exits meanwhile. Its last status comes after them.
+#[test]
+fn descriptors_sent_in_one_message_each_right_before_the_exit_are_all_stored() {
+    let script = r#"import sd, os
+found = sd.stored()
+sd.show("has", len(found))
+if len(found) < 16:
+    for number in range(16):
+        sd.say(f"FDSTORE=1\nFDNAME=n{number}", [os.memfd_create("state")])
+    sd.say("STATUS=all are stored")
+    os._exit(1)
+sd.wait()
+"#;
+    let text = "[services.web]\ncommand = [\"python3\", \"DIR/store.py\"]\nready = \"notify\"\nfd_store = 16\n\
+        log = { stdout = \"inherit\", stderr = \"inherit\" }\nbackoff = { initial = \"1ms\" }\n";
+    let set = set(text, &[("store.py", script)]);
+    in_every_place(|place| {
+        let (running, _) = begin(&set, place);
+        assert_eq!([running.number("has"), running.number("has")], [0, 16]);
+        finish(running);
+    });
+}
