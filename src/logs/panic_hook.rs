@@ -1,34 +1,41 @@
-//! The panic hook: reports a bug in keepalive itself and exits.
+//! Reports a bug in keepalive itself and exits.
+//!
+//! A release has no messages for panics, which are large: a panic is an instruction that must never be executed
+//! ([`fault`]), and its place in the program file is what is reported.
 
 use std::panic::PanicHookInfo;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use super::termination_log;
-use crate::sys::{StandardError, process};
+use crate::sys::{StandardError, fault, process};
 
 /// sysexits(3) `EX_SOFTWARE`.
 const EXIT_SOFTWARE: u8 = 70;
+
+static TERMINATION_LOG: OnceLock<&Path> = OnceLock::new();
 
 /// Makes every later panic report itself on stderr, and in the file at `termination_log` if that exists, and exit with 70.
 ///
 /// The process exits rather than aborts, since PID 1 cannot send itself a signal. When PID 1 exits, the kernel kills all
 /// other processes of the PID namespace; elsewhere the services get their parent-death signal.
 pub fn install(termination_log: &'static Path) {
-    std::panic::set_hook(Box::new(|panic| report_and_exit(panic, termination_log)));
+    TERMINATION_LOG.set(termination_log).ok();
+    fault::install(|place| report_and_exit(&format!("instruction {place:#x}")));
+    std::panic::set_hook(Box::new(report_panic));
 }
 
-fn report_and_exit(panic: &PanicHookInfo<'_>, termination_log: &Path) -> ! {
+fn report_panic(panic: &PanicHookInfo<'_>) {
     let what = panic.payload_as_str().unwrap_or("no reason given");
-    // A build without places has lines 0.
-    let place = panic
-        .location()
-        .filter(|place| place.line() > 0)
-        .map(|place| format!(" at {}:{}", place.file(), place.line()))
-        .unwrap_or_default();
+    let place = panic.location().map(|place| format!(" at {}:{}", place.file(), place.line())).unwrap_or_default();
+    report_and_exit(&format!("{what}{place}"))
+}
+
+fn report_and_exit(what: &str) -> ! {
     let version = env!("CARGO_PKG_VERSION");
-    let reason = format!("this is a bug in keepalive {version}, please report it: {what}{place}");
+    let reason = format!("this is a bug in keepalive {version}, please report it: {what}");
     // A termination log that cannot be written does not matter: the same text goes to stderr.
-    termination_log::write(termination_log, &format!("{reason}\n")).ok();
+    TERMINATION_LOG.get().map(|path| termination_log::write(path, &format!("{reason}\n")));
     StandardError.write_final_line(format!("keepalive: error: {reason}").as_bytes());
     process::exit_now(EXIT_SOFTWARE)
 }

@@ -27,6 +27,8 @@ impl Signal {
     pub const INT: Self = Self(2);
     pub const QUIT: Self = Self(3);
     pub const ABRT: Self = Self(6);
+    pub const ILL: Self = Self(4);
+    pub const TRAP: Self = Self(5);
     pub const KILL: Self = Self(9);
     pub const USR1: Self = Self(10);
     pub const USR2: Self = Self(12);

@@ -19,6 +19,7 @@ pub mod entry;
 mod exec_failure;
 mod exec_step;
 mod exec_target;
+pub mod fault;
 pub mod fork;
 pub mod kcmp;
 pub mod kill;

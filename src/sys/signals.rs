@@ -44,6 +44,11 @@ impl SignalSet {
         self.0 |= signal.bit();
     }
 
+    /// The signals that are in this set and not in the other one.
+    const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// The 64 bits.
     #[must_use]
     pub const fn bits(self) -> u64 {
@@ -87,14 +92,14 @@ pub enum ChildSignals {
 /// SIGCHLD is ignored, the kernel reaps children by itself.
 ///
 /// A blocked signal is queued whatever its disposition, also for PID 1, and does not interrupt, stop or kill the process.
-/// So SIGPIPE, SIGTTOU and the fault signals need no further treatment (a real fault still kills). Signals that keepalive's
-/// own writes cause are dropped when they are received.
+/// So SIGPIPE, SIGTTOU and the fault signals need no further treatment: a real fault still kills, or is reported by
+/// [`super::fault`]. Signals that keepalive's own writes cause are dropped when they are received.
 #[must_use]
 pub fn block_all(depth: DispositionReset) -> InheritedSignals {
-    let blocked = set_mask(SignalSet::ALL);
+    let [handled, mut ignored] = [&HANDLED, &IGNORED].map(|set| SignalSet(set.load(Ordering::Relaxed)));
+    let blocked = set_mask(SignalSet::ALL.without(handled));
     let mask =
         if BLOCKED_EARLY.load(Ordering::Relaxed) { SignalSet(MASK_BEFORE.load(Ordering::Relaxed)) } else { blocked };
-    let mut ignored = SignalSet::EMPTY;
     match depth {
         DispositionReset::SigchldOnly => {
             if set_disposition(Signal::CHLD, Disposition::Default) == Some(Disposition::Ignore) {
@@ -102,7 +107,7 @@ pub fn block_all(depth: DispositionReset) -> InheritedSignals {
             }
         }
         DispositionReset::All => {
-            for signal in Signal::all().filter(|signal| signal.is_catchable()) {
+            for signal in Signal::all().filter(|signal| signal.is_catchable() && !handled.contains(*signal)) {
                 if set_disposition(signal, Disposition::Default) == Some(Disposition::Ignore) {
                     ignored.insert(signal);
                 }
@@ -110,6 +115,18 @@ pub fn block_all(depth: DispositionReset) -> InheritedSignals {
         }
     }
     InheritedSignals { mask, ignored }
+}
+
+/// The signals that have a handler, which are not blocked, and those of them that were ignored before.
+static HANDLED: AtomicU64 = AtomicU64::new(0);
+static IGNORED: AtomicU64 = AtomicU64::new(0);
+
+/// A handler for `signal` has been installed in place of `before`. It is in force from the next [`block_all`] on.
+pub(super) fn on_handled(signal: Signal, before: libc::sighandler_t) {
+    HANDLED.fetch_or(signal.bit(), Ordering::Relaxed);
+    if before == libc::SIG_IGN {
+        IGNORED.fetch_or(signal.bit(), Ordering::Relaxed);
+    }
 }
 
 /// Whether [`block_all_if_init`] has blocked all signals, and the mask before that.
@@ -132,7 +149,7 @@ pub(super) enum Disposition {
     Default,
     /// `SIG_IGN`.
     Ignore,
-    /// A handler function. keepalive never installs one.
+    /// A handler function.
     Handler,
 }
 

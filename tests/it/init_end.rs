@@ -33,6 +33,23 @@ fn a_panic_is_reported_and_exits_with_70() {
     });
 }
 
+/// A release has no messages for panics: the instruction that the compiler puts in their place is reported.
+#[test]
+fn an_instruction_that_must_never_be_executed_is_reported_and_exits_with_70() {
+    in_every_place(|place| {
+        let directory = Directory::new();
+        let file = directory.file("end", b"what was there before", 0o644);
+        let (code, _, stderr) = Run::words(place, &[PUPPET, "fault", &file]).finish();
+        assert_eq!(code, 70, "{stderr}");
+        let line = concat!("keepalive: error: this is a bug in keepalive ", env!("CARGO_PKG_VERSION"));
+        let address = stderr.trim_end().strip_prefix(line).and_then(|rest| rest.split_once("instruction 0x"));
+        let address = address.and_then(|(_, address)| u64::from_str_radix(address, 16).ok());
+        let size = std::fs::metadata(PUPPET).unwrap().len();
+        assert!(address.is_some_and(|address| address < size), "{stderr}");
+        assert_eq!(format!("keepalive: error: {}", std::fs::read_to_string(&file).unwrap()), stderr);
+    });
+}
+
 #[test]
 fn keepalive_exits_with_the_code_of_the_child() {
     for code in ["0", "1", "3", "126", "127", "255"] {

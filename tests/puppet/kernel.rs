@@ -63,3 +63,18 @@ pub(super) fn next_descriptor() -> u8 {
     let file = std::fs::File::open("/dev/null").expect("/dev/null");
     u8::try_from(file.as_raw_fd()).expect("a low number")
 }
+
+/// What the compiler puts where the program never comes.
+pub(super) fn fault() -> u8 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: it ends the process.
+    unsafe {
+        std::arch::asm!("ud2")
+    };
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("brk 1")
+    };
+    0
+}

@@ -123,6 +123,12 @@ fn act(words: &[&str]) -> u8 {
             keepalive::logs::panic_hook::install(std::path::PathBuf::from(file).leak());
             panic!("on purpose");
         }
+        // Panics as a release of keepalive does, with all signals blocked; the reason also goes to FILE.
+        ["fault", file] => {
+            keepalive::logs::panic_hook::install(std::path::PathBuf::from(file).leak());
+            let _ = signals::block_all(signals::DispositionReset::All);
+            kernel::fault()
+        }
         _ => panic!("puppet: no such verb: {words:?}"),
     }
 }
