@@ -13,12 +13,13 @@ use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen, setsockopt, socket, sockopt,
 };
-use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, umask};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
 use nix::unistd::{Gid, Uid, fchownat};
 
 use super::PeerStream;
 use super::directory::remove_if_same;
 use super::socket::connect_unix;
+use super::syscall::reading;
 use crate::model::plan::{Address, ListenMode};
 
 /// `BPF_RET | BPF_K` of linux/filter.h: return a constant.
@@ -88,9 +89,10 @@ fn listen_unix(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(Own
     fchmod(&socket, Mode::from_bits_truncate(mode))?;
     let address = UnixAddr::new(path)?;
     let bind_file = || {
-        let before = umask(Mode::empty());
+        // That of libc cannot fail, but a sandbox can refuse the call.
+        let before = reading(libc::SYS_umask, [0])?;
         let bound = bind(socket.as_raw_fd(), &address);
-        umask(before);
+        reading(libc::SYS_umask, [before]).ok();
         bound
     };
     match bind_file() {

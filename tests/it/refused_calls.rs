@@ -34,7 +34,7 @@ type Case = (&'static str, libc::c_long, Expect, Expect);
 
 /// The calls that strace(1) shows for PID 1: starts, crashes, restarts, stops, reloads, requests of clients. Without mmap,
 /// execve and write the commands cannot run, with or without keepalive.
-const CASES: [Case; 61] = [
+const CASES: [Case; 67] = [
     ("accept4", libc::SYS_accept4, Runs, Runs),
     ("bind", libc::SYS_bind, Runs, Runs),
     ("brk", libc::SYS_brk, Runs, Runs),
@@ -49,7 +49,9 @@ const CASES: [Case; 61] = [
     ("epoll_pwait", libc::SYS_epoll_pwait, Runs, IsNeeded),
     ("eventfd2", libc::SYS_eventfd2, Runs, IsNeeded),
     ("fchmod", libc::SYS_fchmod, Runs, Runs),
+    ("fchown", libc::SYS_fchown, Runs, Runs),
     ("fcntl", libc::SYS_fcntl, Runs, IsNeeded),
+    ("flock", libc::SYS_flock, Runs, Runs),
     ("fstat", libc::SYS_fstat, Runs, IsNeeded),
     ("ftruncate", libc::SYS_ftruncate, Runs, Runs),
     ("getcwd", libc::SYS_getcwd, Runs, Runs),
@@ -61,21 +63,24 @@ const CASES: [Case; 61] = [
     ("getpid", libc::SYS_getpid, IsNeeded, IsNeeded),
     ("getppid", libc::SYS_getppid, Runs, EndsAsChild(126, "cannot create a session: ")),
     ("getrandom", libc::SYS_getrandom, Runs, Runs),
+    ("getsid", libc::SYS_getsid, Runs, Runs),
     ("getsockname", libc::SYS_getsockname, Runs, Runs),
     ("getsockopt", libc::SYS_getsockopt, Runs, Runs),
     ("ioctl", libc::SYS_ioctl, Runs, Runs),
     ("kcmp", libc::SYS_kcmp, Runs, Runs),
     ("kill", libc::SYS_kill, IsNeeded, IsNeeded),
     ("listen", libc::SYS_listen, Runs, Runs),
+    ("lseek", libc::SYS_lseek, Runs, Runs),
     ("madvise", libc::SYS_madvise, Runs, Runs),
     ("memfd_create", libc::SYS_memfd_create, Runs, Runs),
     ("munmap", libc::SYS_munmap, Runs, Runs),
+    ("newfstatat", libc::SYS_newfstatat, Runs, Runs),
     OPEN,
     ("pidfd_open", libc::SYS_pidfd_open, Runs, Runs),
     ("pidfd_send_signal", libc::SYS_pidfd_send_signal, Runs, Runs),
     ("pipe2", libc::SYS_pipe2, Runs, Runs),
-    ("pread64", libc::SYS_pread64, Runs, Runs),
     ("prctl", libc::SYS_prctl, Runs, EndsAsChild(71, "cannot become a subreaper: ")),
+    ("pread64", libc::SYS_pread64, Runs, Runs),
     ("prlimit64", libc::SYS_prlimit64, Runs, Runs),
     ("read", libc::SYS_read, Runs, IsNeeded),
     ("recvfrom", libc::SYS_recvfrom, Runs, Runs),
@@ -93,6 +98,7 @@ const CASES: [Case; 61] = [
     ("signalfd4", libc::SYS_signalfd4, Runs, IsNeeded),
     ("socket", libc::SYS_socket, Runs, Runs),
     ("socketpair", libc::SYS_socketpair, Runs, Runs),
+    ("umask", libc::SYS_umask, Runs, Runs),
     ("unlinkat", libc::SYS_unlinkat, Runs, Runs),
     ("wait4", libc::SYS_wait4, IsNeeded, Runs),
     ("waitid", libc::SYS_waitid, Runs, IsNeeded),
@@ -102,6 +108,23 @@ const CASES: [Case; 61] = [
 const OPEN: Case = ("open", libc::SYS_open, Runs, IsNeeded);
 #[cfg(not(target_arch = "x86_64"))]
 const OPEN: Case = ("openat", libc::SYS_openat, Runs, IsNeeded);
+
+/// Calls that later architectures do not have.
+#[cfg(target_arch = "x86_64")]
+const LEGACY: [Case; 10] = [
+    ("chmod", libc::SYS_chmod, Runs, Runs),
+    ("chown", libc::SYS_chown, Runs, Runs),
+    ("lstat", libc::SYS_lstat, Runs, Runs),
+    ("mkdir", libc::SYS_mkdir, Runs, Runs),
+    ("openat", libc::SYS_openat, Runs, Runs),
+    ("poll", libc::SYS_poll, Runs, Runs),
+    ("readlink", libc::SYS_readlink, Runs, Runs),
+    ("rmdir", libc::SYS_rmdir, Runs, Runs),
+    ("stat", libc::SYS_stat, Runs, Runs),
+    ("unlink", libc::SYS_unlink, Runs, Runs),
+];
+#[cfg(not(target_arch = "x86_64"))]
+const LEGACY: [Case; 0] = [];
 
 /// A keepalive for which a call is refused. The tests run all cases at the same time.
 struct Sandboxed {
@@ -167,7 +190,8 @@ fn check_all(place: Place, errno: i32, new_set: impl Fn() -> Option<Set>) {
     // With all processes of all tests at the same time, each look at /proc takes four times as long.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let cases: Vec<_> = CASES.iter().map(|case| Sandboxed::start(place, errno, *case, new_set())).collect();
+    let cases: Vec<_> =
+        CASES.into_iter().chain(LEGACY).map(|case| Sandboxed::start(place, errno, case, new_set())).collect();
     let (running, ended): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.expect == Runs);
     for mut case in ended {
         let name = &case.name;
@@ -259,6 +283,16 @@ fn a_start_without_memfd_create_fails_and_says_what_is_missing() {
     assert!(running.stderr().contains(line));
 }
 
+// umask(2): "This system call always succeeds." A sandbox can refuse it nevertheless.
+#[test]
+fn a_unix_socket_of_a_service_without_umask_fails_and_says_what_is_missing() {
+    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\nlisten = { a = \"unix://DIR/web\" }\n");
+    let mut running = without(libc::SYS_umask, &set);
+    assert_eq!(running.end(), 71);
+    let stderr = running.stderr();
+    assert!(stderr.contains("cannot listen on `unix://") && stderr.contains(": Function not implemented"), "{stderr}");
+}
+
 #[test]
 fn a_reload_without_memfd_create_fails_and_says_what_is_missing() {
     let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
@@ -303,7 +337,7 @@ fn the_documentation_says_what_happens_without_each_call() {
             .lines()
             .find(|line| line.starts_with("| `") && line.split('|').nth(1).is_some_and(|calls| calls.contains(&name)))
     };
-    for (name, _, in_init_mode, in_supervise_mode) in CASES {
+    for (name, _, in_init_mode, in_supervise_mode) in CASES.into_iter().chain(LEGACY) {
         let row = row_of(name).unwrap_or_else(|| panic!("{name} is not in docs/system.md"));
         let expect = match (in_init_mode, in_supervise_mode) {
             (IsNeeded, IsNeeded) => "| does not run |",
