@@ -54,6 +54,26 @@ fn incomplete_requests_make_room_for_a_probe() {
     assert!(metric(&control, "keepalive_clients_dropped_total") >= 2 * 16);
 }
 
+// tcp(7), TCP_DEFER_ACCEPT: "Allow a listener to be awakened only when data arrives on the socket."
+#[test]
+fn a_probe_that_connects_before_a_flood_of_incomplete_requests_is_answered() {
+    let port = ReservedPort::any();
+    let set =
+        Set::new(&format!("[keepalive]\nhttp = \"{port}\"\n[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n"));
+    let (running, control) = begin(&set, Place::Child);
+    running.ready();
+    let mut probe = TcpStream::connect(port.loopback()).unwrap();
+    let flood: Vec<TcpStream> = (0..48).map(|_| TcpStream::connect(port.loopback()).unwrap()).collect();
+    flood.iter().for_each(|mut stream| stream.write_all(HALF_A_REQUEST).unwrap());
+    wait_until("the flood to be accepted", || {
+        (metric(&control, "keepalive_clients_dropped_total") >= 16).then_some(())
+    });
+    probe.write_all(b"GET /livez HTTP/1.1\r\n\r\n").unwrap();
+    let mut answer = [0; 12];
+    probe.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+}
+
 // socket(7), SO_RCVBUF: the smallest one, so that the answer does not fit.
 #[test]
 fn clients_that_do_not_read_their_answers_make_room_for_a_probe() {
