@@ -160,7 +160,7 @@ pub fn pid_of_pidfd(pidfd: impl AsFd) -> Option<Pid> {
     Pid::new(number(line.trim_ascii())?)
 }
 
-/// The children of a process, dead ones included; `None` if they cannot be read, or there are some thousands.
+/// The children of a process, dead ones included; `None` if they cannot be read, there are some thousands, or memory is short.
 /// proc_tid_children(5)
 ///
 /// For a process that keeps none of its threads but the first.
@@ -169,7 +169,9 @@ pub fn children(pid: Pid) -> Option<Vec<Pid>> {
     if !is_own() {
         return None;
     }
-    let mut text = vec![0; CHILDREN_BYTES];
+    let mut text = Vec::new();
+    text.try_reserve_exact(CHILDREN_BYTES).ok()?;
+    text.resize(CHILDREN_BYTES, 0);
     let text = read_all_at(AT_FDCWD, format_args!("/proc/{pid}/task/{pid}/children\0"), &mut text)?;
     if text.len() == CHILDREN_BYTES {
         return None;
