@@ -58,7 +58,9 @@ impl Processes {
 
     /// Whether there are children that are neither `helpers` nor in a session or group of a run.
     fn has_unknown_children(&self, helpers: &[Pid]) -> bool {
-        let is_known = |pid: &Pid| helpers.contains(pid) || self.runs.of_session(*pid).next().is_some();
+        // Most children are main processes, about which the kernel need not be asked.
+        let is_of_run = |pid| self.runs.of_pid(pid).is_some() || self.runs.of_session(pid).next().is_some();
+        let is_known = |pid: &Pid| helpers.contains(pid) || is_of_run(*pid);
         procfs::children(process::id()).is_none_or(|children| !children.iter().all(is_known))
     }
 
