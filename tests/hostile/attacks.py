@@ -207,6 +207,37 @@ def release(text):
     rest()
 
 
+def streams(kind):
+    """Descriptors whose close(2) never returns, over the ipc channel, the socket of `listen` and the control socket."""
+    socket.setdefaulttimeout(SEND_TIMEOUT)
+    fuse.mount_as_user(fuse.RELEASE if kind == "release" else fuse.FLUSH, MNT, DEVICE)
+    sd.say("READY=1")
+    begin()
+    sd.show("attacking")
+    channel = socket.socket(fileno=os.dup(int(os.environ["KEEPALIVE_IPC_FD"])))
+    for number in range(50):
+        file = os.open(FILE, os.O_RDWR)
+        for stream in [channel, connection(HERE + "/evil.sock"), connection(os.environ["KEEPALIVE_SOCKET"])]:
+            try:
+                socket.send_fds(stream, [b"{}\n"], [file])
+            except OSError:
+                pass
+        # Otherwise our own copy stays open: to close it would take as long.
+        if kind == "release":
+            os.close(file)
+    rest()
+
+
+def connection(path):
+    """Nobody accepts it, or keepalive does; the control socket is for its own user."""
+    stream = socket.socket(socket.AF_UNIX)
+    try:
+        stream.connect(path)
+    except OSError:
+        pass
+    return stream
+
+
 def linger(*texts):
     """Sockets with SO_LINGER and unsent data."""
     sd.say("READY=1")

@@ -48,6 +48,14 @@ fn descriptors_that_cannot_be_closed_hold_up_nobody() {
     withstands(&[Host::Root], &["release", "BARRIER=1"], "");
 }
 
+// unix(7), SCM_RIGHTS: descriptors come with any data.
+#[test]
+fn descriptors_that_cannot_be_closed_hold_up_nobody_on_streams_either() {
+    let settings = "ipc = true\nlisten = { a = { address = \"unix://DIR/evil.sock\", mode = \"0666\" } }\n";
+    withstands(&EVERYWHERE, &["streams", "flush"], settings);
+    withstands(&[Host::Root, Host::Unprivileged], &["streams", "release"], settings);
+}
+
 /// Starts keepalive with a file system that does not answer `request`, mounted for all services.
 fn start(host: Host, request: &str, evil: &str) -> Setup {
     let wrapper = ["python3", "DIR/fuse.py", request, "DIR/mnt", "DIR/fuse", "--"];
