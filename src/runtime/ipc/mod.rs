@@ -27,8 +27,8 @@ use store::Store;
 
 /// The number of channels that are served in one turn.
 const MAX_CHANNELS_PER_TURN: usize = 8;
-/// The number of lines of each channel that are handled in one turn.
-const MAX_LINES_PER_TURN: usize = 64;
+/// The number of lines of each channel that are handled in one turn: some tenths of a millisecond.
+const MAX_LINES_PER_TURN: usize = 16;
 /// The number of messages that are queued in one turn.
 const MAX_DELIVERIES_PER_TURN: usize = 1 << 10;
 /// The number of messages that are delivered for a process that has exited. The rest is lost.
