@@ -8,6 +8,7 @@ use crate::harness::skip;
 use crate::setup::{EVERYWHERE, Host, Setup, attack, in_each};
 
 /// fuse.py
+const LOOKUP: &str = "1";
 const OPEN: &str = "14";
 const READ: &str = "15";
 
@@ -58,7 +59,11 @@ fn descriptors_that_cannot_be_closed_hold_up_nobody_on_streams_either() {
 
 /// Starts keepalive with a file system that does not answer `request`, mounted for all services.
 fn start(host: Host, request: &str, evil: &str) -> Setup {
-    let wrapper = ["python3", "DIR/fuse.py", request, "DIR/mnt", "DIR/fuse", "--"];
+    start_with_mount(host, request, "DIR/mnt", evil)
+}
+
+fn start_with_mount(host: Host, request: &str, mount_point: &str, evil: &str) -> Setup {
+    let wrapper = ["python3", "DIR/fuse.py", request, mount_point, "DIR/fuse", "--"];
     Setup::start_with(host, evil, &wrapper)
 }
 
@@ -107,4 +112,20 @@ fn processes_in_sight_that_hang_in_execve_hold_up_nobody() {
             check_hanging(setup);
         });
     }
+}
+
+// lxcfs(8) can serve /sys/fs/cgroup.
+#[test]
+fn control_groups_of_a_server_that_does_not_answer_hold_up_nobody() {
+    const GROUPS: &str = "/sys/fs/cgroup";
+    if !have_fuse() || !Path::new(GROUPS).exists() {
+        return;
+    }
+    in_each(&EVERYWHERE, |host| {
+        let setup = start_with_mount(host, LOOKUP, GROUPS, "command = [\"sleep\", \"10000\"]\n");
+        setup.others_are_served();
+        let (code, stderr) = setup.stop();
+        // 137: without privileges, the server cannot be stopped.
+        assert!([0, 137].contains(&code), "{code} {stderr}");
+    });
 }
