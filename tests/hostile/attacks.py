@@ -121,6 +121,35 @@ def floods(text, kind):
     repeat(send, 300)
 
 
+def lines(*texts):
+    """Floods of ipc lines; nobody reads the answers."""
+    sd.say("READY=1")
+    begin()
+    channel = int(os.environ["KEEPALIVE_IPC_FD"])
+    os.set_blocking(channel, True)
+    many = ("\n".join(texts) + "\n").encode() * 100
+    repeat(lambda: os.write(channel, many), 300)
+
+
+def half_requests():
+    """More connections to the http port than there are places, each with a request that is not complete."""
+    sd.say("READY=1")
+    begin()
+    with open(HERE + "/keepalive.toml") as file:
+        host, port = file.read().split('http = "')[1].split('"')[0].rsplit(":", 1)
+    open_ones = []
+    sd.show("attacking")
+    for _ in range(3_000):
+        stream = socket.create_connection((host, int(port)))
+        stream.send(b"GET /livez HTTP/1.1\r\nX: ")
+        open_ones.append(stream)
+        if len(open_ones) > 48:
+            open_ones.pop(0).close()
+    for stream in open_ones:
+        stream.close()
+    rest()
+
+
 def deep(depth):
     """Messages of a process that is far below the main process, and not in its session."""
     sd.say("READY=1")

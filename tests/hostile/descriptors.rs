@@ -1,4 +1,4 @@
-//! sd_notify(3): messages that are expensive, or that carry descriptors on which system calls hang.
+//! Messages and requests that are many or expensive, or that carry descriptors on which system calls hang.
 
 use crate::setup::{EVERYWHERE, Host, Setup, in_each};
 
@@ -48,4 +48,17 @@ fn senders_far_below_the_main_process_hold_up_nobody() {
 fn sockets_with_unsent_data_hold_up_nobody() {
     withstands(&EVERYWHERE, &["linger", "FDSTORE=1%FDPOLL=0%FDNAME=x", "FDSTOREREMOVE=1%FDNAME=x"], "fd_store = 8\n");
     withstands(&[Host::Root], &["linger", "BARRIER=1"], "");
+}
+
+#[test]
+fn floods_of_ipc_lines_hold_up_nobody() {
+    let settings = "ipc = true\n";
+    withstands(&EVERYWHERE, &["lines", r#"{"type":"send","to":"*","data":1}"#], settings);
+    let store = [r#"{"type":"set","key":"a","value":"b"}"#, r#"{"type":"get","key":"a"}"#];
+    withstands(&[Host::Root], &["lines", store[0], store[1]], settings);
+}
+
+#[test]
+fn incomplete_requests_of_a_service_hold_up_nobody() {
+    withstands(&EVERYWHERE, &["half_requests"], "");
 }
