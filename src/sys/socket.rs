@@ -68,7 +68,7 @@ fn address(path: &Path) -> Result<UnixAddr, Errno> {
     UnixAddr::new(path)
 }
 
-/// Listens on a TCP port. Connections are accepted when their clients have sent something, or after about ten seconds.
+/// Listens on a TCP port. Connections are accepted when their clients have sent something, or after about a second.
 ///
 /// # Errors
 /// EADDRINUSE, EADDRNOTAVAIL, EACCES (a port below 1024), EMFILE.
@@ -83,12 +83,14 @@ pub fn listen_tcp(address: SocketAddr) -> Result<OwnedFd, Errno> {
     setsockopt(&listener, sockopt::TcpKeepCount, &4)?;
     // A request that arrives with its connection is answered at once, however many connections come after it.
     defer_accept(&listener);
+    // Connections that wait for that count as incomplete, of which there can be as many as the backlog.
+    listen(&listener, Backlog::MAXALLOWABLE)?;
     Ok(listener.into())
 }
 
-/// A connection is not accepted for about ten seconds while its client has sent nothing. tcp(7) `TCP_DEFER_ACCEPT`
+/// A connection is not accepted for about a second while its client has sent nothing. tcp(7) `TCP_DEFER_ACCEPT`
 fn defer_accept(listener: impl AsFd) {
-    let seconds: libc::c_int = 10;
+    let seconds: libc::c_int = 1;
     let (fd, length) = (listener.as_fd().as_raw_fd(), libc::socklen_t::try_from(size_of_val(&seconds)).unwrap_or(0));
     // SAFETY: the value is an int, as the option demands, and the length is its own. Without the option, silent clients
     // are accepted too.
