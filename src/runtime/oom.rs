@@ -3,8 +3,8 @@
 //! The counter has no names. Each rise is attributed to one main process that dies of SIGKILL at about the same time, and
 //! that keepalive has not killed. It is forgotten if there is none: the kernel has killed a child of a service.
 //!
-//! PID 1 reads the counter itself, because a death must be attributed at once. Only the kernel answers: a file on another
-//! kind of file system, such as that of lxcfs, is never opened.
+//! PID 1 reads the counter itself, because a death must be attributed at once. Only the kernel answers: a file on a FUSE file
+//! system, such as that of lxcfs(8), is never opened.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _};
@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::token::Token;
 use crate::model::Mono;
 use crate::sys::Poller;
+use crate::sys::mounts::is_of_kernel;
 
 /// The maximum time from a rise of the counter to the death of the process.
 const DEATH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -132,28 +133,6 @@ fn candidates(membership: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// Whether the path leads to a file of cgroups(7) or proc(5), and below `/` through nothing that a program serves. statfs(2)
-/// could not be asked: a FUSE file system passes that on to its server, too.
-///
-/// `mounts`: the content of /proc/self/mountinfo. The fields of a line are separated by spaces; the fifth is the mount point,
-/// and the type follows `-`. proc_pid_mountinfo(5)
-fn is_of_kernel(path: &Path, mounts: &str) -> bool {
-    let mut has_counter = false;
-    for line in mounts.lines() {
-        let Some((front, back)) = line.split_once(" - ") else { continue };
-        let point = front.split(' ').nth(4).unwrap_or_default();
-        if point == "/" || !path.starts_with(point) {
-            continue;
-        }
-        match back.split(' ').next() {
-            Some("cgroup" | "cgroup2" | "proc") => has_counter = true,
-            Some("sysfs" | "tmpfs") => {}
-            _ => return false,
-        }
-    }
-    has_counter
-}
-
 /// `None` if the file has no such counter.
 fn read(mut file: &File) -> Option<u64> {
     let mut text = String::new();
@@ -193,28 +172,6 @@ mod tests {
             "9:name=systemd:/x\n4:hugetlb,memory:/docker/abc\n1:cpu,cpuacct:/docker/abc\n",
             &["/sys/fs/cgroup/memory/docker/abc/memory.oom_control", "/sys/fs/cgroup/memory/memory.oom_control"],
         );
-    }
-
-    // lxcfs(8) can mount its FUSE file system on /sys/fs/cgroup, on a hierarchy, and on files of /proc.
-    #[test]
-    fn only_files_of_the_kernel_are_opened() {
-        const OUTER: &str = "20 1 0:19 / / rw - fuse.fuse-overlayfs fuse-overlayfs rw\n\
-            21 20 0:20 / /proc rw,nosuid - proc proc rw\n22 20 0:21 / /sys ro shared:2 - sysfs sysfs ro\n";
-        let check = |mounts: &str| {
-            let mounts = format!("{OUTER}{mounts}");
-            ["/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/a/memory.oom_control", "/proc/vmstat"]
-                .map(|path| is_of_kernel(Path::new(path), &mounts))
-        };
-        assert_eq!(check(""), [false, false, true]);
-        assert_eq!(check("23 22 0:22 /../.. /sys/fs/cgroup ro - cgroup2 cgroup rw\n"), [true, true, true]);
-        let version_1 = "23 22 0:22 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
-            24 23 0:23 /a /sys/fs/cgroup/memory ro master:9 - cgroup cgroup rw,memory\n";
-        assert_eq!(check(version_1), [false, true, true]);
-        assert_eq!(check("23 22 0:22 / /sys/fs/cgroup rw - fuse.lxcfs lxcfs rw\n"), [false, false, true]);
-        let one_hierarchy = "25 24 0:24 / /sys/fs/cgroup/memory rw - fuse.lxcfs lxcfs rw\n\
-            26 21 0:24 / /proc/vmstat rw - fuse.lxcfs lxcfs rw\n";
-        assert_eq!(check(&format!("{version_1}{one_hierarchy}")), [false, false, false]);
-        assert!(!is_of_kernel(Path::new("/proc/vmstat"), ""), "nothing is known of the mounts");
     }
 
     const fn at(milliseconds: u64) -> Mono {

@@ -6,6 +6,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::mounts::is_of_kernel;
+
 /// The size of an affinity mask for 8192 CPUs, the maximum that the kernel supports.
 const MASK_WORDS: usize = 8192 / 64;
 
@@ -30,10 +32,13 @@ fn affinity() -> u32 {
 /// The smallest applicable quota in CPUs, rounded up.
 fn quota(root: &Path) -> Option<u32> {
     let memberships = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
-    let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).ok()?;
-    let mounts: Vec<Mount<'_>> = mounts.lines().filter_map(Mount::parse).collect();
+    let mountinfo = fs::read_to_string(root.join("proc/self/mountinfo")).ok()?;
+    let mounts: Vec<Mount<'_>> = mountinfo.lines().filter_map(Mount::parse).collect();
     let quotas = memberships.lines().filter_map(Membership::parse).filter_map(|membership| {
         let mount = mounts.iter().find(|mount| mount.holds(&membership))?;
+        let own = Path::new(mount.point).join(mount.below(membership.path));
+        // PID 1 must not wait for a server, such as lxcfs(8).
+        is_of_kernel(&own, &mountinfo).then_some(())?;
         smallest_of_ancestors(root, mount, &membership)
     });
     quotas.min()
@@ -182,6 +187,17 @@ mod tests {
             ("sys/fs/cgroup/a/b/cpu.max", "max 100000\n"),
         ];
         check("ancestor", &files, 2);
+    }
+
+    #[test]
+    fn groups_below_a_mounted_server_are_not_read() {
+        let mounts = format!("{V2}26 25 0:23 / /sys/fs/cgroup rw - fuse.lxcfs lxcfs rw\n");
+        let files = [
+            ("proc/self/cgroup", "0::/\n"),
+            ("proc/self/mountinfo", &mounts),
+            ("sys/fs/cgroup/cpu.max", "100000 100000\n"),
+        ];
+        check("server", &files, 8);
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub mod listen;
 pub mod memfd;
 pub mod memory;
 pub mod message;
+pub mod mounts;
 pub mod needed;
 pub mod non_blocking_writer;
 mod open_file;

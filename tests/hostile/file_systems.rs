@@ -122,7 +122,7 @@ fn control_groups_of_a_server_that_does_not_answer_hold_up_nobody() {
         return;
     }
     in_each(&EVERYWHERE, |host| {
-        let setup = start_with_mount(host, LOOKUP, GROUPS, "command = [\"sleep\", \"10000\"]\n");
+        let setup = start_with_mount(host, LOOKUP, GROUPS, "command = [\"sleep\", \"10000\"]\ninstances = \"cpus\"\n");
         setup.others_are_served();
         let (code, stderr) = setup.stop();
         // 137: without privileges, the server cannot be stopped.
