@@ -400,8 +400,18 @@ pub(super) struct Ending<'a>(pub(super) &'a Plan, pub(super) &'a Outcome);
 
 impl Display for Ending<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        write_cause(formatter, self.0, &self.1.cause)?;
-        write!(formatter, ": exiting with code {}", self.1.code)
+        let Outcome { code, cause } = self.1;
+        write_cause(formatter, self.0, cause)?;
+        write!(formatter, ": exiting with code {code}")?;
+        let has_exited = match cause {
+            Cause::Failed { run, .. } | Cause::NothingLeft { failure: Some((_, run, _)) } => run.failure.is_none(),
+            Cause::Signal(_) | Cause::Requested | Cause::Completed { .. } | Cause::NothingLeft { failure: None } => {
+                false
+            }
+        };
+        // keepalive has these codes itself.
+        let is_ambiguous = has_exited && matches!(code, 70 | 71 | 78);
+        formatter.write_str(if is_ambiguous { ", which is that of the process" } else { "" })
     }
 }
 

@@ -191,7 +191,7 @@ impl Supervisor {
             return;
         }
         if exit_action == ExitAction::Shutdown {
-            let code = failure_code(run.exit.status.code());
+            let code = failure_code(&run);
             self.begin_shutdown(Outcome { code, cause: Cause::Failed { instance, run, failure_reason } });
         }
     }
@@ -228,7 +228,7 @@ impl Supervisor {
             Phase::Running if total.active == 0 && total.stopped_by_operator == 0 => {
                 let failure = self.first_failure();
                 let code = match failure {
-                    Some((_, run, _)) => failure_code(run.exit.status.code()),
+                    Some((_, run, _)) => failure_code(&run),
                     None => u8::from(total.failed > 0),
                 };
                 self.begin_shutdown(Outcome { code, cause: Cause::NothingLeft { failure } });
@@ -247,7 +247,12 @@ impl Supervisor {
     }
 }
 
-/// The exit code after a failure is never 0.
-const fn failure_code(code: u8) -> u8 {
-    if code == 0 { 1 } else { code }
+/// The exit code after a failure: that of the process, and never 0. If keepalive has stopped the process because of a fault,
+/// the number of a signal says nothing about it, also as the exit code 128+N of a program that handles the signal.
+fn failure_code(run: &RunResult) -> u8 {
+    match run.exit.status.code() {
+        0 => 1,
+        129.. if run.fault.is_some() => 1,
+        code => code,
+    }
 }

@@ -116,6 +116,28 @@ fn a_failure_with_exit_code_0_exits_with_1() {
     assert_eq!(code, 1, "{stderr}");
 }
 
+// keepalive has the code 78 itself.
+#[test]
+fn the_last_line_tells_the_code_of_a_process_from_one_of_keepalive() {
+    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"78\"]\nrestart = \"never\"\n");
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.ends_with(": exiting with code 78, which is that of the process\n"), "{stderr}");
+}
+
+#[test]
+fn a_service_that_is_not_ready_in_time_ends_keepalive_with_1_and_the_reason() {
+    let set = Set::new(
+        "[services.a]\ncommand = [\"sleep\", \"1000\"]\nready = { file = \"DIR/none\" }\nready_timeout = \"100ms\"\n\
+         restart = \"never\"\n",
+    );
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    assert_eq!(code, 1, "{stderr}");
+    let end = set.end();
+    assert!(end.starts_with("a.0 failed: not ready within 100ms; killed by SIGTERM"), "{end}");
+    assert!(end.ends_with(": exiting with code 1\n"), "{end}");
+}
+
 #[test]
 fn a_fifo_as_termination_log_does_not_block_the_exit() {
     let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"5\"]\nrestart = \"never\"\n");

@@ -69,6 +69,8 @@ pub(crate) struct Instance {
     pub(crate) reported_watchdog: Option<Duration>,
     /// The fault because of which it is being stopped.
     pub(crate) fault: Option<Fault>,
+    /// Its last run was stopped because of a fault.
+    pub(super) was_stopped_for_fault: bool,
     pub(crate) reported_stop: ReportedStop,
     /// Its process has reported its stop at any time.
     pub(crate) has_announced_stop: bool,
@@ -115,6 +117,7 @@ impl Instance {
             watchdog: None,
             reported_watchdog: None,
             fault: None,
+            was_stopped_for_fault: false,
             reported_stop: ReportedStop::No,
             has_announced_stop: false,
             delayed_until: None,
@@ -185,6 +188,10 @@ impl Instance {
 
     /// The exit code for keepalive: never 0 for a failure.
     pub(crate) fn failure_code(&self) -> u8 {
-        self.last_exit.map_or(1, |exit| exit.status.code()).max(1)
+        match self.last_exit.map_or(1, |exit| exit.status.code()) {
+            // The signal was keepalive's own.
+            129.. if self.was_stopped_for_fault => 1,
+            code => code.max(1),
+        }
     }
 }

@@ -184,6 +184,7 @@ impl Model {
     pub(crate) fn on_bind_failed(&mut self, run: RunId, failure: StartFailure) -> Verdict {
         let (id, instance) = self.spawning(run)?;
         instance.last_exit = Some(Exit { status: ExitStatus::Code(failure.exit_code()), oom_killed: false });
+        instance.was_stopped_for_fault = false;
         instance.expected = Some(if id.is_surge() {
             Expected::Replaced
         } else {
@@ -226,6 +227,7 @@ impl Model {
         (instance.main, instance.pid) = (None, None);
         (instance.lingering, instance.lingering_since, instance.has_given_up) = (lingers.then_some(run), now, false);
         instance.last_exit = Some(exit);
+        instance.was_stopped_for_fault = instance.fault.is_some();
         (instance.ready_at, instance.ready_by) = (None, None);
         (instance.delayed_until, instance.kills) = (None, 0);
         let shortage = instance.failure.is_some_and(StartFailure::is_shortage);

@@ -1,11 +1,11 @@
 //! Readiness, watchdog and other reports of processes.
 
 use keepalive::model::Template;
-use keepalive::model::plan::{Probe, Process, Ready, Service, Stop};
+use keepalive::model::plan::{Probe, Process, Ready, RestartPolicy, Service, Stop};
 use keepalive::supervisor::ReadySource;
 
 use super::*;
-use crate::plans::service;
+use crate::plans::{oneshot, service};
 
 fn notify(name: &str) -> Service {
     Service { ready: Ready::Notify, ..service(name) }
@@ -468,4 +468,23 @@ fn a_run_is_released_before_any_other_action_follows_its_exit() {
     setup.forget();
     setup.exits("web.0", 1);
     setup.check(&["release web.0", "web.0 replaced", "web.0' running → stopped"]);
+}
+
+/// A signal that keepalive itself has sent is not the exit code; a code that the process has chosen is.
+#[test]
+fn a_fault_ends_keepalive_with_1_or_the_code_of_the_process() {
+    let never = || keepalive::model::plan::Restart { policy: RestartPolicy::Never, ..service("").restart };
+    let late = |code: ExitStatus| {
+        let job = Service { ready_timeout: Some(seconds(30)), restart: never(), ..oneshot("job") };
+        let hung = Service { ready: Ready::Exec, watchdog: Some(seconds(30)), ..notify("hung") };
+        for failing in [notify("web"), job, hung] {
+            let mut setup = Setup::boot(vec![Service { restart: never(), ..failing }]);
+            setup.after(seconds(30));
+            let name = setup.plan.services[0].name.to_string();
+            setup.ends(&name, code, Leftovers::None);
+            assert_eq!(setup.only("exit"), [format!("exit {}", if code == ExitStatus::Code(3) { 3 } else { 1 })]);
+        }
+    };
+    [Signal::TERM, Signal::ABRT, Signal::KILL].into_iter().for_each(|signal| late(ExitStatus::Signal(signal)));
+    [0, 3, 143].into_iter().for_each(|code| late(ExitStatus::Code(code)));
 }
