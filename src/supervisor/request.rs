@@ -376,10 +376,16 @@ impl Supervisor {
         }
     }
 
-    /// Refuses all requests, because keepalive is shutting down.
-    pub(super) fn refuse_requests(&mut self) {
+    /// Answers all requests, because keepalive is shutting down: those that are not done with the failure of the instance
+    /// `cause`, or of their own.
+    pub(super) fn refuse_requests(&mut self, cause: Option<InstanceId>) {
         for pending in std::mem::take(&mut self.requests) {
-            self.reply(pending.id, Err(Refusal::ShuttingDown));
+            let result = match self.progress(&pending) {
+                Progress::Done => Ok(()),
+                Progress::Failed(refusal) => Err(refusal),
+                Progress::Ongoing => Err(cause.map_or(Refusal::ShuttingDown, Refusal::Failed)),
+            };
+            self.reply(pending.id, result);
         }
     }
 

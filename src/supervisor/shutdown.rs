@@ -28,11 +28,12 @@ impl Supervisor {
         if self.is_draining() {
             return;
         }
+        let failed = outcome.cause.failed_instance();
         self.record(JournalEvent::ShutdownStarted { cause: outcome.cause.clone() });
         self.act(Action::CancelConfigLoad);
         let deadline = self.now + self.plan.shutdown_timeout;
         self.phase = Phase::Draining(Drain { deadline, outcome, stage: DrainStage::Services, interrupted_at: None });
-        self.refuse_requests();
+        self.refuse_requests(failed);
         self.cancel_rollouts();
         for id in self.services.ids() {
             if let State::Waiting | State::BackingOff { .. } | State::Spawning { .. } = self.services[id].state {

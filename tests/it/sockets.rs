@@ -10,6 +10,7 @@ use keepalive::model::{Pid, Signal};
 use keepalive::sys::signal_process;
 
 use crate::harness::{KEEPALIVE, Place, Run, Running, have_root, in_every_place, wait_until};
+use crate::http::Control;
 use crate::port::ReservedPort;
 use crate::services::Set;
 
@@ -430,4 +431,33 @@ fn the_process_that_uses_an_address_is_named_before_keepalive_exits() {
     let (code, _, stderr) = set.run(Place::Child).finish();
     assert_eq!(code, 71, "{stderr}");
     assert!(stderr.contains(&format!("{address} is in use by pid {}", std::process::id())), "{stderr}");
+}
+
+#[test]
+fn the_client_of_a_start_that_ends_keepalive_is_answered_with_the_failure() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let set = Set::new(&format!(
+        r#"
+        [services.other]
+        command = ["PUPPET", "end-on-term", "0"]
+
+        [services.web]
+        command = ["PUPPET", "serve", "{{fd.http}}"]
+        listen = {{ http = "tcp://{address}" }}
+        autostart = false
+        "#
+    ));
+    let mut running = set.start(Place::Child);
+    let control = Control::at(&set.socket());
+    control.wait_for("other.0", "running");
+    let answer = control.post("/v1/services/web/start");
+    assert_eq!(answer.status, 409);
+    assert_eq!(
+        answer.reason(),
+        format!(
+            "web.0 has failed (cannot listen on `tcp://{address}`: Address already in use); keepalive is shutting down"
+        )
+    );
+    assert_eq!(running.end(), 71);
 }

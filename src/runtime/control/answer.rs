@@ -16,6 +16,7 @@ use crate::supervisor::{InstanceView, Refusal, Request, ServiceView, StateName, 
 const MAX_LISTED: usize = 1_000;
 /// The number of instances named in a message.
 const MAX_NAMED: usize = 5;
+const SHUTTING_DOWN: &str = "keepalive is shutting down";
 
 /// An answer: the HTTP status and a body of JSON.
 pub(super) struct Answer {
@@ -44,7 +45,14 @@ pub(super) fn result(snapshot: &StatusSnapshot<'_>, request: Request, result: Re
             return plain(409, "refused", &format!("{CONFIG_UNCHANGED}\n{}", reason.trim_end()));
         }
         Err(refusal @ Refusal::UnknownInstance(_)) => (404, "not_found", refused(snapshot, request, refusal)),
-        Err(refusal) => (409, "refused", refused(snapshot, request, refusal)),
+        Err(refusal) => {
+            let mut reason = refused(snapshot, request, refusal);
+            if failed.is_some() && snapshot.view.is_stopping {
+                reason.push_str("; ");
+                reason.push_str(SHUTTING_DOWN);
+            }
+            (409, "refused", reason)
+        }
     };
     with_instances(snapshot, request, (status, word), &reason, last_lines)
 }
@@ -166,7 +174,7 @@ fn target_name(snapshot: &StatusSnapshot<'_>, target: Target) -> String {
 
 fn done(snapshot: &StatusSnapshot<'_>, request: Request) -> String {
     match request {
-        Request::Shutdown => "keepalive is shutting down".to_owned(),
+        Request::Shutdown => SHUTTING_DOWN.to_owned(),
         Request::ReloadConfig => Changed(&snapshot.counts.changes, "reloaded").to_string(),
         Request::Scale(service, wanted) => {
             let instances = Counted(wanted.into(), "instance", "instances");
@@ -188,7 +196,7 @@ fn done(snapshot: &StatusSnapshot<'_>, request: Request) -> String {
 fn refused(snapshot: &StatusSnapshot<'_>, request: Request, refusal: Refusal) -> String {
     let find = |id| snapshot.view.instances().find(|instance| instance.id == id);
     match refusal {
-        Refusal::ShuttingDown => "keepalive is shutting down".to_owned(),
+        Refusal::ShuttingDown => SHUTTING_DOWN.to_owned(),
         Refusal::NotRunning(id) => match request {
             Request::Control(target, _) => format!("{} is not running", target_name(snapshot, target)),
             Request::Scale(..) | Request::ReloadConfig | Request::Shutdown => {
@@ -294,7 +302,7 @@ pub(super) fn readiness(snapshot: &StatusSnapshot<'_>, target: Target) -> Answer
     };
     let ready = missing.is_empty() && !snapshot.view.is_stopping;
     let reason = match &missing[..] {
-        _ if snapshot.view.is_stopping => "keepalive is shutting down".to_owned(),
+        _ if snapshot.view.is_stopping => SHUTTING_DOWN.to_owned(),
         [] => "ready".to_owned(),
         [..] => {
             let more = missing.len().saturating_sub(MAX_NAMED);

@@ -147,7 +147,9 @@ impl Requests {
             Err(Refusal::NotRunning(instance)) => rule!(is_signal && !running(), "{instance:?} is running"),
             Err(Refusal::Failed(instance)) => {
                 let failed = model.find(instance).is_some_and(|instance| instance.state == StateName::Failed);
-                rule!(failed && open.up.contains(&instance), "{instance:?} has not failed");
+                // The failure that causes the shutdown is the answer to all requests.
+                let is_meant = open.up.contains(&instance) || stage != ShutdownStage::Up;
+                rule!(failed && is_meant, "{instance:?} has not failed");
             }
             Err(Refusal::Died(instance)) => rule!(open.died.contains(&instance), "{instance:?} has not exited"),
             Err(Refusal::Superseded(instance)) => {
@@ -226,13 +228,21 @@ impl Open {
     ) -> Verdict {
         let is_over = self.reloads.is_empty();
         let has_failed = matches!(result, Err(Refusal::ConfigLoadFailed(_)));
-        let is_cancelled = result == Err(Refusal::ShuttingDown);
+        let is_cancelled = match result {
+            Err(Refusal::ShuttingDown) => true,
+            Err(Refusal::Failed(_)) => stage != ShutdownStage::Up,
+            _ => false,
+        };
         rule!(is_cancelled || has_failed == (self.config == Config::Failed), "{result:?} of {self:?}");
         rule!(is_cancelled || self.config != Config::Loading, "the configuration is still being loaded: {self:?}");
         match result {
             Ok(()) => rule!(is_over && !self.has_failed_reload, "a reload is answered before it is done: {self:?}"),
             Err(Refusal::ReloadFailed(_)) => rule!(is_over && self.has_failed_reload, "no reload has failed: {self:?}"),
             Err(Refusal::ConfigLoadFailed(_) | Refusal::Died(_)) => {}
+            Err(Refusal::Failed(id)) => {
+                let has_failed = model.find(id).is_some_and(|instance| instance.state == StateName::Failed);
+                rule!(is_cancelled && has_failed, "{id:?} has not caused a shutdown");
+            }
             Err(Refusal::ShuttingDown) => rule!(stage != ShutdownStage::Up, "keepalive is not shutting down"),
             Err(Refusal::Reloading(service)) => rule!(model.is_reloading(service), "{service:?} is not being reloaded"),
             Err(Refusal::Oneshot(service)) => rule!(model.is_oneshot(service), "{service:?} is not a oneshot"),
@@ -247,7 +257,6 @@ impl Open {
                 Refusal::UnknownInstance(_)
                 | Refusal::DependencyStopped(..)
                 | Refusal::TooMany(..)
-                | Refusal::Failed(_)
                 | Refusal::Superseded(_),
             ) => {
                 rule!(false, "a reload is refused: {result:?}");

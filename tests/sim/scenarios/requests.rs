@@ -1,10 +1,10 @@
 //! Requests of operators, also at critical moments.
 
-use keepalive::model::plan::{ExitAction, KillMode, RestartPolicy, Service};
+use keepalive::model::plan::{ExitAction, KillMode, Reload, Restart, RestartPolicy, Service, Strategy};
 use keepalive::model::{ExitStatus, Signal};
 use keepalive::supervisor::{Event, Leftovers, Reason, Request, StateName, Verb};
 
-use super::{Setup, depending_on, millis, seconds};
+use super::{Setup, Spawns, depending_on, millis, seconds};
 use crate::plans::{oneshot, service};
 
 /// "A service stopped by an operator holds it open."
@@ -338,4 +338,28 @@ fn a_restart_after_a_crash_does_not_wait_for_dependencies() {
     setup.forget();
     setup.exits("web", 1);
     setup.check(&["web.0 running → starting", "spawn web.0 (1 restarts)", "web.0 starting → running"]);
+}
+
+/// A request whose failure ends keepalive is answered with the failure, and so is every other request.
+#[test]
+fn the_failure_that_causes_the_shutdown_is_the_answer_to_requests() {
+    let web = Service { autostart: false, ..service("web") };
+    for verb in [Verb::Start, Verb::Restart] {
+        let mut setup = Setup::boot(vec![web.clone(), service("other")]);
+        setup.spawns = Spawns::BindFailing;
+        setup.stop("other");
+        setup.forget();
+        setup.ask("web", verb);
+        assert_eq!(setup.only("reply"), ["reply 1 Failed", "reply 2 Failed"]);
+    }
+    // In place, the reload has failed for good.
+    let restart = Restart { max_restarts: Some(0), ..service("web").restart };
+    let reload = Reload { strategy: Strategy::Restart, soak: seconds(1), ..service("web").reload };
+    let mut setup = Setup::boot(vec![Service { restart, reload, ..service("web") }, service("other")]);
+    setup.after(seconds(60));
+    setup.ask("web", Verb::Reload);
+    setup.exits("web", 0);
+    setup.forget();
+    setup.exits("web", 3);
+    assert_eq!(setup.only("reply"), ["reply 1 ReloadFailed"]);
 }
