@@ -237,8 +237,9 @@ Exit code: 0 valid, 78 invalid.
         operands: &[NAME],
         text: "\
 NAME is a service (web), one of its instances (web.2), a pattern (\"web*\") or all. CPU
-time and memory are those of the whole process tree of an instance. Unless keepalive is
-PID 1, the first line says which file and process it is.
+time and memory are those of the whole process tree of an instance. RESTARTS counts those
+after an exit or a fault, not requested ones and reloads. Unless keepalive is PID 1, the
+first line says which file and process it is.
 ",
         ..COMMAND_DEFAULTS
     },

@@ -115,6 +115,12 @@ impl Restarts {
 
     pub(super) fn count(&mut self, cause: RestartCause) {
         if let Some(count) = self.0.get_mut(cause as usize) {
+    /// The number of restarts that nobody has requested.
+    #[must_use]
+    pub fn automatic(&self) -> u32 {
+        self.total().saturating_sub(self.of(RestartCause::Operator)).saturating_sub(self.of(RestartCause::Reload))
+    }
+
             *count = count.saturating_add(1);
         }
     }

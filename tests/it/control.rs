@@ -68,7 +68,7 @@ fn a_request_is_answered_when_it_is_done() {
         assert_eq!((answer.status, answer.reason()), (200, "web.1 restarted".to_owned()));
         assert_eq!(answer.json()["instances"], json!([{"id": "web.1", "state": "running"}]));
         let after = control.instance("web.1");
-        assert_eq!((&after["restarts"], &after["exit"]), (&json!(1), &json!({"signal": "SIGTERM"})));
+        assert_eq!((&after["restarts"], &after["exit"]), (&json!(0), &json!({"signal": "SIGTERM"})));
         assert_ne!(pid(&after), before);
         assert_eq!(control.post("/v1/services/web/stop?timeout=50s").reason(), "web stopped");
         assert_eq!((control.state("web.0"), control.state("web.1")), ("stopped".to_owned(), "stopped".to_owned()));

@@ -77,7 +77,7 @@ pub(super) fn write_instance(instance: &InstanceView<'_>, snapshot: &StatusSnaps
     if instance.id.is_surge() {
         object.plain("surge", true);
     }
-    object.plain("restarts", instance.restarts.total());
+    object.plain("restarts", instance.restarts.automatic());
     object.optional("uptime_ms", instance.since.map(|since| snapshot.now.since(since).as_millis()));
     write_exit(instance.last_run.map(|run| run.exit), &mut object);
     object.text("reason", &reason_of(instance, snapshot));
