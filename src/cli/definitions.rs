@@ -335,13 +335,13 @@ RTMIN+3.
     Definition {
         name: "exec",
         forms: &[("keepalive exec NAME -- CMD [ARG…]", "")],
-        summary: "run a command as a service: its user, directory, environment",
+        summary: "run a command as a service: its user, directory, environment, limits",
         options: &[&CONNECTION, &HELP],
         operands: &[NAME, Nothing],
         text: "\
 NAME is a service (web, whose first instance is meant) or an instance (web.2); it need not be
-running. CMD has the terminal, the streams and the limits of this command, and its exit code
-is that of CMD. Only root can run it as another user.
+running. CMD has the terminal and the streams of this command, and its exit code is that of
+CMD. Limits and nice of the service apply. Only root can run it as another user.
 
   docker exec -it CONTAINER keepalive exec web -- sh
 ",

@@ -95,6 +95,22 @@ fn exec_uses_the_definition_of_the_last_reload() {
 }
 
 #[test]
+fn exec_has_the_limits_and_priorities_of_the_service() {
+    let set = Set::new(
+        "[services.web]\ncommand = [\"sleep\", \"1000\"]\nlimits = { nofile = 77, core = 0 }\n\
+         nice = 3\noom_score_adj = 500\n[services.plain]\ncommand = [\"sleep\", \"1000\"]\n",
+    );
+    let mut running = set.start(Place::Child);
+    wait_for_ready(&set);
+    let show = "ulimit -n; ulimit -c; nice; cat /proc/self/oom_score_adj; exit 7";
+    let (_, own, _) = Run::words(Place::Child, &["sh", "-c", show]).finish();
+    check(&set, "web", show, "77\n0\n3\n500");
+    check(&set, "plain", show, &own);
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+}
+
+#[test]
 fn exec_becomes_the_user_of_the_service_and_says_if_it_may_not() {
     if !harness::have_root() {
         return;

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use super::snapshot::{StatusSnapshot, word_of};
 use super::status::{begin_service, begin_status, write_instance};
 use crate::config::{json, show};
-use crate::model::plan::Credentials;
+use crate::model::plan::{Credentials, Limit};
 use crate::model::{InstanceId, Numbers, ServiceIndex};
 use crate::runtime::json::{push, text};
 use crate::runtime::process_factory::ProcessFactory;
@@ -86,8 +86,17 @@ pub(super) fn environment(
     };
     let (umask, no_new_privs) = (settings.umask.unwrap_or(u32::MAX), settings.no_new_privs.into());
     let counts = [settings.env_files.len(), fixed].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
-    for number in [uid, gid, umask, no_new_privs].into_iter().chain(counts).chain(groups) {
+    for number in [uid, gid, umask, no_new_privs].into_iter().chain(counts) {
         push(&mut out, format_args!("{number} "));
+    }
+    let (nice, oom_score_adj) = (settings.nice.unwrap_or(i8::MAX), settings.oom_score_adj.unwrap_or(i16::MAX));
+    push(&mut out, format_args!("{nice} {oom_score_adj} {} ", settings.limits.len()));
+    for Limit { resource, soft, hard, .. } in &settings.limits {
+        let [soft, hard] = [soft, hard].map(|value| value.map_or(-1, u64::cast_signed));
+        push(&mut out, format_args!("{resource} {soft} {hard} "));
+    }
+    for group in groups {
+        push(&mut out, format_args!("{group} "));
     }
     out.push(0);
     match &settings.cwd {
