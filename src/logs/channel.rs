@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard};
 use log::Level;
 
 use super::line::MessageStyle;
-use super::protocol::{LastLines, MAX_LAST_LINES_BYTES, Message};
+use super::protocol::{LastLines, MAX_LAST_LINES_BYTES, Message, RunKey};
 use crate::sys::packet;
 
 /// How many messages of keepalive itself the queue holds; further ones are dropped and counted.
@@ -42,7 +42,7 @@ struct State {
     dropped: u64,
     dropped_total: u64,
     /// See [`with_last_lines_of`].
-    with_last_lines_of: Option<u32>,
+    with_last_lines_of: Option<RunKey>,
 }
 
 struct LoggerSocket {
@@ -100,15 +100,15 @@ pub fn dropped_messages() -> u64 {
 /// Queues `message`, with a descriptor for the logger if it needs one, and sends what the socket takes.
 pub fn send(message: Message, descriptor: Option<OwnedFd>) {
     let mut state = state();
-    if state.queue.len() < MAX_QUEUED_PACKETS || !matches!(message, Message::RunEnded { .. }) {
+    if state.queue.len() < MAX_QUEUED_PACKETS || !matches!(message, Message::RunEnded(_)) {
         state.queue.push_back((message, descriptor));
     }
     state.flush();
 }
 
-/// Calls `log`. The logger adds to the messages that it logs the last lines of the instance with this slot.
-pub fn with_last_lines_of(slot: Option<u32>, log: impl FnOnce()) {
-    state().with_last_lines_of = slot;
+/// Calls `log`. The logger adds to the messages that it logs the last lines of this run.
+pub fn with_last_lines_of(run: Option<RunKey>, log: impl FnOnce()) {
+    state().with_last_lines_of = run;
     log();
     state().with_last_lines_of = None;
 }
@@ -185,6 +185,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::RunId;
     use crate::sys::packet::{pair, receive};
 
     fn received(socket: &OwnedFd) -> Vec<Message> {
@@ -204,7 +205,7 @@ mod tests {
         assert_eq!(say("nobody is there"), Err("nobody is there".to_owned()));
         let (near_end, peer) = pair().unwrap();
         connect(near_end);
-        let ended = |slot| Message::RunEnded { slot };
+        let ended = |run| Message::RunEnded(RunKey::new(1, RunId::new(run)));
         send(ended(1), None);
         assert_eq!(say("one"), Ok(()));
         send(ended(2), None);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use log::Level;
 
 use super::line::Stream;
+use crate::model::RunId;
 
 /// Longer messages of keepalive itself are truncated.
 pub(super) const MAX_TEXT_BYTES: usize = 16 << 10;
@@ -19,13 +20,40 @@ pub(super) const MAX_LAST_LINES: usize = 20;
 /// The limit for all of them together.
 pub(super) const MAX_LAST_LINES_BYTES: usize = 3 << 10;
 
+/// A run of an instance, as the logger knows it: the slot of the instance, and the number of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunKey(u64);
+
+impl RunKey {
+    /// Numbers of runs that differ by a multiple of 2³² are the same here: no lines in memory are so far apart.
+    #[must_use]
+    pub fn new(slot: u32, run: RunId) -> Self {
+        Self(run.get() << 32 | u64::from(slot))
+    }
+
+    /// The slot of the instance.
+    pub(super) fn slot(self) -> u32 {
+        u32::try_from(self.0 & u64::from(u32::MAX)).unwrap_or(u32::MAX)
+    }
+
+    /// The key of lines of this stream in the ring.
+    pub(super) fn of_lines(self, stream: Stream) -> u64 {
+        self.0 >> 32 << 32 | pipe_key(self.slot(), stream)
+    }
+}
+
+/// The key of the current pipe of `slot` and `stream`.
+pub(super) fn pipe_key(slot: u32, stream: Stream) -> u64 {
+    u64::from(slot) * 2 + u64::from(stream == Stream::Stderr)
+}
+
 /// A pipe for the logger to read: who writes to it, and where its lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The number of the pipe, higher than those of all earlier pipes.
     pub serial: u64,
-    /// Identifies the instance to the logger.
-    pub slot: u32,
+    /// The run that it was made for.
+    pub run: RunKey,
     /// Whether this is the instance's stdout or stderr.
     pub stream: Stream,
     /// The name of the service.
@@ -90,19 +118,13 @@ pub enum Message {
         milliseconds: u64,
         /// Its text, without a newline.
         text: String,
-        /// The slot of the instance whose last lines follow the text.
-        with_last_lines_of: Option<u32>,
+        /// The run whose last lines follow the text.
+        with_last_lines_of: Option<RunKey>,
     },
-    /// Send PID 1 the last lines of this instance.
-    LastLines {
-        /// The slot of the instance.
-        slot: u32,
-    },
+    /// Send PID 1 the last lines of this run.
+    LastLines(RunKey),
     /// A run of an instance has ended: write what it has written before any later [`Message::Log`].
-    RunEnded {
-        /// The slot of the instance.
-        slot: u32,
-    },
+    RunEnded(RunKey),
     /// Answer this client. The connection comes along.
     Client(LogsQuery),
     /// Write what has been read and exit.
@@ -126,15 +148,15 @@ impl Message {
                 packet.number(*milliseconds);
                 let end = text.floor_char_boundary(MAX_TEXT_BYTES);
                 packet.bytes(text.get(..end).unwrap_or_default().as_bytes());
-                packet.number(with_last_lines_of.map_or(u64::MAX, u64::from));
+                packet.number(with_last_lines_of.map_or(u64::MAX, |run| run.0));
             }
-            Self::LastLines { slot } => {
+            Self::LastLines(run) => {
                 packet.byte(6);
-                packet.number((*slot).into());
+                packet.number(run.0);
             }
-            Self::RunEnded { slot } => {
+            Self::RunEnded(run) => {
                 packet.byte(3);
-                packet.number((*slot).into());
+                packet.number(run.0);
             }
             Self::Client(LogsQuery { names, lines, since, follow, is_guest }) => {
                 packet.byte(4);
@@ -159,9 +181,10 @@ impl Message {
             2 => {
                 let level = Level::iter().nth(usize::from(decoder.byte()?).checked_sub(1)?)?;
                 let (milliseconds, text) = (decoder.number()?, decoder.string()?);
-                Self::Log { level, milliseconds, text, with_last_lines_of: u32::try_from(decoder.number()?).ok() }
+                let run = Some(decoder.number()?).filter(|run| *run != u64::MAX);
+                Self::Log { level, milliseconds, text, with_last_lines_of: run.map(RunKey) }
             }
-            3 => Self::RunEnded { slot: decoder.number_u32()? },
+            3 => Self::RunEnded(RunKey(decoder.number()?)),
             4 => {
                 let follow = decoder.byte()? != 0;
                 let is_guest = decoder.byte()? != 0;
@@ -171,7 +194,7 @@ impl Message {
                 Self::Client(LogsQuery { names, lines, since, follow, is_guest })
             }
             5 => Self::Stop { within: decoder.number()? },
-            6 => Self::LastLines { slot: decoder.number_u32()? },
+            6 => Self::LastLines(RunKey(decoder.number()?)),
             _ => return None,
         })
     }
@@ -227,7 +250,8 @@ impl Encoder {
             Target::Lines => 2,
         });
         self.number(source.serial);
-        for number in [source.slot, source.instance, source.colour_index] {
+        self.number(source.run.0);
+        for number in [source.instance, source.colour_index] {
             self.number(number.into());
         }
         self.bytes(source.service.as_bytes());
@@ -276,8 +300,8 @@ impl<'p> Decoder<'p> {
             1 => Target::Raw,
             _ => Target::Lines,
         };
-        let serial = self.number()?;
-        let (slot, instance, colour_index) = (self.number_u32()?, self.number_u32()?, self.number_u32()?);
+        let (serial, run) = (self.number()?, RunKey(self.number()?));
+        let (instance, colour_index) = (self.number_u32()?, self.number_u32()?);
         let service = self.string()?;
         let mut files = Vec::new();
         while !self.0.is_empty() {
@@ -285,7 +309,7 @@ impl<'p> Decoder<'p> {
             let path = Path::new(std::ffi::OsStr::from_bytes(self.bytes()?)).to_owned();
             files.push(FileTarget { path, max_size, max_files });
         }
-        Some(Source { serial, slot, stream, service, instance, colour_index, target, files })
+        Some(Source { serial, run, stream, service, instance, colour_index, target, files })
     }
 }
 
@@ -294,24 +318,28 @@ mod tests {
     use super::*;
 
     fn source(files: Vec<FileTarget>) -> Source {
-        let (serial, slot, instance, colour_index) = (u64::MAX, 7, 2, u32::MAX);
+        let (serial, run, instance, colour_index) = (u64::MAX, RunKey::new(7, RunId::new(9)), 2, u32::MAX);
         let (stream, service, target) = (Stream::Stderr, "web".to_owned(), Target::Lines);
-        Source { serial, slot, stream, service, instance, colour_index, target, files }
+        Source { serial, run, stream, service, instance, colour_index, target, files }
     }
 
     #[test]
     fn a_message_survives_encoding_and_decoding() {
         let names = vec!["web".to_owned(), "db.1".to_owned()];
+        let run = RunKey::new(7, RunId::new(u64::MAX - 1));
         let file = FileTarget { path: PathBuf::from("/v/w"), max_size: u64::MAX, max_files: 3 };
         for message in [
             Message::Pipe(source(Vec::new())),
             Message::Pipe(Source { target: Target::Raw, stream: Stream::Stdout, ..source(vec![file.clone(), file]) }),
             Message::Log {
-                level: Level::Error, milliseconds: 12, text: "→ b".to_owned(), with_last_lines_of: Some(7)
+                level: Level::Error,
+                milliseconds: 12,
+                text: "→ b".to_owned(),
+                with_last_lines_of: Some(run),
             },
             Message::Log { level: Level::Trace, milliseconds: 12, text: String::new(), with_last_lines_of: None },
-            Message::LastLines { slot: 3 },
-            Message::RunEnded { slot: 1 },
+            Message::LastLines(run),
+            Message::RunEnded(run),
             Message::Client(LogsQuery { names, lines: Some(0), since: u64::MAX, follow: true, is_guest: true }),
             Message::Client(LogsQuery::default()),
             Message::Stop { within: 2_000 },

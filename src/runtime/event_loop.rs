@@ -457,7 +457,7 @@ impl Runtime {
     fn release_run(&mut self, run: RunId, instance: InstanceId) {
         self.probes.stop(run, &self.inputs.poller);
         self.channels.on_ended(run, &self.inputs.poller);
-        self.logging.on_ended(instance);
+        self.logging.on_ended(run, instance);
         self.notify.on_ended(run, instance, &self.inputs.poller);
         self.resources.release_sockets(&self.plan, &self.processes.runs);
     }

@@ -119,7 +119,7 @@ impl ProcessFactory {
         let path = CStr::from_bytes_until_nul(&self.buffers.state).ok();
         let file = layout.file.zip(path).map(|((number, size), path)| OpenFile { path, size, number });
         let null = &self.null;
-        let [stdout, stderr] = logging.outputs(spec);
+        let [stdout, stderr] = logging.outputs(run, spec);
         let setup = SpawnOptions {
             session: match process.input {
                 Input::Null => Session::NewSession,

@@ -69,7 +69,7 @@ pub enum Refusal {
     /// The service is being reloaded already.
     Reloading(ServiceIndex),
     /// A reload has failed. The old processes continue.
-    ReloadFailed(ReloadFailure),
+    ReloadFailed(Box<ReloadFailure>),
     /// The number of this instance is above the maximum.
     TooMany(InstanceId, TooManyInstances),
     /// The first one runs, and depends on the second one, which is stopped.
@@ -85,9 +85,8 @@ impl Refusal {
     #[must_use]
     pub const fn failed_instance(&self) -> Option<InstanceId> {
         match self {
-            Self::Failed(instance) | Self::Died(instance) | Self::ReloadFailed(ReloadFailure { instance, .. }) => {
-                Some(instance.slot())
-            }
+            Self::Failed(instance) | Self::Died(instance) => Some(instance.slot()),
+            Self::ReloadFailed(failure) => Some(failure.instance.slot()),
             Self::ShuttingDown
             | Self::NotRunning(_)
             | Self::Superseded(_)

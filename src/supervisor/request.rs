@@ -306,7 +306,7 @@ impl Supervisor {
     fn progress(&self, pending: &Pending) -> Progress {
         let mut progress = match &pending.failure {
             _ if pending.is_loading || !pending.reloads.is_empty() => Progress::Ongoing,
-            Some(failure) => return Progress::Failed(Refusal::ReloadFailed(failure.clone())),
+            Some(failure) => return Progress::Failed(Refusal::ReloadFailed(Box::new(failure.clone()))),
             None => Progress::Done,
         };
         if let (Some(id), Progress::Done) = (pending.died, &progress) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::model::plan::ExitSet;
-use crate::model::{ExitStatus, StartFailure};
+use crate::model::{ExitStatus, RunId, StartFailure};
 
 /// How a process has exited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Exit {
 /// The result of one run of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunResult {
+    /// The run.
+    pub id: RunId,
     /// How the main process has exited.
     pub exit: Exit,
     /// From execve to exit.
@@ -113,14 +115,14 @@ impl Restarts {
         self.0.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    pub(super) fn count(&mut self, cause: RestartCause) {
-        if let Some(count) = self.0.get_mut(cause as usize) {
     /// The number of restarts that nobody has requested.
     #[must_use]
     pub fn automatic(&self) -> u32 {
         self.total().saturating_sub(self.of(RestartCause::Operator)).saturating_sub(self.of(RestartCause::Reload))
     }
 
+    pub(super) fn count(&mut self, cause: RestartCause) {
+        if let Some(count) = self.0.get_mut(cause as usize) {
             *count = count.saturating_add(1);
         }
     }

@@ -201,7 +201,7 @@ impl Supervisor {
     pub(super) fn on_bind_failed(&mut self, run: RunId, failure: StartFailure) {
         let Some(id) = self.spawning_instance(run) else { return };
         let exit = Exit { status: ExitStatus::Code(failure.exit_code()), oom_killed: false };
-        let result = RunResult { exit, uptime: Duration::ZERO, failure: Some(failure), fault: None };
+        let result = RunResult { id: run, exit, uptime: Duration::ZERO, failure: Some(failure), fault: None };
         self.services[id].last_run = Some(result);
         self.fail_unproven(id, result);
         let (why, decision) = if self.is_draining() {
@@ -244,7 +244,7 @@ impl Supervisor {
             (instance.ended_by, instance.spawn_failures) = (Some(RestartCause::Crash), 0);
         }
         self.services[id].has_executed |= failure.is_none();
-        let result = RunResult { exit, uptime: self.now.since(process.since), failure, fault: None };
+        let result = RunResult { id: run, exit, uptime: self.now.since(process.since), failure, fault: None };
         let ended = ExitedProcess { id, process, leftovers, stopping: None };
         if let State::Stopping(stopping) = state {
             return self.on_stopped(ended, stopping, result);

@@ -326,8 +326,16 @@ fn pipes_of_instances_that_are_gone_are_closed() {
 
 #[test]
 fn a_failed_reload_is_answered_and_reported_with_the_last_lines() {
+    ["rolling", "restart"].into_iter().for_each(check_failed_reload);
+}
+
+// With `restart` the next process may have begun before the reload is over.
+fn check_failed_reload(strategy: &str) {
     let script = "[ -e DIR/bad ] && { echo boom-reason >&2; exit 3; }; echo up; exec sleep 1000";
-    let set = Set::new(&format!("[services.web]\ncommand = [\"sh\", \"-c\", \"{script}\"]\n"));
+    let set = Set::new(&format!(
+        "[services.web]\ncommand = [\"sh\", \"-c\", \"{script}\"]\nreload = \"{strategy}\"\nmax_restarts = \"unlimited\"\n\
+         backoff = {{ initial = \"0s\" }}\n"
+    ));
     in_every_place(|place| {
         let mut running = set.start(place);
         running.expect("up");

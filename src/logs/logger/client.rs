@@ -206,7 +206,7 @@ impl Client {
                     if meta.key == KEEPALIVE_KEY {
                         let level = log::Level::iter().nth(usize::from(meta.mark)).unwrap_or(log::Level::Info);
                         write_message_json(&stamp, level, &String::from_utf8_lossy(text), &mut self.buffer);
-                    } else if let Some(name) = names.get(&meta.key) {
+                    } else if let Some(name) = names.get(&meta.source()) {
                         let piece = if meta.mark == 0 { Piece::Whole } else { Piece::Partial };
                         name.label.write_json(&stamp, text, piece, &mut self.buffer);
                     }
@@ -229,19 +229,19 @@ impl Client {
         self.buffer.extend_from_slice(format!("{{\"dropped\":{lost}}}\n").as_bytes());
     }
 
-    fn wants(&self, LineMeta { key, milliseconds, .. }: LineMeta, names: &Names) -> bool {
-        if milliseconds < self.query.since {
+    fn wants(&self, meta: LineMeta, names: &Names) -> bool {
+        if meta.milliseconds < self.query.since {
             return false;
         }
         let wanted = &self.query.names;
         if wanted.is_empty() {
             return true;
         }
-        if key == KEEPALIVE_KEY {
+        if meta.key == KEEPALIVE_KEY {
             return wanted.iter().any(|name| name == KEEPALIVE_NAME);
         }
         names
-            .get(&key)
+            .get(&meta.source())
             .is_some_and(|matching| wanted.iter().any(|name| *name == matching.service || *name == matching.instance))
     }
 }

@@ -19,10 +19,7 @@ impl World {
         let mut names = Names::new();
         for (key, service) in [(0, "web"), (2, "db")] {
             let label = Label::new(service, 0, Stream::Stdout, 0, None);
-            names.insert(
-                key,
-                Name { service: service.to_owned(), instance: format!("{service}.0"), label, first_line: 0 },
-            );
+            names.insert(key, Name { service: service.to_owned(), instance: format!("{service}.0"), label });
         }
         Self { ring: Ring::default(), names, poller: Poller::new().unwrap() }
     }
@@ -60,7 +57,10 @@ fn messages(text: &str) -> Vec<String> {
 #[track_caller]
 fn check(names: &[&str], lines: Option<usize>, expect: &[&str]) {
     let mut world = World::new();
-    for (key, text) in [(0, "w1"), (2, "d1"), (KEEPALIVE_KEY, "k1"), (0, "w2"), (KEEPALIVE_KEY, "k2"), (2, "d2")] {
+    let later_run = 7 << 32;
+    for (key, text) in
+        [(0, "w1"), (later_run | 2, "d1"), (KEEPALIVE_KEY, "k1"), (0, "w2"), (KEEPALIVE_KEY, "k2"), (2, "d2")]
+    {
         world.push(key, text);
     }
     let wanted = names.iter().map(|name| (*name).to_owned()).collect();

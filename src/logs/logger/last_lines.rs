@@ -1,18 +1,16 @@
 //! The last lines that a process has written, which are shown with its failure.
 
-use super::pipes::pipe_key;
 use super::state::Logger;
 use crate::logs::line::Stream;
-use crate::logs::protocol::{MAX_LAST_LINES, MAX_LAST_LINES_BYTES};
+use crate::logs::protocol::{MAX_LAST_LINES, MAX_LAST_LINES_BYTES, RunKey};
 use crate::model::visible;
 
 impl Logger {
-    /// The last lines of the current or last run of the instance in this slot, without control characters but tabs.
-    pub(super) fn last_lines(&self, slot: u32) -> String {
-        let keys = [Stream::Stdout, Stream::Stderr].map(|stream| pipe_key(slot, stream));
-        let first_line = |key| self.names.get(&key).filter(|_| keys.contains(&key)).map(|name| name.first_line);
+    /// The last lines of this run, without control characters but tabs.
+    pub(super) fn last_lines(&self, run: RunKey) -> String {
+        let keys = [Stream::Stdout, Stream::Stderr].map(|stream| run.of_lines(stream));
         let mut text = String::new();
-        for line in self.outputs.ring.last_lines(first_line, MAX_LAST_LINES).into_iter().rev() {
+        for line in self.outputs.ring.last_lines(keys, MAX_LAST_LINES).into_iter().rev() {
             let line = visible::lines(line.strip_suffix(b"\r").unwrap_or(line));
             let line = String::from_utf8_lossy(&line);
             let room = MAX_LAST_LINES_BYTES.saturating_sub(text.len() + 1);

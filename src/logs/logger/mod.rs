@@ -37,14 +37,13 @@ use self::client::{Client, MAX_CLIENTS, MAX_GUESTS};
 use self::counters::PARTIAL_LINE_MARKS;
 use self::names::Names;
 use self::outputs::Outputs;
-use self::pipes::pipe_key;
 use self::ring::Ring;
 use self::sink::Sink;
 use self::source::Read;
 use self::split::MAX_LINE_BYTES;
 use self::state::{FIRST_PIPE, Logger, Pending};
 use super::line::{Colour, MessageStyle, Stream};
-use super::protocol::{LastLines, LogsQuery, Message, Source};
+use super::protocol::{LastLines, LogsQuery, Message, RunKey, Source};
 use super::timestamp::Timestamp;
 use crate::model::AwakeClock;
 use crate::model::map::Map;
@@ -270,8 +269,8 @@ impl Logger {
             (Message::Log { level, milliseconds, text, with_last_lines_of }, _) => {
                 self.pending.push_back(Pending::Message { level, milliseconds, text, with_last_lines_of });
             }
-            (Message::LastLines { slot }, _) => self.pending.push_back(Pending::LastLines { slot }),
-            (Message::RunEnded { slot }, _) => self.on_run_ended(slot),
+            (Message::LastLines(run), _) => self.pending.push_back(Pending::LastLines(run)),
+            (Message::RunEnded(run), _) => self.on_run_ended(run),
             (Message::Stop { within }, _) => self.stop(within),
             (Message::Pipe(_) | Message::Client(_), _) => {}
         }
@@ -284,11 +283,11 @@ impl Logger {
         keys.into_iter().for_each(|key| self.await_run_end(key));
     }
 
-    /// Puts what the pipes of the slot hold now before all later messages.
-    fn on_run_ended(&mut self, slot: u32) {
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            self.await_run_end(pipe_key(slot, stream));
-        }
+    /// Puts what the pipes of the run hold now before all later messages.
+    fn on_run_ended(&mut self, run: RunKey) {
+        let of_run = self.pipes.iter().filter(|(_, pipe)| pipe.source.run == run);
+        let keys: Vec<u64> = of_run.map(|(key, _)| *key).collect();
+        keys.into_iter().for_each(|key| self.await_run_end(key));
     }
 
     fn await_run_end(&mut self, key: u64) {
@@ -327,8 +326,8 @@ impl Logger {
                     }
                     self.write_message(level, milliseconds, &text, with_last_lines_of);
                 }
-                Pending::LastLines { slot } => {
-                    let answer = LastLines { slot, text: self.last_lines(slot) };
+                Pending::LastLines(run) => {
+                    let answer = LastLines { slot: run.slot(), text: self.last_lines(run) };
                     // PID 1 does not wait for an answer that is lost because it has not read the ones before.
                     packet::send(&self.socket, &answer.encode(), None).ok();
                 }
@@ -343,9 +342,9 @@ impl Logger {
         }
     }
 
-    fn write_message(&mut self, level: Level, milliseconds: u64, text: &str, with_last_lines_of: Option<u32>) {
+    fn write_message(&mut self, level: Level, milliseconds: u64, text: &str, with_last_lines_of: Option<RunKey>) {
         let dropped = self.outputs.dropped;
-        let last_lines = with_last_lines_of.map_or_else(String::new, |slot| self.last_lines(slot));
+        let last_lines = with_last_lines_of.map_or_else(String::new, |run| self.last_lines(run));
         self.outputs.put_message(&Timestamp::at(milliseconds), level, text, &last_lines);
         if self.outputs.dropped > dropped
             && let Some(counter) = self.counters.get(DROPPED_MESSAGES)

@@ -11,6 +11,4 @@ pub(super) struct Name {
     pub(super) service: String,
     pub(super) instance: String,
     pub(super) label: Label,
-    /// The number of the first line of the current run.
-    pub(super) first_line: u64,
 }

@@ -20,7 +20,7 @@ const LAST_LINES_FOLLOW: &str = "; its last lines:";
 /// The outputs of one pipe.
 #[derive(Debug)]
 pub(super) struct Route {
-    /// The key of the pipe of this instance and stream, by which lines in the ring name them.
+    /// The key of lines of this run and stream in the ring.
     pub(super) key: u64,
     /// The number of this pipe alone: a line is continued by its own pipe only.
     pub(super) serial: u64,

@@ -11,12 +11,12 @@ use super::names::Name;
 use super::source::Pipe;
 use super::state::{FIRST_PIPE, Logger, NextPipe, Pending};
 use crate::logs::line::{KEEPALIVE_NAME, Label, Stream};
-use crate::logs::protocol::{Source, Target};
+use crate::logs::protocol::{Source, Target, pipe_key};
 use crate::sys::poll::Interest;
 
 impl Logger {
     pub(super) fn add_pipe(&mut self, source: Source, descriptor: OwnedFd) {
-        let key = pipe_key(source.slot, source.stream);
+        let key = pipe_key(source.run.slot(), source.stream);
         let instance = format!("{}.{}", source.service, source.instance);
         self.newest_serial = self.newest_serial.max(Some(source.serial));
         let predecessor = self.retire(key);
@@ -29,14 +29,13 @@ impl Logger {
             self.pipes.values_mut().for_each(|pipe| pipe.route.label = label(&pipe.source, width, colours));
         }
         let label = label(&source, self.outputs.style.width.unwrap_or(0), colours);
-        let first_line = self.outputs.ring.lines();
-        let name = Name { service: source.service.clone(), instance, label: label.clone(), first_line };
+        let name = Name { service: source.service.clone(), instance, label: label.clone() };
         self.names.insert(key, name);
         let files = source.files.iter().map(|file| self.outputs.file(file.clone())).collect();
-        let position = FIRST_SLOT_COUNTER + source.slot as usize * COUNTERS_PER_SLOT;
+        let position = FIRST_SLOT_COUNTER + source.run.slot() as usize * COUNTERS_PER_SLOT;
         let position = position + if source.stream == Stream::Stderr { 2 } else { 0 };
         let counters = [self.counters.get(position), self.counters.get(position + 1)];
-        let mut pipe = Pipe::new(source, descriptor, key, label, files, counters);
+        let mut pipe = Pipe::new(source, descriptor, label, files, counters);
         pipe.predecessor = predecessor;
         self.pipes.insert(key, pipe);
     }
@@ -53,7 +52,7 @@ impl Logger {
         let paused = sinks.into_iter().flat_map(|sink| &mut sink.paused);
         let awaited = self.pending.iter_mut().filter_map(|pending| match pending {
             Pending::RunEnded { key, .. } => Some(key),
-            Pending::Message { .. } | Pending::LastLines { .. } => None,
+            Pending::Message { .. } | Pending::LastLines(_) => None,
         });
         let successor =
             pipe.predecessor.and_then(|before| self.successors.get_mut(&before)).map(|successor| &mut successor.key);
@@ -80,18 +79,10 @@ impl Logger {
             return;
         }
         self.successors.remove(&key);
-        if let Some(name) = self.names.get_mut(&successor.key) {
-            name.first_line = self.outputs.ring.lines();
-        }
         if let Some(pipe) = self.pipes.get(&successor.key) {
             self.poller.add(pipe.descriptor(), FIRST_PIPE + successor.key).ok();
         }
     }
-}
-
-/// The key of the current pipe of `slot` and `stream`.
-pub(super) fn pipe_key(slot: u32, stream: Stream) -> u64 {
-    u64::from(slot) * 2 + u64::from(stream == Stream::Stderr)
 }
 
 fn label(source: &Source, width: usize, [stdout, stderr]: [bool; 2]) -> Label {

@@ -19,12 +19,19 @@ const MAX_ENTRY_BYTES: usize = 1 << 10;
 /// The source and the properties of the lines of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LineMeta {
-    /// The key of the pipe, or [`KEEPALIVE_KEY`].
+    /// The key of the run and stream, see `RunKey::of_lines`, or [`KEEPALIVE_KEY`].
     pub(super) key: u64,
     /// When it was read, in milliseconds since 1970.
     pub(super) milliseconds: u64,
     /// Of a line of a service, whether it is partial; of a message of keepalive itself, its level.
     pub(super) mark: u8,
+}
+
+impl LineMeta {
+    /// The key of the pipe, whose lines come from all runs of an instance.
+    pub(super) fn source(self) -> u64 {
+        self.key & u64::from(u32::MAX)
+    }
 }
 
 /// The key of keepalive's own messages.
@@ -115,7 +122,7 @@ impl Ring {
         self.bytes.push(meta.mark);
         self.bytes.extend_from_slice(text);
         self.lines += u64::from(lines);
-        *self.bytes_by_key.entry(meta.key) += needed;
+        *self.bytes_by_key.entry(meta.source()) += needed;
     }
 
     /// Releases what later lines do not need soon.
@@ -131,7 +138,7 @@ impl Ring {
         while above_share > 0
             && let Some(entry) = self.bytes.get(end..).and_then(Entry::read)
         {
-            let (key, start, size, lines) = (entry.meta.key, end, HEADER + entry.text.len(), entry.lines);
+            let (key, start, size, lines) = (entry.meta.source(), end, HEADER + entry.text.len(), entry.lines);
             end += size;
             match self.bytes_by_key.get_mut(&key) {
                 Some(bytes_by_key) if *bytes_by_key > share => {
@@ -195,18 +202,15 @@ impl Ring {
         Next::Line(meta, cursor.step(&entry))
     }
 
-    /// The last lines, at most `count`, of the sources that `first_line` names, each from the line with this number on.
-    pub(super) fn last_lines(&self, first_line: impl Fn(u64) -> Option<u64>, count: usize) -> Vec<&[u8]> {
+    /// The last lines that have one of `keys`, at most `count`.
+    pub(super) fn last_lines(&self, keys: [u64; 2], count: usize) -> Vec<&[u8]> {
         let (mut cursor, mut last) = (self.start_cursor(), Vec::new());
         while let Some(entry) = self.at(cursor.offset) {
-            let Some(first) = first_line(entry.meta.key).filter(|first| entry.end() > *first) else {
+            if !keys.contains(&entry.meta.key) {
                 cursor.skip(&entry);
                 continue;
-            };
-            let line = cursor.step(&entry);
-            if cursor.line > first {
-                last.push(line);
             }
+            last.push(cursor.step(&entry));
             if last.len() > count {
                 last.remove(0);
             }
@@ -399,22 +403,23 @@ mod tests {
     }
 
     #[test]
-    fn the_last_lines_are_those_of_the_named_sources_from_their_first_line_on() {
+    fn the_last_lines_are_those_with_one_of_two_keys() {
         let mut ring = Ring::default();
         let of = |key| LineMeta { key, ..META };
-        ring.push_lines(of(1), b"a\nb\nc\n");
+        let (early, late) = (1, 1 << 32 | 1);
+        ring.push_lines(of(early), b"a\nb\nc\n");
         ring.push_lines(of(2), b"d\n");
-        ring.push_lines(of(3), b"e\nf\n");
-        ring.push_lines(of(1), b"g\n");
-        let last = |first: [Option<u64>; 3], count| {
-            let first_line = |key: u64| first[usize::try_from(key).unwrap() - 1];
-            let lines = ring.last_lines(first_line, count);
+        ring.push_lines(of(late), b"e\nf\n");
+        ring.push_lines(of(early), b"g\n");
+        let last = |keys, count| {
+            let lines = ring.last_lines(keys, count);
             lines.into_iter().map(|line| char::from(line[0])).collect::<String>()
         };
-        assert_eq!(last([Some(0), None, Some(0)], 10), "abcefg");
-        assert_eq!(last([Some(1), None, Some(5)], 10), "bcfg");
-        assert_eq!(last([Some(0), None, Some(0)], 2), "fg");
-        assert_eq!(last([None, Some(4), None], 9), "");
+        assert_eq!(last([early, 2], 10), "abcdg");
+        assert_eq!(last([late, 2], 10), "def");
+        assert_eq!(last([early, early], 2), "cg");
+        assert_eq!(last([3, 4], 9), "");
+        assert_eq!(ring.bytes_by_key.len(), 2, "runs share the room of their instance");
     }
 
     #[test]

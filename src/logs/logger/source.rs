@@ -47,11 +47,11 @@ impl Pipe {
     pub(super) fn new(
         source: Source,
         descriptor: OwnedFd,
-        key: u64,
         label: Label,
         files: Vec<usize>,
         [lines, bytes]: [Option<&'static AtomicU64>; 2],
     ) -> Self {
+        let key = source.run.of_lines(source.stream);
         let route = Route { key, serial: source.serial, label, stream: source.stream, target: source.target, files };
         let (splitter, run_ends) = (Splitter::default(), VecDeque::new());
         Self { source, descriptor, splitter, route, lines, bytes, bytes_read: 0, predecessor: None, run_ends }

@@ -4,6 +4,8 @@ use std::os::fd::IntoRawFd as _;
 
 use super::*;
 use crate::logs::protocol::Target;
+use crate::logs::protocol::pipe_key;
+use crate::model::RunId;
 use crate::model::plan::LogStyle;
 use crate::sys::pipe;
 
@@ -40,15 +42,24 @@ impl World {
         Self { logger, _socket: near_end, outputs: [stdout, stderr], target: Target::Lines }
     }
 
-    /// The writing end of a new pipe for the stdout of the instance in this slot.
+    /// The writing end of a new pipe for the stdout of the instance in this slot. Its run has the number of the pipe.
     fn pipe(&mut self, slot: u32) -> File {
         let (read_end, write_end) = pipe::pipe().unwrap();
         let (service, stream, target) = ("web".to_owned(), Stream::Stdout, self.target);
         let serial = self.logger.newest_serial.map_or(0, |newest_serial| newest_serial + 1);
+        let run = RunKey::new(slot, RunId::new(serial));
         let source =
-            Source { serial, slot, stream, service, instance: slot, colour_index: 0, target, files: Vec::new() };
+            Source { serial, run, stream, service, instance: slot, colour_index: 0, target, files: Vec::new() };
         self.logger.handle(Message::Pipe(source), Some(read_end));
         write_end.into()
+    }
+
+    /// The latest run of the instance in this slot ends.
+    fn end_run(&mut self, slot: u32) {
+        if let Some(pipe) = self.logger.pipes.get(&pipe_key(slot, Stream::Stdout)) {
+            let run = pipe.source.run;
+            self.logger.handle(Message::RunEnded(run), None);
+        }
     }
 
     /// One iteration without waiting.
@@ -94,7 +105,7 @@ fn a_replaced_pipe_is_read_to_its_end() {
     old.write_all(b"of the old\n").unwrap();
     world.turn();
     old.write_all(b"old, awaited").unwrap();
-    world.logger.handle(Message::RunEnded { slot: 1 }, None);
+    world.end_run(1);
     let mut new = world.pipe(1);
     new.write_all(b"of the new\n").unwrap();
     world.turn();
@@ -120,7 +131,7 @@ fn the_end_of_a_run_is_awaited_while_the_pipe_before_goes_on() {
     let mut old = world.pipe(1);
     let mut new = world.pipe(1);
     new.write_all(b"last word\n").unwrap();
-    world.logger.handle(Message::RunEnded { slot: 1 }, None);
+    world.end_run(1);
     old.write_all(&b"much of the old\n".repeat(10)).unwrap();
     world.logger.read(FIRST_RETIRED);
     world.logger.process_pending();
@@ -151,9 +162,9 @@ fn a_slow_reader_of_stdout_delays_messages_on_stderr_for_one_second_in_all() {
         world.pipe(slot).write_all(b"in a full pipe\n").unwrap();
     }
     world.fill_stdout();
-    world.logger.handle(Message::RunEnded { slot: 1 }, None);
+    world.end_run(1);
     world.own("one ended");
-    world.logger.handle(Message::RunEnded { slot: 2 }, None);
+    world.end_run(2);
     world.own("two ended");
     for tenth in 0..10 {
         world.turn();
@@ -197,7 +208,7 @@ fn the_last_line_of_a_run_is_not_continued_though_its_end_was_not_awaited() {
     let mut pipe = world.pipe(1);
     pipe.write_all(b"first run").unwrap();
     world.fill_stdout();
-    world.logger.handle(Message::RunEnded { slot: 1 }, None);
+    world.end_run(1);
     pipe.write_all(b"second run\n").unwrap();
     world.turn();
     world.pass(2_000);
@@ -217,9 +228,9 @@ fn an_unterminated_line_is_finished_where_its_run_ended() {
     let mut pipe = world.pipe(1);
     pipe.write_all(b"one\nbegun").unwrap();
     world.turn();
-    world.logger.handle(Message::RunEnded { slot: 1 }, None);
+    world.end_run(1);
     pipe.write_all(b"next").unwrap();
-    world.logger.handle(Message::RunEnded { slot: 1 }, None);
+    world.end_run(1);
     // The end of a run is reported after output of the next run has been read.
     world.logger.read(pipe_key(1, Stream::Stdout));
     pipe.write_all(b"last\n").unwrap();
@@ -236,7 +247,7 @@ fn runs_are_read_in_order_however_slow_the_sink_is() {
     for run in 0..3 {
         let mut pipe = world.pipe(1);
         pipe.write_all(format!("first of {run}\nlast of {run}").as_bytes()).unwrap();
-        world.logger.handle(Message::RunEnded { slot: 1 }, None);
+        world.end_run(1);
         world.turn();
         world.pass(2_000);
         world.turn();
@@ -257,7 +268,7 @@ fn a_leftover_writer_of_an_earlier_run_delays_no_other_run_and_joins_no_line() {
     let mut world = World::new();
     let mut old = world.pipe(1);
     old.write_all(b"begun").unwrap();
-    world.logger.handle(Message::RunEnded { slot: 1 }, None);
+    world.end_run(1);
     old.write_all(b"of a grandchild\nand").unwrap();
     let mut new = world.pipe(1);
     new.write_all(b"new\n").unwrap();
@@ -351,9 +362,10 @@ fn what_a_slow_reader_does_not_take_is_written_later_and_once() {
 #[test]
 fn pid_1_receives_the_last_lines_of_a_run_within_the_limits() {
     let mut world = World::new();
-    let answer = |world: &mut World| {
-        world.logger.handle(Message::RunEnded { slot: 1 }, None);
-        world.logger.handle(Message::LastLines { slot: 1 }, None);
+    let answer_of = |world: &mut World, run: u64| {
+        let run = RunKey::new(1, RunId::new(run));
+        world.logger.handle(Message::RunEnded(run), None);
+        world.logger.handle(Message::LastLines(run), None);
         world.turn();
         let mut packet = vec![0; 8 << 10];
         let (length, _) = packet::receive(&world._socket, &mut packet).unwrap();
@@ -361,9 +373,14 @@ fn pid_1_receives_the_last_lines_of_a_run_within_the_limits() {
     };
     let mut first = world.pipe(1);
     first.write_all(b"of the first run\n").unwrap();
-    assert_eq!(answer(&mut world), LastLines { slot: 1, text: "of the first run".to_owned() });
+    assert_eq!(answer_of(&mut world, 0), LastLines { slot: 1, text: "of the first run".to_owned() });
     let mut second = world.pipe(1);
+    let answer = |world: &mut World| answer_of(world, 1);
     assert_eq!(answer(&mut world).text, "");
+    // A process that is left, or goes on beside the new one.
+    first.write_all(b"later\n").unwrap();
+    assert_eq!(answer(&mut world).text, "");
+    assert_eq!(answer_of(&mut world, 0).text, "of the first run\nlater");
     world.pipe(2).write_all(b"of another\n").unwrap();
     let lines = |range: std::ops::Range<u32>| range.map(|line| format!("{line}\n")).collect::<String>();
     second.write_all(lines(0..19).as_bytes()).unwrap();
@@ -379,12 +396,15 @@ fn pid_1_receives_the_last_lines_of_a_run_within_the_limits() {
 fn the_last_lines_follow_a_message_in_text_and_are_part_of_it_in_the_log() {
     let mut world = World::new();
     world.pipe(1).write_all(b"why\nbecause\n").unwrap();
-    world.logger.handle(Message::RunEnded { slot: 1 }, None);
+    let run = RunKey::new(1, RunId::new(0));
+    world.logger.handle(Message::RunEnded(run), None);
     let text = "failed".to_owned();
-    world.logger.handle(Message::Log { level: Level::Error, milliseconds: 0, text, with_last_lines_of: Some(1) }, None);
+    world
+        .logger
+        .handle(Message::Log { level: Level::Error, milliseconds: 0, text, with_last_lines_of: Some(run) }, None);
     world.turn();
     let expect = "keepalive | error: failed; its last lines:\nkeepalive |   why\nkeepalive |   because\n";
     assert_eq!(world.taken(Stream::Stderr), expect);
     let ring = &world.logger.outputs.ring;
-    assert_eq!(ring.last_lines(|key| (key == u64::MAX).then_some(0), 1), [b"failed; its last lines:\nwhy\nbecause"]);
+    assert_eq!(ring.last_lines([u64::MAX; 2], 1), [b"failed; its last lines:\nwhy\nbecause"]);
 }

@@ -174,6 +174,7 @@ fn samples() -> Vec<(EventKind, &'static str)> {
 
 fn run(status: ExitStatus) -> RunResult {
     RunResult {
+        id: crate::model::RunId::new(7),
         exit: Exit { status, oom_killed: false },
         uptime: Duration::from_millis(3_200),
         failure: None,

@@ -10,6 +10,7 @@ mod line;
 use std::time::Duration;
 
 use crate::logs::channel;
+use crate::logs::protocol::RunKey;
 use crate::model::{InstanceId, Mono, Pid, Plan};
 use crate::runtime::rate_limited_log::{self, MessageKind};
 use crate::supervisor::{JournalEntry, JournalEvent};
@@ -54,15 +55,15 @@ impl Journal {
     }
 
     /// Writes an entry of the supervisor.
-    /// `slot`: that of the instance whose last lines belong to the entry.
-    pub(super) fn record(&mut self, plan: &Plan, slot: Option<u32>, entry: JournalEntry) {
+    /// `failed`: the run whose last lines belong to the entry.
+    pub(super) fn record(&mut self, plan: &Plan, failed: Option<RunKey>, entry: JournalEntry) {
         self.counts.record(&entry);
         let (suppressed, event) = self.limits.admit(entry.event, entry.at);
         if let Some(suppressed) = suppressed {
             self.write_suppressed(plan, suppressed);
         }
         if let Some(event) = event {
-            channel::with_last_lines_of(slot, || line::write(plan, &event));
+            channel::with_last_lines_of(failed, || line::write(plan, &event));
             self.publish(EventKind::JournalEvent(event));
         }
     }

@@ -3,19 +3,19 @@
 
 use super::Logging;
 use crate::logs::channel;
-use crate::logs::protocol::{LastLines, Message};
-use crate::model::InstanceId;
+use crate::logs::protocol::{LastLines, Message, RunKey};
+use crate::model::{InstanceId, RunId};
 use crate::supervisor::{Cause, JournalEntry, JournalEvent, Reason, RestartDecision, RolloutError};
 
 /// The number of answers of the logger that are read in one turn.
 const MAX_ANSWERS_PER_TURN: usize = 64;
 
 impl Logging {
-    /// Asks the logger for the last lines if a process has failed. Returns the slot of its instance if it has failed for good, or
-    /// in a reload: then they belong to the message.
-    pub(in crate::runtime) fn on_entry(&mut self, entry: &JournalEntry) -> Option<u32> {
-        let (instance, is_final) = failed_process(&entry.event)?;
-        self.request_last_lines(instance).filter(|_| is_final)
+    /// Asks the logger for the last lines if a process has failed. Returns its run if it has failed for good, or in a reload:
+    /// then they belong to the message.
+    pub(in crate::runtime) fn on_entry(&mut self, entry: &JournalEntry) -> Option<RunKey> {
+        let (instance, run, is_final) = failed_process(&entry.event)?;
+        self.request_last_lines(instance, run).filter(|_| is_final)
     }
 
     /// The last lines of the process whose failure is the cause of the exit of keepalive.
@@ -23,14 +23,15 @@ impl Logging {
         cause.failed_instance().map_or("", |instance| self.last_lines(instance.slot())).to_owned()
     }
 
-    fn request_last_lines(&mut self, instance: InstanceId) -> Option<u32> {
+    fn request_last_lines(&mut self, instance: InstanceId, run: RunId) -> Option<RunKey> {
         if self.running.is_none() || channel::is_congested() {
             return None;
         }
         let slot = self.slots.get_mut(&instance)?;
         slot.awaited_answers += 1;
-        channel::send(Message::LastLines { slot: slot.number }, None);
-        Some(slot.number)
+        let run = slot.key_of(run);
+        channel::send(Message::LastLines(run), None);
+        Some(run)
     }
 
     /// Whether the logger has been asked for the last lines of `instance` and has not answered.
@@ -55,22 +56,20 @@ impl Logging {
     }
 }
 
-/// The instance whose process has failed, and whether for good or in a reload.
-fn failed_process(event: &JournalEvent) -> Option<(InstanceId, bool)> {
-    if let JournalEvent::Transition { instance, reason, .. } = event
+/// The instance whose process has failed, its run, and whether for good or in a reload.
+fn failed_process(event: &JournalEvent) -> Option<(InstanceId, RunId, bool)> {
+    let (instance, run, is_final) = if let JournalEvent::Transition { instance, reason, .. } = event
         && let Reason::Exited { decision, run, .. } = reason
         && let RestartDecision::Fail(_) | RestartDecision::Restart { .. } = decision
-        && run.failure.is_none()
     {
-        return Some((instance.slot(), matches!(decision, RestartDecision::Fail(_))));
-    }
-    // Where the old process was not there any more, that of the former definition has taken the place of the one that has
-    // failed.
-    if let JournalEvent::ReloadFinished { failure: Some(failure), .. } = event
-        && let RolloutError::ExitedBesideOld(run) = &failure.error
-        && run.failure.is_none()
+        (instance, run, matches!(decision, RestartDecision::Fail(_)))
+    } else if let JournalEvent::ReloadFinished { failure: Some(failure), .. } = event
+        && let RolloutError::Exited(run) | RolloutError::ExitedBesideOld(run) | RolloutError::ExitedAfterStopping(run) =
+            &failure.error
     {
-        return Some((failure.instance.slot(), true));
-    }
-    None
+        (&failure.instance, run, true)
+    } else {
+        return None;
+    };
+    run.failure.is_none().then_some((instance.slot(), run.id, is_final))
 }

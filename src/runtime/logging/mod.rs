@@ -22,7 +22,7 @@ use crate::logs::logger::{
 use crate::logs::protocol::{LogsQuery, Message};
 use crate::model::map::Map;
 use crate::model::plan::{Limit, ListenMode, LogStyle, Output, Process, Service};
-use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, errno};
+use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, RunId, errno};
 use crate::runtime::journal::events::EventKind;
 use crate::runtime::rate_limited_log::{self, MessageKind};
 use crate::runtime::runs::RunSpec;
@@ -211,12 +211,12 @@ impl Logging {
     }
 
     /// Where stdout and stderr of a run go that go through the logger.
-    pub(in crate::runtime) fn outputs(&mut self, spec: &RunSpec) -> [Option<BorrowedFd<'_>>; 2] {
+    pub(in crate::runtime) fn outputs(&mut self, run: RunId, spec: &RunSpec) -> [Option<BorrowedFd<'_>>; 2] {
         let RunSpec { instance, definition: service, .. } = spec;
         if self.logger_channel.is_none() || !service.process.captures_output() {
             return [None, None];
         }
-        if let Err(errno) = self.ensure_pipes(spec)
+        if let Err(errno) = self.ensure_pipes(run, spec)
             && self.last_pipe_error.replace(errno) != Some(errno)
         {
             log::warn!("cannot create a pipe for {}: {}; its output is inherited", service.name, errno::words(errno));
@@ -228,7 +228,7 @@ impl Logging {
 
     /// Creates new pipes for each run, so that the next run does not continue its last line. If that fails, the current pipes
     /// are used again.
-    fn ensure_pipes(&mut self, spec: &RunSpec) -> Result<(), Errno> {
+    fn ensure_pipes(&mut self, run: RunId, spec: &RunSpec) -> Result<(), Errno> {
         let (instance, process) = (spec.instance, &spec.definition.process);
         if !self.slots.contains_key(&instance) {
             if self.next_slot as usize >= MAX_SLOTS {
@@ -241,6 +241,7 @@ impl Logging {
         let shares_pipe = self.pipe_factory.shares_pipe(process);
         let Some(slot) = self.slots.get_mut(&instance) else { return Ok(()) };
         slot.last_lines = String::new();
+        slot.latest_run = run;
         slot.close_drained();
         let mut result = Ok(());
         for stream in [Stream::Stdout, Stream::Stderr] {
@@ -255,7 +256,7 @@ impl Logging {
             if slot.has(stream) && (channel::is_congested() || slot.old(stream) >= self.old_pipes) {
                 continue;
             }
-            let copied = self.pipe_factory.make(slot, stream, target, spec).and_then(|pipe| {
+            let copied = self.pipe_factory.make(slot, (stream, target), run, spec).and_then(|pipe| {
                 let copy = self.running.as_ref().map(|_| pipe.read_end.try_clone()).transpose();
                 copy.map(|copy| (pipe, copy)).map_err(|_| Errno::EMFILE)
             });
@@ -274,10 +275,10 @@ impl Logging {
     }
 
     /// The process has exited: its output is written before later messages.
-    pub(in crate::runtime) fn on_ended(&mut self, instance: InstanceId) {
+    pub(in crate::runtime) fn on_ended(&mut self, run: RunId, instance: InstanceId) {
         if let Some(slot) = self.slots.get_mut(&instance) {
             slot.close_drained();
-            channel::send(Message::RunEnded { slot: slot.number }, None);
+            channel::send(Message::RunEnded(slot.key_of(run)), None);
         }
     }
 

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 
 use crate::logs::line::Stream;
-use crate::logs::protocol::{FileTarget, Source, Target};
-use crate::model::Template;
+use crate::logs::protocol::{FileTarget, RunKey, Source, Target};
 use crate::model::plan::{Credentials, LogFormat, LogStyle, Output, Process};
+use crate::model::{RunId, Template};
 use crate::runtime::runs::RunSpec;
 use crate::sys::non_blocking_writer::stdout_is_stderr;
 use crate::sys::pipe;
@@ -34,6 +34,9 @@ pub(super) struct Slot {
     pub(super) pipes: [Option<Pipe>; 2],
     /// The read ends of earlier pipes, the oldest first.
     retired: Vec<(Source, OwnedFd)>,
+    pub(super) latest_run: RunId,
+    /// The run whose pipes the latest run has: another one if it could not get its own.
+    latest_key: RunKey,
     /// How often the logger has been asked for the last lines and has not answered.
     pub(super) awaited_answers: u32,
     /// The last lines of the last process, if it has failed.
@@ -93,7 +96,13 @@ impl PipeFactory {
     ///
     /// # Errors
     /// As [`pipe::pipe`].
-    pub(super) fn make(&mut self, slot: &Slot, stream: Stream, target: Target, spec: &RunSpec) -> Result<Pipe, Errno> {
+    pub(super) fn make(
+        &mut self,
+        slot: &Slot,
+        (stream, target): (Stream, Target),
+        run: RunId,
+        spec: &RunSpec,
+    ) -> Result<Pipe, Errno> {
         let RunSpec { instance, definition: service, .. } = spec;
         let process = &service.process;
         let mut files = Vec::new();
@@ -106,7 +115,7 @@ impl PipeFactory {
         }
         let source = Source {
             serial: self.next_serial,
-            slot: slot.number,
+            run: RunKey::new(slot.number, run),
             stream,
             service: service.name.to_string(),
             instance: instance.number,
@@ -132,8 +141,21 @@ impl PipeFactory {
 }
 
 impl Slot {
-    pub(super) const fn new(number: u32) -> Self {
-        Self { number, pipes: [None, None], retired: Vec::new(), awaited_answers: 0, last_lines: String::new() }
+    pub(super) fn new(number: u32) -> Self {
+        Self {
+            number,
+            pipes: [None, None],
+            retired: Vec::new(),
+            latest_run: RunId::new(0),
+            latest_key: RunKey::new(number, RunId::new(0)),
+            awaited_answers: 0,
+            last_lines: String::new(),
+        }
+    }
+
+    /// The run as the logger knows it.
+    pub(super) fn key_of(&self, run: RunId) -> RunKey {
+        if run == self.latest_run { self.latest_key } else { RunKey::new(self.number, run) }
     }
 
     fn of(&self, stream: Stream) -> Option<&Pipe> {
@@ -160,6 +182,7 @@ impl Slot {
     /// Replaces the current pipe, which becomes an old one.
     pub(super) fn put(&mut self, stream: Stream, pipe: Pipe) {
         self.retire(stream);
+        self.latest_key = pipe.source.run;
         *self.place(stream) = Some(pipe);
     }
 
