@@ -262,7 +262,7 @@ start, as check shows it: of environment variables it has only the names.
         operands: &[NAME],
         text: "\
 Waits until they are ready, at most 60s or --timeout. NAME is web, web.2, \"web*\" or all;
-several names are started one after the other.
+dependencies are started first.
 ",
         ..COMMAND_DEFAULTS
     },
@@ -274,7 +274,7 @@ several names are started one after the other.
         operands: &[NAME],
         text: "\
 Waits until they have stopped, at most 60s or --timeout. NAME is web, web.2, \"web*\" or all;
-several names are stopped one after the other. Clients of their sockets (listen) wait until
+what depends on another is stopped first. Clients of their sockets (listen) wait until
 they are started again; with listen_mode = \"reuseport\" clients are refused.
 ",
         ..COMMAND_DEFAULTS
@@ -287,7 +287,7 @@ they are started again; with listen_mode = \"reuseport\" clients are refused.
         operands: &[NAME],
         text: "\
 Waits until they are ready, at most 60s or --timeout. NAME is web, web.2, \"web*\" or all;
-several names are restarted one after the other.
+what depends on another is stopped before it and started after it.
 ",
         ..COMMAND_DEFAULTS
     },

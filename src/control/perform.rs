@@ -21,6 +21,9 @@ use crate::sys::ReadEnvFile;
 /// The default time limit of completions, for which a shell waits while somebody types.
 const COMPLETION_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The number of names in one request. They must fit into its head, which is limited to 8 KiB.
+const MAX_NAMES: usize = 100;
+
 /// Performs `request` and returns the exit code: 0 done, 1 refused, unhealthy or unknown, 3 unreachable. `read` reads an
 /// `env_file`. `exec` returns only if it fails.
 #[must_use]
@@ -81,8 +84,21 @@ pub fn perform(request: &Request, environment: &Environment<'_>, find_set: FindS
     }
 }
 
+/// Starts, stops or restarts `names` together, so that the server can keep to the order of their dependencies. Reloads one
+/// after the other.
 fn change_all(client: &Client, change: Change, names: &[String]) -> CommandResult {
-    post_all(client, change.as_str(), names, "", if change == Change::Reload { reason_text } else { result_text })
+    let action = change.as_str();
+    if change == Change::Reload {
+        return post_all(client, action, names, "", reason_text);
+    }
+    let mut code = 0;
+    for names in names.chunks(MAX_NAMES) {
+        let all: Vec<_> = names.iter().map(|name| percent_encoded(name)).collect();
+        let path = format!("/v1/services/{}/{action}", all.join(","));
+        let what = format!("{action} {}", names.join(" "));
+        code = change::post(client, &what, names, &path, "", result_text)?.max(code);
+    }
+    Ok(code)
 }
 
 /// Requests `action` for one name after the other; one that fails does not keep the others from being tried.

@@ -33,6 +33,8 @@ pub struct Supervisor {
     pub(super) dirty: VecDeque<ServiceIndex>,
     pub(super) phase: Phase,
     pub(super) requests: Vec<Pending>,
+    /// The instances that are stopped in order, until they have stopped.
+    pub(super) ordered_stops: Vec<InstanceId>,
     /// The reloads that are in progress.
     pub(super) rollouts: Map<ServiceIndex, Rollout>,
     pub(super) random: Random,
@@ -59,6 +61,7 @@ impl Supervisor {
             dirty: VecDeque::new(),
             phase: Phase::Running,
             requests: Vec::new(),
+            ordered_stops: Vec::new(),
             rollouts: Map::new(),
             random: Random::new(seed),
             now: Mono::default(),

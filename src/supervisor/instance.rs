@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use super::record::Reason;
 use super::run_result::{RestartCause, Restarts, RunResult};
-use super::state::{State, Stopped};
+use super::state::{AfterStop, State, Stopped};
 use crate::model::plan::Service;
 use crate::model::{InstanceId, Mono, StartFailure};
 
@@ -44,6 +44,8 @@ pub(super) struct Instance {
     /// The definition of the current or last run.
     pub(super) definition: Rc<Service>,
     pub(super) state: State,
+    /// It is stopped when its dependents have stopped.
+    pub(super) queued_stop: Option<AfterStop>,
     /// The number of restarts, by cause.
     pub(super) restarts: Restarts,
     /// Why the last run has ended. There has been none if it is `None`; otherwise the next start is a restart.
@@ -79,6 +81,7 @@ impl Instance {
             id,
             definition,
             state: State::Stopped { why: Stopped::NotStarted },
+            queued_stop: None,
             restarts: Restarts::NONE,
             ended_by: None,
             has_executed: false,

@@ -24,6 +24,7 @@ mod event;
 mod instance;
 mod notify;
 mod operator;
+mod ordered_stop;
 mod outbox;
 mod phase;
 mod random;

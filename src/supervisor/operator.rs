@@ -11,10 +11,12 @@ use crate::model::{InstanceId, ServiceIndex, Signal};
 pub struct RequestId(pub u64);
 
 /// A request of an operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// An operation on services or instances.
     Control(Target, Verb),
+    /// A start, stop or restart of several: stopped in the reverse order of their dependencies, started in that order.
+    Several(Rc<[Target]>, Verb),
     /// Change the number of instances, which is at least 1. Done when these are ready and the surplus is gone. Refused for
     /// a oneshot.
     Scale(ServiceIndex, u32),
@@ -33,6 +35,18 @@ pub enum Target {
     Service(ServiceIndex),
     /// One instance.
     Instance(InstanceId),
+}
+
+impl Target {
+    /// Whether `id` belongs to it.
+    #[must_use]
+    pub fn includes(self, id: InstanceId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Service(service) => id.service == service,
+            Self::Instance(instance) => id == instance,
+        }
+    }
 }
 
 /// An operation.

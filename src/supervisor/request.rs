@@ -41,20 +41,8 @@ impl Supervisor {
                 self.reply(id, Ok(()));
                 self.begin_shutdown(Outcome { code: 0, cause: Cause::Requested });
             }
-            Request::Control(Target::Instance(instance), _) if !self.services.has(instance) => {
-                self.reply(id, Err(Refusal::UnknownInstance(instance)));
-            }
-            Request::Control(target, verb) => {
-                let targets: Vec<_> = match target {
-                    Target::All => self.services.ids().collect(),
-                    Target::Service(service) => self.services.ids_of(service).collect(),
-                    Target::Instance(instance) => vec![instance],
-                };
-                // Surplus instances are being stopped.
-                let is_no_surplus = |target: &InstanceId| self.services.has(*target);
-                let targets = targets.into_iter().filter(is_no_surplus).collect();
-                self.on_verb(id, verb, target, targets);
-            }
+            Request::Control(target, verb) => self.on_verb(id, verb, &[target]),
+            Request::Several(wanted, verb) => self.on_verb(id, verb, &wanted),
             Request::Scale(service, desired) => self.scale(id, service, desired),
             Request::ReloadConfig => {
                 self.requests.push(Pending::config_load(id));
@@ -78,7 +66,20 @@ impl Supervisor {
         self.requests.len() < before
     }
 
-    fn on_verb(&mut self, id: RequestId, verb: Verb, target: Target, targets: Vec<InstanceId>) {
+    fn on_verb(&mut self, id: RequestId, verb: Verb, wanted: &[Target]) {
+        let unknown = wanted.iter().find_map(|target| match target {
+            Target::Instance(instance) if !self.services.has(*instance) => Some(*instance),
+            Target::Instance(_) | Target::Service(_) | Target::All => None,
+        });
+        if let Some(instance) = unknown {
+            return self.reply(id, Err(Refusal::UnknownInstance(instance)));
+        }
+        let is_all = wanted.contains(&Target::All);
+        // Surplus instances are being stopped.
+        let is_meant =
+            |id: &InstanceId| self.services.has(*id) && (is_all || wanted.iter().any(|target| target.includes(*id)));
+        let order = self.start_order().into_iter().flat_map(|service| self.services.ids_of(service));
+        let targets: Vec<_> = order.filter(is_meant).collect();
         let pending = match verb {
             Verb::Signal(signal) => {
                 let result = self.signal_targets(signal, &targets);
@@ -88,19 +89,16 @@ impl Supervisor {
                 targets.iter().for_each(|target| self.request_start(*target, Requester::Operator));
                 Pending::new(id, targets, Vec::new(), Vec::new())
             }
-            Verb::Reload => return self.reload(id, targets, target),
+            Verb::Reload => return self.reload(id, targets, wanted),
             Verb::Stop => {
-                targets.iter().for_each(|target| self.request_stop(*target));
+                self.stop_in_order(&targets, AfterStop::StayStopped(Stopped::Operator));
                 Pending::new(id, Vec::new(), targets, Vec::new())
             }
             Verb::Restart => {
-                if target != Target::All
-                    && let Some((service, dependency)) = self.stopped_dependency(&targets)
-                {
+                if !is_all && let Some((service, dependency)) = self.stopped_dependency(&targets) {
                     return self.reply(id, Err(Refusal::DependencyStopped(service, dependency)));
                 }
-                targets.iter().for_each(|target| self.request_restart(*target, Requester::Operator));
-                targets.iter().for_each(|target| self.request_start(*target, Requester::Operator));
+                self.stop_in_order(&targets, AfterStop::Restart(Requester::Operator));
                 Pending::new(id, targets, Vec::new(), Vec::new())
             }
         };
@@ -150,19 +148,21 @@ impl Supervisor {
             !dependency.is_ready() && dependency.status().outcome == ServiceOutcome::Inactive
         };
         running.map(|target| target.service).find_map(|service| {
-            let dependency = self.services[service].definition.depends_on.iter().copied().find(is_stopped)?;
-            Some((service, dependency))
+            let is_target = |dependency: &ServiceIndex| targets.iter().any(|target| target.service == *dependency);
+            let mut dependencies = self.services[service].definition.depends_on.iter().copied();
+            Some((service, dependencies.find(|dependency| is_stopped(dependency) && !is_target(dependency))?))
         })
     }
 
-    /// Reloads the targets. Of all services, those are left out that cannot be reloaded.
-    fn reload(&mut self, id: RequestId, targets: Vec<InstanceId>, target: Target) {
+    /// Reloads the targets. If they are all services, those are left out that cannot be reloaded.
+    fn reload(&mut self, id: RequestId, targets: Vec<InstanceId>, wanted: &[Target]) {
+        let are_all = wanted.contains(&Target::All);
         let mut groups = Vec::new();
         for group in targets.chunk_by(|one, other| one.service == other.service) {
-            match (self.reloadable(group), target) {
-                (Ok(()), _) => groups.push(group),
-                (Err(Refusal::Oneshot(_) | Refusal::NotRunning(_)), Target::All) => {}
-                (Err(refusal), _) => return self.reply(id, Err(refusal)),
+            match self.reloadable(group) {
+                Ok(()) => groups.push(group),
+                Err(Refusal::Oneshot(_) | Refusal::NotRunning(_)) if are_all => {}
+                Err(refusal) => return self.reply(id, Err(refusal)),
             }
         }
         let mut services = Vec::new();
@@ -247,6 +247,7 @@ impl Supervisor {
     }
 
     pub(super) fn request_start(&mut self, id: InstanceId, by: Requester) {
+        self.cancel_queued_stop(id);
         self.services[id].reset_failures();
         match self.services[id].state {
             State::Stopped { .. } => {
@@ -266,6 +267,7 @@ impl Supervisor {
     }
 
     pub(super) fn request_stop(&mut self, id: InstanceId) {
+        self.cancel_queued_stop(id);
         self.cancel_surge(id, Stopped::Replaced);
         if !self.services[id].state.is_inactive() {
             self.note_stop_in_rollout(id);
@@ -329,6 +331,9 @@ impl Supervisor {
                 Awaited::Ready => Progress::Failed(Refusal::Superseded(id)),
                 Awaited::Stopped => Progress::Done,
             };
+        }
+        if self.services[id].queued_stop.is_some() {
+            return Progress::Ongoing;
         }
         match (awaited, self.state_name(id)) {
             // A removed service is stopped after its dependents.

@@ -54,7 +54,9 @@ impl Supervisor {
 
     pub(super) fn dependencies_are_ready(&self, service: ServiceIndex) -> bool {
         let definition = &self.services[service].definition;
-        definition.depends_on.iter().all(|dependency| self.services[*dependency].is_ready())
+        let is_ready =
+            |dependency: &ServiceIndex| self.services[*dependency].is_ready() && !self.is_stop_queued(*dependency);
+        definition.depends_on.iter().all(is_ready)
     }
 
     /// A dependency of `service` that is not ready and will not become ready on its own.
@@ -95,6 +97,7 @@ impl Supervisor {
                 self.services[service].is_dirty = false;
                 self.propagate_service(service);
             }
+            self.drive_ordered_stops();
             self.answer_requests();
             self.propagate_all();
             if self.dirty.is_empty() {
@@ -125,6 +128,7 @@ impl Supervisor {
         }
         // A dependency may have failed and recovered since the last call.
         if self.services[service].counts.waiting_on_dependency > 0 && !self.is_draining() {
+            self.unblock(service);
             self.start_or_block(service);
         }
         if status.has_no_process && !before.has_no_process && self.is_draining() {

@@ -235,6 +235,7 @@ impl ServiceTable {
         let before = InstanceCounts::of(&instance.state).and(&InstanceCounts::of_surge(&surge.state));
         std::mem::swap(instance, surge);
         (instance.id, surge.id) = (id, id.surge());
+        std::mem::swap(&mut instance.queued_stop, &mut surge.queued_stop);
         let after = InstanceCounts::of(&instance.state).and(&InstanceCounts::of_surge(&surge.state));
         service.counts = service.counts.changed(&before, &after);
         self.total = self.total.changed(&before, &after);

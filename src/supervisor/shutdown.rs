@@ -34,6 +34,7 @@ impl Supervisor {
         let deadline = self.now + self.plan.shutdown_timeout;
         self.phase = Phase::Draining(Drain { deadline, outcome, stage: DrainStage::Services, interrupted_at: None });
         self.refuse_requests(failed);
+        self.ordered_stops.clear();
         self.cancel_rollouts();
         for id in self.services.ids() {
             if let State::Waiting | State::BackingOff { .. } | State::Spawning { .. } = self.services[id].state {

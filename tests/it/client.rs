@@ -57,20 +57,29 @@ fn the_socket_can_be_set_by_option_or_variable() {
     assert_eq!(run.finish(), (0, TABLE.to_owned(), String::new()));
 }
 
+// One after the other, a stop would not keep to the order of dependencies.
 #[test]
-fn a_command_handles_several_names_in_order_and_reports_failures() {
+fn several_names_are_one_request_and_reloads_are_one_after_the_other() {
     let server = FakeServer::answering(|request| match request {
-        "POST /v1/services/b/stop?timeout=1m" => {
+        "POST /v1/services/b/reload?timeout=1m" => {
             (409, json!({"result": "refused", "reason": "it is being reloaded", "instances": []}))
         }
-        "POST /v1/services/c.1/stop?timeout=1m" => (404, json!({"result": "not_found", "reason": "there is no `c.1`"})),
+        "POST /v1/services/a,c.1/stop?timeout=1m" => {
+            (404, json!({"result": "not_found", "reason": "there is no `c.1`"}))
+        }
         _ => (200, json!({"result": "done", "reason": "", "instances": [{"id": "a.0", "state": "stopped"}]})),
     });
-    let message = "keepalive: stop b: it is being reloaded\nkeepalive: stop c.1: there is no `c.1`\n";
-    server.check(&["stop", "a", "b", "c.1", "a"], 1, "a.0 stopped\na.0 stopped", message);
+    server.check(&["stop", "a", "b"], 0, "a.0 stopped", "");
+    server.check(&["stop", "a", "c.1"], 1, "", "keepalive: stop a c.1: there is no `c.1`\n");
+    server.check(
+        &["reload", "a", "b", "a"],
+        1,
+        "a.0 stopped\na.0 stopped",
+        "keepalive: reload b: it is being reloaded\n",
+    );
     let targets: Vec<String> = server.requests();
-    let asked = ["a", "b", "c.1", "a"].map(|name| format!("POST /v1/services/{name}/stop?timeout=1m"));
-    assert_eq!(targets, asked);
+    let asked = ["a,b/stop", "a,c.1/stop", "a/reload", "b/reload", "a/reload"];
+    assert_eq!(targets, asked.map(|path| format!("POST /v1/services/{path}?timeout=1m")));
 }
 
 #[test]

@@ -143,6 +143,10 @@ impl Operator {
                     9..=12 => Verb::Reload,
                     _ => Verb::Signal(self.chance.pick(&[Signal::USR1, Signal::STOP, Signal::CONT, Signal::KILL])),
                 };
+                if matches!(verb, Verb::Start | Verb::Stop | Verb::Restart) && self.chance.one_in(3) {
+                    let targets = [target, self.target(), self.target()];
+                    return self.request(Request::Several(targets.into(), verb));
+                }
                 self.request(Request::Control(target, verb))
             }
         }

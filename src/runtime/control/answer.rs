@@ -36,7 +36,7 @@ pub(super) fn plain(status: u16, result: &str, reason: &str) -> Answer {
 }
 
 /// The answer to a request that is done or was refused.
-pub(super) fn result(snapshot: &StatusSnapshot<'_>, request: Request, result: Result<(), Refusal>) -> Answer {
+pub(super) fn result(snapshot: &StatusSnapshot<'_>, request: &Request, result: Result<(), Refusal>) -> Answer {
     let failed = result.as_ref().err().and_then(Refusal::failed_instance);
     let last_lines = failed.map_or("", |instance| snapshot.logging.last_lines(instance));
     let (status, word, reason) = match result {
@@ -64,16 +64,18 @@ pub(super) fn no_instance(snapshot: &StatusSnapshot<'_>, target: Target) -> Answ
         Target::Service(service) => InstanceId { service, number: 0 },
         Target::All => InstanceId { service: ServiceIndex(0), number: 0 },
     };
-    result(snapshot, Request::Control(target, Verb::Start), Err(Refusal::UnknownInstance(id)))
+    result(snapshot, &Request::Control(target, Verb::Start), Err(Refusal::UnknownInstance(id)))
 }
 
 /// The answer to a request that was not done in time: names the instances that it waits for.
-pub(super) fn timeout(snapshot: &StatusSnapshot<'_>, request: Request, after: Duration) -> Answer {
+pub(super) fn timeout(snapshot: &StatusSnapshot<'_>, request: &Request, after: Duration) -> Answer {
     let is_underway = |instance: &InstanceView<'_>| match request {
-        Request::Control(_, Verb::Stop) => is_active(instance.state),
-        Request::Control(..) | Request::Scale(..) | Request::ReloadConfig | Request::Shutdown => {
-            !is_ready(instance, snapshot.plan)
-        }
+        Request::Control(_, Verb::Stop) | Request::Several(_, Verb::Stop) => is_active(instance.state),
+        Request::Control(..)
+        | Request::Several(..)
+        | Request::Scale(..)
+        | Request::ReloadConfig
+        | Request::Shutdown => !is_ready(instance, snapshot.plan),
     };
     let surges =
         snapshot.view.services().flat_map(ServiceView::surges).filter(|surge| is_meant(request, surge.id.slot()));
@@ -95,7 +97,7 @@ pub(super) fn timeout(snapshot: &StatusSnapshot<'_>, request: Request, after: Du
 
 fn with_instances(
     snapshot: &StatusSnapshot<'_>,
-    request: Request,
+    request: &Request,
     (status, result): (u16, &str),
     reason: &str,
     last_lines: &str,
@@ -107,7 +109,15 @@ fn with_instances(
     if !last_lines.is_empty() {
         object.text("last_lines", last_lines);
     }
-    if let Some(warning) = running_dependents(snapshot, request) {
+    let warning = match request {
+        Request::Control(_, Verb::Stop) | Request::Several(_, Verb::Stop) => running_dependents(snapshot, request),
+        Request::Control(..)
+        | Request::Several(..)
+        | Request::Scale(..)
+        | Request::ReloadConfig
+        | Request::Shutdown => String::new(),
+    };
+    if !warning.is_empty() {
         object.text("warning", &warning);
     }
     let list = object.value("instances");
@@ -128,38 +138,42 @@ fn with_instances(
 }
 
 /// Says which services still run though they depend on one that has been stopped.
-fn running_dependents(snapshot: &StatusSnapshot<'_>, request: Request) -> Option<String> {
-    let Request::Control(Target::Service(stopped) | Target::Instance(InstanceId { service: stopped, .. }), Verb::Stop) =
-        request
-    else {
-        return None;
-    };
+fn running_dependents(snapshot: &StatusSnapshot<'_>, request: &Request) -> String {
     let has_process = |service: &ServiceView<'_>| service.instances().any(|instance| instance.pid.is_some());
-    let depends_on = |service: &ServiceView<'_>| {
-        let planned = snapshot.plan.services.get(service.index.position());
-        planned.is_some_and(|planned| planned.depends_on.contains(&stopped))
-    };
-    if snapshot.view.services().any(|service| service.index == stopped && has_process(&service)) {
-        return None;
+    let mut warnings = Vec::new();
+    let has_stopped = |service: &ServiceView<'_>| !has_process(service);
+    for stopped in snapshot.view.services().filter(has_stopped) {
+        if !stopped.instances().any(|instance| is_meant(request, instance.id)) {
+            continue;
+        }
+        let depends_on = |service: &ServiceView<'_>| {
+            let planned = snapshot.plan.services.get(service.index.position());
+            planned.is_some_and(|planned| planned.depends_on.contains(&stopped.index))
+        };
+        let dependents = snapshot.view.services().filter(|service| depends_on(service) && has_process(service));
+        let names: Vec<&str> = dependents.map(|service| service.name).collect();
+        let name = stopped.name;
+        match names.split_last() {
+            None => {}
+            Some((last, [])) => warnings.push(format!("{last} depends on {name}, and still runs")),
+            Some((last, others)) => {
+                warnings.push(format!("{} and {last} depend on {name}, and still run", others.join(", ")));
+            }
+        }
     }
-    let dependents = snapshot.view.services().filter(|service| depends_on(service) && has_process(service));
-    let names: Vec<&str> = dependents.map(|service| service.name).collect();
-    let name = service_name(snapshot.plan, stopped);
-    match names.split_last()? {
-        (last, []) => Some(format!("{last} depends on {name}, and still runs")),
-        (last, others) => Some(format!("{} and {last} depend on {name}, and still run", others.join(", "))),
-    }
+    warnings.join("; ")
 }
 
-fn targets<'s>(snapshot: &StatusSnapshot<'s>, request: Request) -> impl Iterator<Item = InstanceView<'s>> + use<'s> {
+fn targets<'s>(snapshot: &StatusSnapshot<'s>, request: &'s Request) -> impl Iterator<Item = InstanceView<'s>> {
     snapshot.view.instances().filter(move |instance| is_meant(request, instance.id))
 }
 
-fn is_meant(request: Request, instance: InstanceId) -> bool {
+fn is_meant(request: &Request, instance: InstanceId) -> bool {
     match request {
-        Request::Control(Target::All, _) | Request::ReloadConfig => true,
-        Request::Control(Target::Service(service), _) | Request::Scale(service, _) => instance.service == service,
-        Request::Control(Target::Instance(id), _) => instance == id,
+        Request::Control(target, _) => target.includes(instance),
+        Request::Several(targets, _) => targets.iter().any(|target| target.includes(instance)),
+        Request::Scale(service, _) => instance.service == *service,
+        Request::ReloadConfig => true,
         Request::Shutdown => false,
     }
 }
@@ -172,34 +186,39 @@ fn target_name(snapshot: &StatusSnapshot<'_>, target: Target) -> String {
     }
 }
 
-fn done(snapshot: &StatusSnapshot<'_>, request: Request) -> String {
+fn done(snapshot: &StatusSnapshot<'_>, request: &Request) -> String {
     match request {
         Request::Shutdown => SHUTTING_DOWN.to_owned(),
         Request::ReloadConfig => Changed(&snapshot.counts.changes, "reloaded").to_string(),
         Request::Scale(service, wanted) => {
-            let instances = Counted(wanted.into(), "instance", "instances");
-            format!("{} has {instances}", service_name(snapshot.plan, service))
+            let instances = Counted((*wanted).into(), "instance", "instances");
+            format!("{} has {instances}", service_name(snapshot.plan, *service))
         }
-        Request::Control(target, verb) => {
-            let name = target_name(snapshot, target);
-            match verb {
-                Verb::Start => format!("{name} started"),
-                Verb::Stop => format!("{name} stopped"),
-                Verb::Restart => format!("{name} restarted"),
-                Verb::Reload => format!("{name} reloaded"),
-                Verb::Signal(signal) => format!("{signal} sent to {name}"),
-            }
+        Request::Control(target, verb) => done_to(&target_name(snapshot, *target), *verb),
+        Request::Several(targets, verb) => {
+            let names: Vec<_> = targets.iter().map(|target| target_name(snapshot, *target)).collect();
+            done_to(&names.join(", "), *verb)
         }
     }
 }
 
-fn refused(snapshot: &StatusSnapshot<'_>, request: Request, refusal: Refusal) -> String {
+fn done_to(name: &str, verb: Verb) -> String {
+    match verb {
+        Verb::Start => format!("{name} started"),
+        Verb::Stop => format!("{name} stopped"),
+        Verb::Restart => format!("{name} restarted"),
+        Verb::Reload => format!("{name} reloaded"),
+        Verb::Signal(signal) => format!("{signal} sent to {name}"),
+    }
+}
+
+fn refused(snapshot: &StatusSnapshot<'_>, request: &Request, refusal: Refusal) -> String {
     let find = |id| snapshot.view.instances().find(|instance| instance.id == id);
     match refusal {
         Refusal::ShuttingDown => SHUTTING_DOWN.to_owned(),
         Refusal::NotRunning(id) => match request {
-            Request::Control(target, _) => format!("{} is not running", target_name(snapshot, target)),
-            Request::Scale(..) | Request::ReloadConfig | Request::Shutdown => {
+            Request::Control(target, _) => format!("{} is not running", target_name(snapshot, *target)),
+            Request::Several(..) | Request::Scale(..) | Request::ReloadConfig | Request::Shutdown => {
                 format!("{} is not running", Name(snapshot.plan, id))
             }
         },
@@ -240,7 +259,7 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: Request, refusal: Refusal) ->
             let name = service_name(snapshot.plan, service);
             match request {
                 Request::Control(..) => format!("cannot reload oneshot {name}: restart it instead"),
-                Request::Scale(..) | Request::ReloadConfig | Request::Shutdown => {
+                Request::Several(..) | Request::Scale(..) | Request::ReloadConfig | Request::Shutdown => {
                     format!("cannot scale oneshot {name}: change `instances` in the configuration")
                 }
             }

@@ -325,7 +325,7 @@ impl Server {
                 }
                 Stage::Awaiting(request, timeout) => {
                     let snapshot = self.snapshot(context, sources);
-                    let answer = answer::timeout(&snapshot, *request, *timeout);
+                    let answer = answer::timeout(&snapshot, request, *timeout);
                     client.answer(answer, now);
                     events.push(Event::Withdrawn(RequestId(number)));
                     client.send(&snapshot)
@@ -423,7 +423,7 @@ impl Server {
                 client.document("application/octet-stream", "", &environment, now);
             }
             Route::Change(request, timeout) => {
-                client.stage = Stage::Awaiting(request, timeout);
+                client.stage = Stage::Awaiting(request.clone(), timeout);
                 client.deadline = Some(now + timeout);
                 client.interest = Interest::Nothing;
                 return Some(request);

@@ -17,7 +17,8 @@ pub(super) fn on_result(
     result: Result<(), Refusal>,
     snapshot: &StatusSnapshot<'_>,
 ) -> ConnectionFate {
-    if let Stage::Awaiting(request, _) = client.stage {
+    if let Stage::Awaiting(request, _) = &client.stage {
+        let request = request.clone();
         let refusal = result.as_ref().err();
         let failed = refusal.and_then(Refusal::failed_instance);
         if let Some(instance) = failed.filter(|instance| snapshot.logging.awaits_last_lines(*instance))
@@ -27,7 +28,7 @@ pub(super) fn on_result(
             client.deadline = Some(snapshot.now + LAST_LINES_TIMEOUT);
             return ConnectionFate::Keep;
         }
-        client.answer(answer::result(snapshot, request, result), snapshot.now);
+        client.answer(answer::result(snapshot, &request, result), snapshot.now);
     }
     client.send(snapshot)
 }
@@ -35,7 +36,7 @@ pub(super) fn on_result(
 /// Answers a request that has failed, with the last lines if they are there.
 pub(super) fn answer_failed(client: &mut Client, snapshot: &StatusSnapshot<'_>) -> ConnectionFate {
     if let Stage::Failed(request, refusal, _) = &client.stage {
-        client.answer(answer::result(snapshot, *request, Err(refusal.clone())), snapshot.now);
+        client.answer(answer::result(snapshot, request, Err(refusal.clone())), snapshot.now);
     }
     client.send(snapshot)
 }

@@ -111,8 +111,10 @@ fn whole<T: std::str::FromStr + ToString>(text: &str) -> Option<T> {
     text.parse().ok().filter(|number: &T| number.to_string() == text)
 }
 
-fn change(name: &str, verb: &str, query: &Query<'_>, (plan, view): (&Plan, View<'_>)) -> Result<Request, Invalid> {
-    let target = find(name, plan)?;
+fn change(names: &str, verb: &str, query: &Query<'_>, (plan, view): (&Plan, View<'_>)) -> Result<Request, Invalid> {
+    let is_several = names.contains(',') && matches!(verb, "start" | "stop" | "restart");
+    let targets = if is_several { names.split(',').map(|name| find(name, plan)).collect() } else { Ok(Vec::new()) }?;
+    let target = if is_several { Target::All } else { find(names, plan)? };
     let verb = match verb {
         "start" => Verb::Start,
         "stop" => Verb::Stop,
@@ -133,7 +135,7 @@ fn change(name: &str, verb: &str, query: &Query<'_>, (plan, view): (&Plan, View<
             return Err(Invalid::Unknown(reason));
         }
     };
-    Ok(Request::Control(target, verb))
+    Ok(if is_several { Request::Several(targets.into(), verb) } else { Request::Control(target, verb) })
 }
 
 /// `?instances=4`; `+2` and `-1` change the current number.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use keepalive::model::plan::{Kind, Ready, Service};
 use keepalive::model::{InstanceId, Mono, Pid, RunId, StartFailure};
-use keepalive::supervisor::{Exit, Fault, StateName};
+use keepalive::supervisor::{Exit, Fault, StateName, Verb};
 
 use super::restarts::Expected;
 use super::{Verdict, rule};
@@ -69,6 +69,12 @@ pub(crate) struct Instance {
     pub(crate) reported_watchdog: Option<Duration>,
     /// The fault because of which it is being stopped.
     pub(crate) fault: Option<Fault>,
+    /// The stop or restart that waits for the stops of its dependents.
+    pub(super) queued: Option<Verb>,
+    /// Its process has ended before its stop or restart has begun, which follows at once.
+    pub(super) stop_is_due: bool,
+    /// It is being stopped in order.
+    pub(super) stops_in_order: bool,
     /// Its last run was stopped because of a fault.
     pub(super) was_stopped_for_fault: bool,
     pub(crate) reported_stop: ReportedStop,
@@ -117,6 +123,9 @@ impl Instance {
             watchdog: None,
             reported_watchdog: None,
             fault: None,
+            queued: None,
+            stop_is_due: false,
+            stops_in_order: false,
             was_stopped_for_fault: false,
             reported_stop: ReportedStop::No,
             has_announced_stop: false,
@@ -154,6 +163,11 @@ impl Instance {
     /// Whether its process is ready as soon as it has executed its program, and goes on.
     pub(crate) fn is_ready_at_once(&self) -> bool {
         self.definition.kind == Kind::Service && self.definition.ready == Ready::Exec
+    }
+
+    /// Whether it has a process that nothing stops yet.
+    pub(crate) fn is_up(&self) -> bool {
+        self.main.is_some() && matches!(self.state, StateName::Starting | StateName::Running)
     }
 
     pub(crate) fn has_been_ready(&self) -> bool {

@@ -4,7 +4,7 @@ use keepalive::model::InstanceId;
 use keepalive::model::plan::Strategy;
 use keepalive::supervisor::{Action, Event, Fault, JournalEvent, Reason, Request, Requester, StateName, Verb};
 
-use super::requests::Config;
+use super::requests::{self, Config};
 use super::{Checker, Verdict, Violation, rule};
 
 impl Checker {
@@ -101,7 +101,21 @@ impl Checker {
         if self.event == Some(Event::Boot) {
             rule!(self.model.starts_by_itself(id.service), "{id:?} starts at boot without autostart");
         }
-        self.check_cause(id, reason)?;
+        let is_operator = matches!(
+            reason,
+            Reason::StopRequested(Requester::Operator) | Reason::RestartRequested(Requester::Operator)
+        );
+        let queued = self.model.get(id).queued.filter(|_| is_operator);
+        if let Some(verb) = queued {
+            let dependent = self.model.stopping_dependent(id.service);
+            let is_up = self.model.get(id).is_up();
+            rule!(!is_up || dependent.is_none(), "{id:?} is stopped before its dependent {dependent:?}");
+            requests::apply(id, verb, &mut self.model);
+            self.model.get_mut(id).stops_in_order = true;
+        }
+        if queued.is_none() && !std::mem::take(&mut self.model.get_mut(id).stop_is_due) {
+            self.check_cause(id, reason)?;
+        }
         if let Reason::DependencyCompleted { dependency } | Reason::DependencyFailed { dependency } = reason {
             rule!(
                 self.model.cannot_become_ready(*dependency),
@@ -113,7 +127,7 @@ impl Checker {
             && self.model.is_reloading(id.service)
         {
             let rolls = self.plan.services[id.service.position()].reload.strategy == Strategy::Rolling;
-            let asked = matches!(self.event, Some(Event::Request { request: Request::Control(_, Verb::Restart), .. }));
+            let asked = queued == Some(Verb::Restart);
             rule!(!rolls || asked, "{id:?} is stopped before it is replaced");
         }
         if to == StateName::Stopping && *reason == Reason::Shutdown && !id.is_surge() && !self.shutdown.is_forced() {
@@ -122,6 +136,17 @@ impl Checker {
         }
         self.model.on_reload_transition(id.service, to);
         self.model.apply_transition(id, to, reason, self.now, self.shutdown.stage())?;
+        // A surplus instance that has stopped is gone.
+        if self.model.find(id).is_some() {
+            let instance = self.model.get_mut(id);
+            instance.stops_in_order &= to == StateName::Stopping;
+            let is_up = instance.is_up();
+            if let Some(verb) = instance.queued.filter(|_| !is_up && !self.shutdown.has_begun()) {
+                requests::apply(id, verb, &mut self.model);
+                let instance = self.model.get_mut(id);
+                (instance.stop_is_due, instance.stops_in_order) = (true, to == StateName::Stopping);
+            }
+        }
         if to == StateName::Stopping && self.model.get(id).main.is_some() {
             self.expect_stop_signal(id, from, reason);
         }
@@ -147,7 +172,10 @@ impl Checker {
             | Reason::RestartRequested(Requester::Operator) => {
                 let asked = matches!(
                     self.event,
-                    Some(Event::Request { request: Request::Control(..) | Request::Scale(..), .. })
+                    Some(Event::Request {
+                        request: Request::Control(..) | Request::Several(..) | Request::Scale(..),
+                        ..
+                    })
                 );
                 rule!(asked, "{id:?}: no operator has requested {reason:?}");
                 return Ok(());

@@ -270,7 +270,7 @@ impl Checker {
             Event::LeftoversGone { run } => self.model.on_leftovers_gone(*run),
             Event::Signal(signal) => self.shutdown.on_signal(*signal, &self.plan, now),
             Event::Request { id, request } => {
-                self.requests.apply_event(*id, *request, &mut self.model, self.shutdown.stage());
+                self.requests.apply_event(*id, request.clone(), &mut self.model, self.shutdown.stage());
             }
             Event::Ready { run, source } => {
                 if self.model.implies_executed(*run, *source) {
@@ -476,6 +476,10 @@ impl Checker {
             let has_failed = self.model.of(service.index).iter().any(|instance| instance.state == StateName::Failed);
             let is_ready = expect && !has_failed;
             rule!(service.ready == is_ready, "{:?} is shown with ready = {}", service.index, service.ready);
+        }
+        for (id, instance) in self.model.all().filter(|(_, instance)| instance.queued.is_some()) {
+            let waits = self.shutdown.has_begun() || self.model.stopping_dependent(id.service).is_some();
+            rule!(waits, "{id:?} is not stopped though its dependents have stopped: {instance:?}");
         }
         waits::check(until, self.now, &self.model, &self.shutdown)?;
         let childless = world.is_empty() && self.shutdown.has_begun() && !self.model.any_left();

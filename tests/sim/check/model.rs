@@ -218,7 +218,11 @@ impl Model {
         let is_beside_old = self.surges.get(&id.surge()).is_some_and(|surge| !id.is_surge() && surge.is_old);
         let instance = self.get_mut(id);
         instance.has_executed |= instance.failure.is_none();
-        instance.has_died_beside_old |= is_beside_old;
+        let shortage = instance.failure.is_some_and(StartFailure::is_shortage);
+        let is_stopped = instance.state == StateName::Stopping
+            && instance.fault.is_none()
+            && instance.reported_stop != ReportedStop::Only;
+        instance.has_died_beside_old |= is_beside_old && !shortage && !is_stopped;
         instance.expected = Some(if id.is_surge() {
             Expected::Replaced
         } else {
@@ -230,7 +234,6 @@ impl Model {
         instance.was_stopped_for_fault = instance.fault.is_some();
         (instance.ready_at, instance.ready_by) = (None, None);
         (instance.delayed_until, instance.kills) = (None, 0);
-        let shortage = instance.failure.is_some_and(StartFailure::is_shortage);
         if !shortage {
             instance.runs += 1;
             instance.refusals = 0;
@@ -332,7 +335,9 @@ impl Model {
     }
 
     pub(crate) fn dependencies_are_satisfied(&self, service: ServiceIndex) -> bool {
-        self.plan.services[service.position()].depends_on.iter().all(|dependency| self.is_satisfied(*dependency))
+        let is_queued = |dependency| self.of(dependency).iter().any(|instance: &Instance| instance.queued.is_some());
+        let mut dependencies = self.plan.services[service.position()].depends_on.iter().copied();
+        dependencies.all(|dependency| self.is_satisfied(dependency) && !is_queued(dependency))
     }
 
     pub(crate) fn is_active(&self, service: ServiceIndex) -> bool {
@@ -380,14 +385,28 @@ impl Model {
 
     /// A direct or indirect dependent of `service` that still has a process.
     pub(crate) fn live_dependent(&self, service: ServiceIndex) -> Option<ServiceIndex> {
+        self.find_dependent(service, &|dependent| {
+            let has_surge = self.surges.keys().any(|surge| surge.service == dependent);
+            has_surge || self.of(dependent).iter().any(|instance| is_live(instance.state))
+        })
+    }
+
+    /// A direct or indirect dependent that is stopped in order, and has not stopped yet.
+    pub(crate) fn stopping_dependent(&self, service: ServiceIndex) -> Option<ServiceIndex> {
+        let is_stopping = |instance: &Instance| {
+            instance.queued.is_some() || (instance.stops_in_order && instance.state == StateName::Stopping)
+        };
+        self.find_dependent(service, &|dependent| self.of(dependent).iter().any(is_stopping))
+    }
+
+    fn find_dependent(&self, service: ServiceIndex, wanted: &dyn Fn(ServiceIndex) -> bool) -> Option<ServiceIndex> {
         let mut seen = vec![service];
         let mut position = 0;
         while let Some(index) = seen.get(position).copied() {
             position += 1;
             for dependent in self.services().filter(|other| !seen.contains(other)).collect::<Vec<_>>() {
                 if self.plan.services[dependent.position()].depends_on.contains(&index) {
-                    let has_surge = self.surges.keys().any(|surge| surge.service == dependent);
-                    if has_surge || self.of(dependent).iter().any(|instance| is_live(instance.state)) {
+                    if wanted(dependent) {
                         return Some(dependent);
                     }
                     seen.push(dependent);

@@ -115,6 +115,7 @@ impl Model {
         rule!(surge.state != StateName::Stopping, "{id:?} is replaced by a stopping process");
         surge.min_ready_until = None;
         let mut old = std::mem::replace(self.get_mut(id), surge);
+        self.get_mut(id).queued = old.queued.take();
         old.expected = old.expected.map(|_| Expected::Replaced);
         old.is_old = true;
         self.surges.insert(id.surge(), old);

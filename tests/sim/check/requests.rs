@@ -54,7 +54,7 @@ pub(crate) enum Config {
 impl Requests {
     pub(crate) fn apply_event(&mut self, id: RequestId, request: Request, model: &mut Model, stage: ShutdownStage) {
         let refusal = match stage {
-            ShutdownStage::Up => refusal(request, model),
+            ShutdownStage::Up => refusal(&request, model),
             _ if request == Request::Shutdown => None,
             _ => Some(Refusal::ShuttingDown),
         };
@@ -63,10 +63,11 @@ impl Requests {
         let is_loading = request == Request::ReloadConfig && !is_refused;
         let config = if is_loading { Config::Loading } else { Config::Loaded };
         let (up, down, died) = (Vec::new(), Vec::new(), Vec::new());
-        let mut open = Open { request, up, down, reloads, has_failed_reload, died, config, refusal };
+        let mut open = Open { request: request.clone(), up, down, reloads, has_failed_reload, died, config, refusal };
         if !is_refused {
             match request {
-                Request::Control(target, verb) => open.apply_verb(targets(target, model), verb, model),
+                Request::Control(target, verb) => open.apply_verb(targets(&[target], model), verb, model),
+                Request::Several(wanted, verb) => open.apply_verb(targets(&wanted, model), verb, model),
                 Request::Scale(service, wanted) => {
                     let before = model.of(service).len() as u32;
                     let id = |number| InstanceId { service, number };
@@ -98,9 +99,15 @@ impl Requests {
 
     /// The process of an instance has exited on its own, and is restarted.
     pub(crate) fn on_died(&mut self, id: InstanceId) {
-        let is_start =
-            |request| matches!(request, Request::Control(_, Verb::Start | Verb::Restart) | Request::Scale(..));
-        for open in self.open.values_mut().filter(|open| is_start(open.request) && open.up.contains(&id)) {
+        let is_start = |request: &Request| {
+            matches!(
+                request,
+                Request::Control(_, Verb::Start | Verb::Restart)
+                    | Request::Several(_, Verb::Start | Verb::Restart)
+                    | Request::Scale(..)
+            )
+        };
+        for open in self.open.values_mut().filter(|open| is_start(&open.request) && open.up.contains(&id)) {
             open.died.push(id);
         }
     }
@@ -125,7 +132,7 @@ impl Requests {
         stage: ShutdownStage,
     ) -> Verdict {
         let Some(open) = self.open.remove(&id) else { return Err(Violation(format!("another reply to {id:?}"))) };
-        let request = open.request;
+        let request = open.request.clone();
         if let Some(refusal) = open.refusal {
             rule!(result == Err(refusal), "{request:?}: {result:?}");
             return Ok(());
@@ -133,7 +140,7 @@ impl Requests {
         match request {
             Request::Control(target, Verb::Reload) => return open.check_reload_reply(target, result, model, stage),
             Request::ReloadConfig => return open.check_reload_reply(Target::All, result, model, stage),
-            Request::Control(..) | Request::Scale(..) | Request::Shutdown => {}
+            Request::Control(..) | Request::Several(..) | Request::Scale(..) | Request::Shutdown => {}
         }
         let is_signal = matches!(request, Request::Control(_, Verb::Signal(_)));
         let running =
@@ -196,25 +203,21 @@ impl Requests {
 
 impl Open {
     fn apply_verb(&mut self, targets: Vec<InstanceId>, verb: Verb, model: &mut Model) {
+        for target in &targets {
+            let instance = model.get_mut(*target);
+            let is_stop = matches!(verb, Verb::Stop | Verb::Restart);
+            let waits = is_stop && instance.is_up();
+            instance.stops_in_order |= is_stop && instance.state == StateName::Stopping;
+            match verb {
+                // The transition that follows, or the end of its process, applies it.
+                Verb::Stop | Verb::Restart if waits => instance.queued = Some(verb),
+                Verb::Start | Verb::Stop | Verb::Restart => apply(*target, verb, model),
+                Verb::Signal(_) | Verb::Reload => {}
+            }
+        }
         match verb {
-            Verb::Start | Verb::Restart => {
-                for target in &targets {
-                    let instance = model.get_mut(*target);
-                    (instance.unstable, instance.refusals, instance.stopped_by_operator) = (0, 0, false);
-                    let again = verb == Verb::Restart && instance.main.is_some();
-                    instance.start_requested = again || instance.state == StateName::Stopping;
-                    if instance.state == StateName::Stopping {
-                        (instance.due, instance.fault) = (None, None);
-                        instance.request_stop();
-                    }
-                }
-                self.up = targets;
-            }
-            Verb::Stop => {
-                targets.iter().for_each(|target| stop(*target, model));
-                self.down = targets;
-            }
-            Verb::Signal(_) => self.up = targets,
+            Verb::Start | Verb::Restart | Verb::Signal(_) => self.up = targets,
+            Verb::Stop => self.down = targets,
             Verb::Reload => {}
         }
     }
@@ -251,7 +254,7 @@ impl Open {
                     let state = model.find(*id).map(|instance| instance.state);
                     matches!(state, Some(StateName::Running | StateName::Starting | StateName::Backoff))
                 };
-                rule!(!targets(target, model).iter().any(runs), "the target could be reloaded: {self:?}");
+                rule!(!targets(&[target], model).iter().any(runs), "the target could be reloaded: {self:?}");
             }
             Err(
                 Refusal::UnknownInstance(_)
@@ -270,13 +273,16 @@ impl Open {
             return false;
         }
         let is_down = |id: &InstanceId| model.find(*id).is_none_or(|instance| !is_active(instance.state));
-        self.up.iter().all(|id| model.is_up(*id)) && self.down.iter().all(is_down)
+        let is_up = |id: &InstanceId| model.is_up(*id) && model.get(*id).queued.is_none();
+        self.up.iter().all(is_up) && self.down.iter().all(is_down)
     }
 
-    /// Whether its processes run longer than any request waits for.
+    /// Whether its processes run longer than any request waits for. One that has been sent the signal of a reload must outlive
+    /// that.
     fn has_lasted(&self, model: &Model, now: Mono) -> bool {
         let is_old = |instance: &Instance| now.since(instance.since) > PROOF_TIME + MAX_SOAK;
-        self.up.iter().filter_map(|id| model.find(*id)).all(|instance| !instance.is_ready_at_once() || is_old(instance))
+        let mut up = self.up.iter().filter_map(|id| Some((model.find(*id)?, id.service)));
+        up.all(|(instance, service)| !instance.is_ready_at_once() || (is_old(instance) && !model.is_reloading(service)))
     }
 
     fn has_failed(&self, model: &Model) -> bool {
@@ -285,46 +291,67 @@ impl Open {
     }
 }
 
+/// A start, stop or restart takes effect.
+pub(super) fn apply(id: InstanceId, verb: Verb, model: &mut Model) {
+    if verb == Verb::Stop {
+        return stop(id, model);
+    }
+    let instance = model.get_mut(id);
+    instance.queued = None;
+    (instance.unstable, instance.refusals, instance.stopped_by_operator) = (0, 0, false);
+    let again = verb == Verb::Restart && instance.main.is_some();
+    instance.start_requested = again || instance.state == StateName::Stopping;
+    if instance.state == StateName::Stopping {
+        (instance.due, instance.fault) = (None, None);
+        instance.request_stop();
+    }
+}
+
 fn stop(id: InstanceId, model: &mut Model) {
     let instance = model.get_mut(id);
+    instance.queued = None;
     instance.stopped_by_operator |= is_active(instance.state);
     (instance.start_requested, instance.fault) = (false, None);
     instance.request_stop();
 }
 
 /// The refusal of a request that is known to be impossible at once.
-fn refusal(request: Request, model: &Model) -> Option<Refusal> {
-    match request {
-        Request::Control(Target::Instance(id), _) => {
-            let is_unknown = id.number >= model.desired(id.service);
-            if is_unknown { Some(Refusal::UnknownInstance(id)) } else { stopped_dependency(request, model) }
-        }
-        Request::Control(Target::Service(_), _) => stopped_dependency(request, model),
-        Request::Scale(service, _) => model.is_oneshot(service).then_some(Refusal::Oneshot(service)),
-        Request::Control(Target::All, _) | Request::ReloadConfig | Request::Shutdown => None,
-    }
+fn refusal(request: &Request, model: &Model) -> Option<Refusal> {
+    let (wanted, verb) = match request {
+        Request::Control(target, verb) => (std::slice::from_ref(target), *verb),
+        Request::Several(wanted, verb) => (&wanted[..], *verb),
+        Request::Scale(service, _) => return model.is_oneshot(*service).then_some(Refusal::Oneshot(*service)),
+        Request::ReloadConfig | Request::Shutdown => return None,
+    };
+    let unknown = wanted.iter().find_map(|target| match target {
+        Target::Instance(id) if id.number >= model.desired(id.service) => Some(Refusal::UnknownInstance(*id)),
+        _ => None,
+    });
+    unknown.or_else(|| stopped_dependency(wanted, verb, model))
 }
 
 /// A process that runs is not restarted while nobody starts a dependency.
-fn stopped_dependency(request: Request, model: &Model) -> Option<Refusal> {
-    let Request::Control(target, Verb::Restart) = request else { return None };
-    let running = targets(target, model).into_iter().filter(|id| model.get(*id).main.is_some());
+fn stopped_dependency(wanted: &[Target], verb: Verb, model: &Model) -> Option<Refusal> {
+    if verb != Verb::Restart || wanted.contains(&Target::All) {
+        return None;
+    }
+    let targets = targets(wanted, model);
+    let running = targets.iter().filter(|id| model.get(**id).main.is_some());
     running.map(|id| id.service).find_map(|service| {
         let is_stopped = |dependency: &ServiceIndex| {
             let mut states = model.of(*dependency).iter().map(|instance| instance.state);
             let is_waiting = states.clone().any(|state| state == StateName::Stopped);
-            !model.is_satisfied(*dependency) && is_waiting && !states.any(is_active)
+            let is_target = targets.iter().any(|target| target.service == *dependency);
+            !model.is_satisfied(*dependency) && is_waiting && !states.any(is_active) && !is_target
         };
         let dependency = model.depends_on(service).iter().copied().find(is_stopped)?;
         Some(Refusal::DependencyStopped(service, dependency))
     })
 }
 
-fn targets(target: Target, model: &Model) -> Vec<InstanceId> {
+/// The instances that are meant.
+fn targets(wanted: &[Target], model: &Model) -> Vec<InstanceId> {
     let of = |service| (0..model.desired(service)).map(move |number| InstanceId { service, number });
-    match target {
-        Target::Instance(id) => vec![id],
-        Target::Service(service) => of(service).collect(),
-        Target::All => model.services().flat_map(of).collect(),
-    }
+    let all = model.services().flat_map(of);
+    all.filter(|id| wanted.iter().any(|target| target.includes(*id))).collect()
 }
