@@ -262,7 +262,7 @@ start, as check shows it: of environment variables it has only the names.
         operands: &[NAME],
         text: "\
 Waits until they are ready, at most 60s or --timeout. NAME is web, web.2, \"web*\" or all;
-dependencies are started first.
+dependencies are started first. all leaves alone what has completed.
 ",
         ..COMMAND_DEFAULTS
     },
@@ -287,7 +287,8 @@ they are started again; with listen_mode = \"reuseport\" clients are refused.
         operands: &[NAME],
         text: "\
 Waits until they are ready, at most 60s or --timeout. NAME is web, web.2, \"web*\" or all;
-what depends on another is stopped before it and started after it.
+what depends on another is stopped before it and started after it. all leaves alone what has
+completed.
 ",
         ..COMMAND_DEFAULTS
     },

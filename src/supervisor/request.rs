@@ -79,7 +79,11 @@ impl Supervisor {
         let is_meant =
             |id: &InstanceId| self.services.has(*id) && (is_all || wanted.iter().any(|target| target.includes(*id)));
         let order = self.start_order().into_iter().flat_map(|service| self.services.ids_of(service));
-        let targets: Vec<_> = order.filter(is_meant).collect();
+        let mut targets: Vec<_> = order.filter(is_meant).collect();
+        if is_all && matches!(verb, Verb::Start | Verb::Restart) {
+            // What has completed runs again only if it is named.
+            targets.retain(|id| !matches!(self.services[*id].state, State::Stopped { why: Stopped::Completed }));
+        }
         let pending = match verb {
             Verb::Signal(signal) => {
                 let result = self.signal_targets(signal, &targets);

@@ -220,3 +220,32 @@ fn pages_that_a_request_has_used_are_released() {
         wait_until("the pages to be released", || (resident() < settled + settled / 4).then_some(()));
     }
 }
+
+#[test]
+fn several_services_are_one_request_and_what_has_completed_is_left_alone() {
+    let set = Set::new(
+        "[services.web]\ncommand = [\"sleep\", \"1000\"]\ndepends_on = [\"db\", \"migrate\"]\n\
+         [services.db]\ncommand = [\"sleep\", \"1000\"]\n\
+         [services.migrate]\ntype = \"oneshot\"\ncommand = [\"true\"]\n",
+    );
+    let mut running = set.start(Place::Child);
+    let control = Control::at(&set.socket());
+    control.wait_for("web.0", "running");
+    let ask = |request: &str| {
+        let answer = control.post(&format!("/v1/services/{request}?timeout=1h"));
+        let warning = answer.json()["warning"].as_str().unwrap_or_default().to_owned();
+        (answer.status, answer.reason(), warning)
+    };
+    let done = |reason: &str| (200, reason.to_owned(), String::new());
+    let left = "migrate: completed, not run again; `keepalive start migrate` runs it".to_owned();
+    assert_eq!(ask("all/restart"), (200, "all restarted".to_owned(), left.clone()));
+    assert_eq!(ask("migrate/stop"), done("migrate stopped"));
+    assert_eq!(ask("web,none/stop").0, 404);
+    assert_eq!(control.state("web.0"), "running");
+    assert_eq!(ask("db,web/stop"), done("db, web stopped"));
+    assert_eq!(ask("web,db/start"), done("web, db started"));
+    assert_eq!(ask("all/stop"), done("all stopped"));
+    assert_eq!(ask("all/start"), (200, "all started".to_owned(), left));
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+}

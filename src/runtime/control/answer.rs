@@ -111,6 +111,7 @@ fn with_instances(
     }
     let warning = match request {
         Request::Control(_, Verb::Stop) | Request::Several(_, Verb::Stop) => running_dependents(snapshot, request),
+        Request::Control(Target::All, Verb::Start | Verb::Restart) => completed(snapshot),
         Request::Control(..)
         | Request::Several(..)
         | Request::Scale(..)
@@ -141,7 +142,8 @@ fn with_instances(
 fn running_dependents(snapshot: &StatusSnapshot<'_>, request: &Request) -> String {
     let has_process = |service: &ServiceView<'_>| service.instances().any(|instance| instance.pid.is_some());
     let mut warnings = Vec::new();
-    let has_stopped = |service: &ServiceView<'_>| !has_process(service);
+    // A oneshot that has completed is still available.
+    let has_stopped = |service: &ServiceView<'_>| !has_process(service) && !service.available;
     for stopped in snapshot.view.services().filter(has_stopped) {
         if !stopped.instances().any(|instance| is_meant(request, instance.id)) {
             continue;
@@ -162,6 +164,21 @@ fn running_dependents(snapshot: &StatusSnapshot<'_>, request: &Request) -> Strin
         }
     }
     warnings.join("; ")
+}
+
+/// What a start of all services has left alone.
+fn completed(snapshot: &StatusSnapshot<'_>) -> String {
+    let has_completed =
+        |service: &ServiceView<'_>| service.instances().any(|instance| instance.state == StateName::Completed);
+    let names: Vec<&str> =
+        snapshot.view.services().filter(has_completed).map(|service| service.name).take(MAX_NAMED).collect();
+    match names.first() {
+        None => String::new(),
+        Some(first) => {
+            let all = names.join(", ");
+            format!("{all}: completed, not run again; `keepalive start {first}` runs it")
+        }
+    }
 }
 
 fn targets<'s>(snapshot: &StatusSnapshot<'s>, request: &'s Request) -> impl Iterator<Item = InstanceView<'s>> {

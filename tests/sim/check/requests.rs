@@ -66,8 +66,8 @@ impl Requests {
         let mut open = Open { request: request.clone(), up, down, reloads, has_failed_reload, died, config, refusal };
         if !is_refused {
             match request {
-                Request::Control(target, verb) => open.apply_verb(targets(&[target], model), verb, model),
-                Request::Several(wanted, verb) => open.apply_verb(targets(&wanted, model), verb, model),
+                Request::Control(target, verb) => open.apply_verb(targets(&[target], verb, model), verb, model),
+                Request::Several(wanted, verb) => open.apply_verb(targets(&wanted, verb, model), verb, model),
                 Request::Scale(service, wanted) => {
                     let before = model.of(service).len() as u32;
                     let id = |number| InstanceId { service, number };
@@ -254,7 +254,10 @@ impl Open {
                     let state = model.find(*id).map(|instance| instance.state);
                     matches!(state, Some(StateName::Running | StateName::Starting | StateName::Backoff))
                 };
-                rule!(!targets(&[target], model).iter().any(runs), "the target could be reloaded: {self:?}");
+                rule!(
+                    !targets(&[target], Verb::Reload, model).iter().any(runs),
+                    "the target could be reloaded: {self:?}"
+                );
             }
             Err(
                 Refusal::UnknownInstance(_)
@@ -335,7 +338,7 @@ fn stopped_dependency(wanted: &[Target], verb: Verb, model: &Model) -> Option<Re
     if verb != Verb::Restart || wanted.contains(&Target::All) {
         return None;
     }
-    let targets = targets(wanted, model);
+    let targets = targets(wanted, verb, model);
     let running = targets.iter().filter(|id| model.get(**id).main.is_some());
     running.map(|id| id.service).find_map(|service| {
         let is_stopped = |dependency: &ServiceIndex| {
@@ -349,9 +352,10 @@ fn stopped_dependency(wanted: &[Target], verb: Verb, model: &Model) -> Option<Re
     })
 }
 
-/// The instances that are meant.
-fn targets(wanted: &[Target], model: &Model) -> Vec<InstanceId> {
+/// The instances that are meant. What has completed is not started by a request for all.
+fn targets(wanted: &[Target], verb: Verb, model: &Model) -> Vec<InstanceId> {
+    let is_all = wanted.contains(&Target::All) && matches!(verb, Verb::Start | Verb::Restart);
     let of = |service| (0..model.desired(service)).map(move |number| InstanceId { service, number });
-    let all = model.services().flat_map(of);
-    all.filter(|id| wanted.iter().any(|target| target.includes(*id))).collect()
+    let all = model.services().flat_map(of).filter(|id| wanted.iter().any(|target| target.includes(*id)));
+    all.filter(|id| !is_all || model.get(*id).state != StateName::Completed).collect()
 }

@@ -3,7 +3,7 @@
 use keepalive::supervisor::{Request, Target, Verb};
 
 use super::{Setup, depending_on, seconds};
-use crate::plans::service;
+use crate::plans::{oneshot, service};
 
 impl Setup {
     fn ask_all(&mut self, verb: Verb) {
@@ -97,4 +97,22 @@ fn an_ordered_stop_goes_on_without_its_client_until_another_request() {
         "spawn proxy.0 (1 restarts)",
         "proxy.0 starting → running",
     ]);
+}
+
+#[test]
+fn what_has_completed_runs_again_only_by_its_name() {
+    let mut setup = Setup::boot(vec![oneshot("migrate"), depending_on(&[0], service("web"))]);
+    setup.exits("migrate", 0);
+    for (verb, spawns) in [(Verb::Start, 0), (Verb::Restart, 1)] {
+        setup.forget();
+        setup.ask_all(verb);
+        if verb == Verb::Restart {
+            setup.exits("web", 0);
+        }
+        let spawned = setup.only("spawn");
+        assert_eq!(spawned.iter().filter(|line| line.contains("web")).count(), spawns);
+        assert!(spawned.iter().all(|line| !line.contains("migrate")), "{spawned:?}");
+    }
+    setup.restart("migrate");
+    assert_eq!(setup.only("spawn"), ["spawn migrate.0 (1 restarts)"]);
 }
