@@ -17,6 +17,8 @@ const DAEMON_HINT: &str = ": it puts itself into the background; let it run in t
 const BESIDE_OLD_HINT: &str = "; the old process was still there: if both need one port, set `reload = \"restart\"` or \
                                pass the socket with `listen`";
 
+const UNKILLABLE: &str = "not permitted to kill it, or stuck in the kernel";
+
 const ALL_ENDED: &str = "all services have ended";
 
 /// What is logged when a configuration could not be loaded; the reason follows.
@@ -76,8 +78,8 @@ impl Display for Line<'_> {
                 }
             }
             JournalEvent::StopTimedOut { instance, pid, after } => {
-                let name = Name(plan, *instance);
-                write!(formatter, "{name} did not stop within {}, sending SIGKILL (pid {pid})", Span(*after))
+                let (name, after) = (Name(plan, *instance), Span(*after));
+                write!(formatter, "{name} did not stop within {after}, sending SIGKILL (pid {pid})")
             }
             JournalEvent::LeftoverProcessesFound { instance, pid, is_daemon } => {
                 let name = Name(plan, *instance);
@@ -85,16 +87,16 @@ impl Display for Line<'_> {
                 write!(formatter, "{name} left processes behind, stopping them (pid {pid} has exited){hint}")
             }
             JournalEvent::Unkillable { instance, pid } => {
-                let name = Name(plan, *instance);
-                write!(
-                    formatter,
-                    "{name} is still alive after SIGKILL (pid {pid}): not permitted to kill it, or stuck in the kernel"
-                )
+                write!(formatter, "{} is still alive after SIGKILL (pid {pid}): {UNKILLABLE}", Name(plan, *instance))
             }
             JournalEvent::Scaled { service, from, to } => {
                 write!(formatter, "{} scaled from {from} to {to} instances", service_name(plan, *service))
             }
             JournalEvent::ServiceFailed { service } => write!(formatter, "{} has failed", service_name(plan, *service)),
+            JournalEvent::DependencyAwaited { service, dependency, state, lasts } => {
+                let names = [service, dependency].map(|service| service_name(plan, *service));
+                write_awaited(formatter, names, *state, *lasts)
+            }
             JournalEvent::SignalForwarded { signal, receivers } => {
                 let receivers = Counted(u64::from(*receivers), "process", "processes");
                 write!(formatter, "{signal} forwarded to {receivers}")
@@ -129,6 +131,21 @@ impl Display for Line<'_> {
                 formatter.write_str("some processes are still alive after SIGKILL: exiting without them")
             }
         }
+    }
+}
+
+/// `web waits for migrate, which has been running for 30s`.
+fn write_awaited(
+    formatter: &mut Formatter<'_>,
+    [service, dependency]: [&str; 2],
+    state: StateName,
+    lasts: Option<Duration>,
+) -> fmt::Result {
+    write!(formatter, "{service} waits for {dependency}, which ")?;
+    match lasts {
+        Some(lasts) => write!(formatter, "has been {} for {}", state.as_str(), Span(lasts)),
+        None if state == StateName::Backoff => formatter.write_str("is backing off"),
+        None => write!(formatter, "is {}", state.as_str()),
     }
 }
 
@@ -170,6 +187,7 @@ fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, event: &JournalEvent
         | JournalEvent::Unkillable { .. }
         | JournalEvent::Scaled { .. }
         | JournalEvent::ServiceFailed { .. }
+        | JournalEvent::DependencyAwaited { .. }
         | JournalEvent::SignalForwarded { .. }
         | JournalEvent::SignalIgnored { .. }
         | JournalEvent::ShutdownStarted { .. }

@@ -59,6 +59,14 @@ pub enum JournalEvent {
     Scaled { service: ServiceIndex, from: u32, to: u32 },
     /// All instances of a service have failed, or a oneshot has not succeeded.
     ServiceFailed { service: ServiceIndex },
+    /// A service has waited for a dependency for long.
+    DependencyAwaited {
+        service: ServiceIndex,
+        dependency: ServiceIndex,
+        /// The state of the dependency, and how long its process runs.
+        state: StateName,
+        lasts: Option<Duration>,
+    },
     /// keepalive has forwarded a signal to the main processes.
     SignalForwarded {
         signal: Signal,

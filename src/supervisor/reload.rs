@@ -346,12 +346,12 @@ impl Supervisor {
                 Some(RolloutStage::Restarting)
             }
             // These use the current configuration when they start.
-            (_, State::Stopped { .. } | State::Waiting | State::Spawning { .. } | State::BackingOff { .. })
+            (_, State::Stopped { .. } | State::Waiting { .. } | State::Spawning { .. } | State::BackingOff { .. })
                 if matches!(strategy, Strategy::Signal(_)) =>
             {
                 None
             }
-            (_, State::Stopped { .. } | State::Waiting) => None,
+            (_, State::Stopped { .. } | State::Waiting { .. }) => None,
             // It is restarted already.
             (_, State::Stopping(_) | State::CleaningUp(_)) => Some(RolloutStage::Restarting),
             (_, State::Spawning { .. }) => {

@@ -262,7 +262,7 @@ impl Supervisor {
             State::Stopping(Stopping { then: AfterStop::Restart(_), .. }) => {}
             State::Stopping(_) => self.stop(id, AfterStop::Restart(by)),
             // It is starting or running already.
-            State::Waiting
+            State::Waiting { .. }
             | State::Spawning { .. }
             | State::Executing(_)
             | State::Starting { .. }
@@ -281,7 +281,7 @@ impl Supervisor {
 
     pub(super) fn request_restart(&mut self, id: InstanceId, by: Requester) {
         self.services[id].reset_failures();
-        if !matches!(self.services[id].state, State::Stopped { .. } | State::Waiting) {
+        if !matches!(self.services[id].state, State::Stopped { .. } | State::Waiting { .. }) {
             self.stop(id, AfterStop::Restart(by));
         }
     }

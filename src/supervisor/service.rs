@@ -1,6 +1,7 @@
 //! Dependencies between services, and what follows when a service becomes ready, completes or fails.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::core::Supervisor;
 use super::phase::Phase;
@@ -10,6 +11,9 @@ use super::service_table::{Failure, ServiceOutcome, Untried};
 use super::state::{State, Stopped};
 use crate::model::plan::{ExitAction, Kind};
 use crate::model::{InstanceId, ServiceIndex};
+
+/// A wait for dependencies that lasts longer is logged.
+const LONG_WAIT: Duration = Duration::from_secs(30);
 
 impl Supervisor {
     /// Starts every service with `autostart`, and its dependencies.
@@ -32,7 +36,7 @@ impl Supervisor {
         while let Some((index, by)) = pending.pop() {
             for id in self.services.ids_of(index) {
                 if matches!(self.services[id].state, State::Stopped { why: Stopped::NotStarted }) {
-                    self.enter(id, State::Waiting, Reason::StartRequested(by));
+                    self.wait(id, Reason::StartRequested(by));
                 }
             }
             visited.push(index);
@@ -42,6 +46,39 @@ impl Supervisor {
             pending.extend(not_started.map(|dependency| (dependency, Requester::Dependent(index))));
         }
         visited
+    }
+
+    /// Lets an instance wait for its dependencies.
+    pub(super) fn wait(&mut self, id: InstanceId, reason: Reason) {
+        let state = match self.services[id].state {
+            state @ State::Waiting { .. } => state,
+            State::Spawning { .. }
+            | State::Executing(_)
+            | State::Starting { .. }
+            | State::Running(_)
+            | State::Stopping(_)
+            | State::CleaningUp(_)
+            | State::BackingOff { .. }
+            | State::Stopped { .. } => State::Waiting { warn_at: Some(self.now + LONG_WAIT) },
+        };
+        self.enter(id, state, reason);
+    }
+
+    /// A service has waited for long: says for what, once for all its instances.
+    pub(super) fn warn_of_wait(&mut self, service: ServiceIndex) {
+        for id in self.services.ids_of(service) {
+            if let State::Waiting { .. } = self.services[id].state {
+                self.set_state(id, State::Waiting { warn_at: None });
+            }
+        }
+        let definition = Rc::clone(&self.services[service].definition);
+        let mut dependencies = definition.depends_on.iter().copied();
+        let Some(dependency) = dependencies.find(|dependency| !self.is_available(*dependency)) else { return };
+        let is_awaited = |state: &State| !matches!(state, State::Stopped { why: Stopped::Completed });
+        let states = self.services[dependency].instances().iter().map(|instance| instance.state);
+        let Some(state) = states.filter(is_awaited).min_by_key(|state| state.name()) else { return };
+        let lasts = state.process().map(|process| self.now.since(process.since));
+        self.record(JournalEvent::DependencyAwaited { service, dependency, state: state.name(), lasts });
     }
 
     /// Starts the waiting instances if their dependencies are ready, or fails them if a dependency has failed.
@@ -54,9 +91,12 @@ impl Supervisor {
 
     pub(super) fn dependencies_are_ready(&self, service: ServiceIndex) -> bool {
         let definition = &self.services[service].definition;
-        let is_ready =
-            |dependency: &ServiceIndex| self.services[*dependency].is_ready() && !self.is_stop_queued(*dependency);
-        definition.depends_on.iter().all(is_ready)
+        definition.depends_on.iter().all(|dependency| self.is_available(*dependency))
+    }
+
+    /// Whether services that depend on it can start.
+    fn is_available(&self, dependency: ServiceIndex) -> bool {
+        self.services[dependency].is_ready() && !self.is_stop_queued(dependency)
     }
 
     /// A dependency of `service` that is not ready and will not become ready on its own.
@@ -77,7 +117,7 @@ impl Supervisor {
             return;
         }
         for id in self.services.ids_of(service) {
-            if matches!(self.services[id].state, State::Waiting) {
+            if matches!(self.services[id].state, State::Waiting { .. }) {
                 self.start(id, Reason::DependenciesReady);
             }
         }
@@ -154,7 +194,7 @@ impl Supervisor {
         }
         for id in self.services.ids_of(service) {
             if matches!(self.services[id].state, State::Stopped { why: Stopped::Blocked { .. } }) {
-                self.enter(id, State::Waiting, Reason::DependenciesReady);
+                self.wait(id, Reason::DependenciesReady);
             }
         }
     }
@@ -209,7 +249,7 @@ impl Supervisor {
 
     fn block(&mut self, service: ServiceIndex, dependency: ServiceIndex) {
         for id in self.services.ids_of(service) {
-            if matches!(self.services[id].state, State::Waiting) {
+            if matches!(self.services[id].state, State::Waiting { .. }) {
                 self.block_instance(id, dependency);
             }
         }

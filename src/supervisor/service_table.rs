@@ -343,7 +343,7 @@ impl InstanceCounts {
     fn of(state: &State) -> Self {
         let mut counts = Self::default();
         match state {
-            State::Waiting => (counts.active, counts.waiting_on_dependency) = (1, 1),
+            State::Waiting { .. } => (counts.active, counts.waiting_on_dependency) = (1, 1),
             State::BackingOff { .. } => counts.active = 1,
             State::Spawning { .. }
             | State::Executing(_)

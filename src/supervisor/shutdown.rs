@@ -37,7 +37,7 @@ impl Supervisor {
         self.ordered_stops.clear();
         self.cancel_rollouts();
         for id in self.services.ids() {
-            if let State::Waiting | State::BackingOff { .. } | State::Spawning { .. } = self.services[id].state {
+            if let State::Waiting { .. } | State::BackingOff { .. } | State::Spawning { .. } = self.services[id].state {
                 self.stop(id, AfterStop::StayStopped(Stopped::Shutdown));
             }
         }

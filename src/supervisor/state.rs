@@ -10,8 +10,8 @@ use crate::model::{InstanceId, Mono, Pid, RunId, ServiceIndex};
 /// The state of an instance. `instance.rs` has the table of states and events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// It waits for its dependencies.
-    Waiting,
+    /// It waits for its dependencies. At `warn_at`, if that is not over, it is said once.
+    Waiting { warn_at: Option<Mono> },
     /// `Action::Spawn` has been decided. There is no process yet.
     Spawning { run: RunId },
     /// The process exists. It has not executed its program yet.
@@ -149,7 +149,7 @@ pub(super) enum Stopped {
 impl State {
     pub(super) const fn kind(&self) -> StateKind {
         match self {
-            Self::Waiting => StateKind::Waiting,
+            Self::Waiting { .. } => StateKind::Waiting,
             Self::Spawning { .. } => StateKind::Spawning,
             Self::Executing(_) => StateKind::Executing,
             Self::Starting { .. } => StateKind::Starting,
@@ -176,7 +176,7 @@ impl State {
             Self::Executing(process) | Self::Starting { process, .. } => Some(*process),
             Self::Running(running) => Some(running.process),
             Self::Stopping(stopping) => Some(stopping.process),
-            Self::Waiting
+            Self::Waiting { .. }
             | Self::Spawning { .. }
             | Self::CleaningUp(_)
             | Self::BackingOff { .. }
@@ -206,7 +206,8 @@ impl State {
                 let deadlines = [readiness.until(), watchdog, *min_ready_until];
                 deadlines.into_iter().flatten().min()
             }
-            Self::Waiting | Self::Spawning { .. } | Self::Executing(_) | Self::Stopped { .. } => None,
+            Self::Waiting { warn_at } => *warn_at,
+            Self::Spawning { .. } | Self::Executing(_) | Self::Stopped { .. } => None,
         }
     }
 
@@ -217,7 +218,7 @@ impl State {
             | Self::Starting { process, .. }
             | Self::Running(Running { process, .. })
             | Self::Stopping(Stopping { process, .. }) => process.pid = pid,
-            Self::Waiting
+            Self::Waiting { .. }
             | Self::Spawning { .. }
             | Self::CleaningUp(_)
             | Self::BackingOff { .. }
@@ -229,7 +230,7 @@ impl State {
     /// The state that users see.
     pub(super) const fn name(&self) -> StateName {
         match self {
-            Self::Waiting => StateName::Waiting,
+            Self::Waiting { .. } => StateName::Waiting,
             Self::Spawning { .. } | Self::Executing(_) | Self::Starting { .. } => StateName::Starting,
             Self::Running(_) => StateName::Running,
             Self::Stopping(_) | Self::CleaningUp(_) => StateName::Stopping,

@@ -35,7 +35,7 @@ impl Supervisor {
         match self.services[id].state {
             // There is no process yet that a restart would replace.
             State::Spawning { .. } if matches!(then, AfterStop::Restart(_)) => {}
-            State::Waiting | State::BackingOff { .. } | State::Spawning { .. } => {
+            State::Waiting { .. } | State::BackingOff { .. } | State::Spawning { .. } => {
                 self.stop_without_process(id, then);
             }
             State::Executing(process) | State::Starting { process, .. } => self.send_stop_signal(id, process, then),

@@ -86,7 +86,7 @@ impl Supervisor {
         } else if let Some(dependency) = self.failed_dependency(id.service) {
             self.block_instance(id, dependency);
         } else {
-            self.enter(id, State::Waiting, reason);
+            self.wait(id, reason);
         }
     }
 
@@ -359,7 +359,7 @@ impl Supervisor {
             AfterRun::Restart { due } => self.enter(id, State::BackingOff { until: due }, reason),
             AfterRun::Start if self.dependencies_are_ready(id.service) => self.start(id, reason),
             // If a dependency has failed, `propagate` fails the instance. The end of the run is recorded first.
-            AfterRun::Start => self.enter(id, State::Waiting, reason),
+            AfterRun::Start => self.wait(id, reason),
             AfterRun::StayStopped(why) => self.enter(id, State::Stopped { why }, reason),
         }
     }
@@ -379,8 +379,9 @@ impl Supervisor {
             State::Stopping(_) => self.escalate(id),
             State::CleaningUp(_) => self.escalate_cleanup(id),
             State::BackingOff { .. } => self.start(id, Reason::BackoffElapsed),
+            State::Waiting { .. } => self.warn_of_wait(id.service),
             // These have no deadline.
-            State::Waiting | State::Spawning { .. } | State::Executing(_) | State::Stopped { .. } => {}
+            State::Spawning { .. } | State::Executing(_) | State::Stopped { .. } => {}
         }
     }
 

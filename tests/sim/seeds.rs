@@ -47,7 +47,7 @@ fn every_rule_holds_after_every_step() {
 }
 
 /// Each of these must occur in at least one run. Otherwise the runs do not test the rules.
-const SITUATIONS: [&str; 64] = [
+const SITUATIONS: [&str; 65] = [
     "action AbortProbe",
     "action AnnounceStop",
     "action CancelConfigLoad",
@@ -82,6 +82,7 @@ const SITUATIONS: [&str; 64] = [
     "journal ReloadRolledBack",
     "journal Scaled",
     "journal ServiceFailed",
+    "journal DependencyAwaited",
     "journal StopTimedOut",
     "journal Unkillable",
     "failed → failed",

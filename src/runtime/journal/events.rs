@@ -102,6 +102,7 @@ event_names! {
     Unkillable = "unkillable",
     Scaled = "scaled",
     ServiceFailed = "service_failed",
+    DependencyAwaited = "dependency_awaited",
     SignalForwarded = "signal_forwarded",
     SignalIgnored = "signal_ignored",
     ConfigReloadRequested = "config_reload_requested",
@@ -228,6 +229,10 @@ fn write_members(plan: &Plan, event: &JournalEvent, object: &mut Object<'_>) {
             object.plain("from", from);
             object.plain("to", to);
         }
+        JournalEvent::DependencyAwaited { service, dependency, .. } => {
+            object.text("service", service_name(plan, *service));
+            object.text("dependency", service_name(plan, *dependency));
+        }
         JournalEvent::ServiceFailed { service }
         | JournalEvent::ReloadStarted { service }
         | JournalEvent::ConfigReloadDeferred { service }
@@ -295,6 +300,7 @@ const fn journal_event_name(event: &JournalEvent) -> EventName {
         JournalEvent::Unkillable { .. } => EventName::Unkillable,
         JournalEvent::Scaled { .. } => EventName::Scaled,
         JournalEvent::ServiceFailed { .. } => EventName::ServiceFailed,
+        JournalEvent::DependencyAwaited { .. } => EventName::DependencyAwaited,
         JournalEvent::SignalForwarded { .. } => EventName::SignalForwarded,
         JournalEvent::SignalIgnored { .. } => EventName::SignalIgnored,
         JournalEvent::ConfigReloadRequested { .. } => EventName::ConfigReloadRequested,

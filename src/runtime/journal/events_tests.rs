@@ -172,6 +172,11 @@ fn samples() -> Vec<(EventKind, &'static str)> {
     samples
 }
 
+fn awaited(state: StateName, seconds: Option<u64>) -> JournalEvent {
+    let lasts = seconds.map(Duration::from_secs);
+    JournalEvent::DependencyAwaited { service: SERVICE, dependency: SERVICE, state, lasts }
+}
+
 fn run(status: ExitStatus) -> RunResult {
     RunResult {
         id: crate::model::RunId::new(7),
@@ -365,6 +370,9 @@ fn journal_events() -> Vec<(JournalEvent, &'static str)> {
         ),
         (JournalEvent::Scaled { service: SERVICE, from: 2, to: 4 }, "web scaled from 2 to 4 instances"),
         (JournalEvent::ServiceFailed { service: SERVICE }, "web has failed"),
+        (awaited(StateName::Running, Some(30)), "web waits for web, which has been running for 30s"),
+        (awaited(StateName::Stopped, None), "web waits for web, which is stopped"),
+        (awaited(StateName::Backoff, None), "web waits for web, which is backing off"),
         (JournalEvent::SignalForwarded { signal: Signal::USR1, receivers: 1 }, "SIGUSR1 forwarded to 1 process"),
         (JournalEvent::SignalForwarded { signal: Signal::USR1, receivers: 2 }, "SIGUSR1 forwarded to 2 processes"),
         (JournalEvent::SignalIgnored { signal: Signal::USR1 }, "SIGUSR1 ignored, as configured"),

@@ -37,6 +37,7 @@ impl Subject {
             | JournalEvent::Unkillable { .. }
             | JournalEvent::Scaled { .. }
             | JournalEvent::ServiceFailed { .. }
+            | JournalEvent::DependencyAwaited { .. }
             | JournalEvent::ReloadStarted { .. }
             | JournalEvent::InstanceReplaced { .. }
             | JournalEvent::ReloadRolledBack { .. }

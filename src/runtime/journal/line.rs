@@ -44,6 +44,7 @@ fn level_of(event: &JournalEvent) -> Level {
         JournalEvent::Transition { from, to, reason, .. } => level_of_transition(*from, *to, reason),
         JournalEvent::StopTimedOut { .. }
         | JournalEvent::Unkillable { .. }
+        | JournalEvent::DependencyAwaited { .. }
         | JournalEvent::ReloadRolledBack { .. }
         | JournalEvent::ReloadFinished { failure: Some(_), .. }
         | JournalEvent::ShutdownForced { .. }

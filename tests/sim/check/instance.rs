@@ -69,6 +69,8 @@ pub(crate) struct Instance {
     pub(crate) reported_watchdog: Option<Duration>,
     /// The fault because of which it is being stopped.
     pub(crate) fault: Option<Fault>,
+    /// Since when it has waited for its dependencies, until that has been told.
+    pub(super) waits_since: Option<Mono>,
     /// The stop or restart that waits for the stops of its dependents.
     pub(super) queued: Option<Verb>,
     /// Its process has ended before its stop or restart has begun, which follows at once.
@@ -123,6 +125,7 @@ impl Instance {
             watchdog: None,
             reported_watchdog: None,
             fault: None,
+            waits_since: None,
             queued: None,
             stop_is_due: false,
             stops_in_order: false,

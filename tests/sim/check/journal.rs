@@ -1,7 +1,7 @@
 //! The rules for journal entries: each transition and each event needs a reason.
 
-use keepalive::model::InstanceId;
 use keepalive::model::plan::Strategy;
+use keepalive::model::{InstanceId, ServiceIndex};
 use keepalive::supervisor::{Action, Event, Fault, JournalEvent, Reason, Request, Requester, StateName, Verb};
 
 use super::requests::{self, Config};
@@ -35,6 +35,7 @@ impl Checker {
                 rule!(self.model.has_failed(*service), "{service:?} has not failed");
                 Ok(())
             }
+            JournalEvent::DependencyAwaited { service, dependency, .. } => self.check_long_wait(*service, *dependency),
             JournalEvent::Scaled { service, to, .. } => {
                 let asked = matches!(self.event, Some(Event::Request { request: Request::Scale(which, _), .. }) if which == *service);
                 rule!(asked && self.model.desired(*service) == *to, "{service:?} is scaled to {to} without a reason");
@@ -85,6 +86,15 @@ impl Checker {
             | JournalEvent::ReloadRolledBack { .. }
             | JournalEvent::ProcessesAbandoned => Ok(()),
         }
+    }
+
+    /// Each wait is told once.
+    fn check_long_wait(&mut self, service: ServiceIndex, dependency: ServiceIndex) -> Verdict {
+        let is_awaited = self.model.depends_on(service).contains(&dependency) && !self.model.is_available(dependency);
+        rule!(is_awaited, "{service:?} does not wait for {dependency:?}");
+        let is_long = self.model.take_long_wait(service, self.now);
+        rule!(is_long, "{service:?} has not waited for long, or that has been told");
+        Ok(())
     }
 
     fn check_transition(&mut self, id: InstanceId, from: StateName, to: StateName, reason: &Reason) -> Verdict {
@@ -139,6 +149,7 @@ impl Checker {
         // A surplus instance that has stopped is gone.
         if self.model.find(id).is_some() {
             let instance = self.model.get_mut(id);
+            instance.waits_since = (to == StateName::Waiting).then_some(self.now);
             instance.stops_in_order &= to == StateName::Stopping;
             let is_up = instance.is_up();
             if let Some(verb) = instance.queued.filter(|_| !is_up && !self.shutdown.has_begun()) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::Duration;
 
 use keepalive::model::plan::{KillMode, Kind};
 use keepalive::model::{ExitStatus, InstanceId, Mono, Pid, Plan, RunId, ServiceIndex, StartFailure};
@@ -335,9 +336,12 @@ impl Model {
     }
 
     pub(crate) fn dependencies_are_satisfied(&self, service: ServiceIndex) -> bool {
-        let is_queued = |dependency| self.of(dependency).iter().any(|instance: &Instance| instance.queued.is_some());
-        let mut dependencies = self.plan.services[service.position()].depends_on.iter().copied();
-        dependencies.all(|dependency| self.is_satisfied(dependency) && !is_queued(dependency))
+        self.plan.services[service.position()].depends_on.iter().all(|dependency| self.is_available(*dependency))
+    }
+
+    /// Whether services that depend on it can start: it is ready, and no stop of it is queued.
+    pub(crate) fn is_available(&self, service: ServiceIndex) -> bool {
+        self.is_satisfied(service) && self.of(service).iter().all(|instance| instance.queued.is_none())
     }
 
     pub(crate) fn is_active(&self, service: ServiceIndex) -> bool {
@@ -351,6 +355,17 @@ impl Model {
             StateName::Running => self.plan.services[id.service.position()].kind == Kind::Service,
             state => state == StateName::Completed,
         }
+    }
+
+    /// Whether an instance of it has waited for 30 seconds, which has not been told. From now on that of no instance has.
+    pub(crate) fn take_long_wait(&mut self, service: ServiceIndex, now: Mono) -> bool {
+        let mut is_long = false;
+        for number in 0..self.of(service).len() as u32 {
+            let instance = self.get_mut(InstanceId { service, number });
+            let since = instance.waits_since.take_if(|_| instance.state == StateName::Waiting);
+            is_long |= since.is_some_and(|since| now.since(since) >= Duration::from_secs(30));
+        }
+        is_long
     }
 
     /// Whether an operator has stopped at least one instance.

@@ -9,6 +9,8 @@ use super::model::Model;
 use super::shutdown::Shutdown;
 use super::{Verdict, rule};
 
+/// A longer wait is told.
+const LONG_WAIT: Duration = Duration::from_secs(30);
 /// SIGKILL is repeated at least once in this time.
 const KILL_AGAIN: Duration = Duration::from_secs(60);
 
@@ -37,7 +39,8 @@ pub(crate) fn check(until: Option<Mono>, now: Mono, model: &Model, shutdown: &Sh
                 .chain(instance.finish_by)
                 .chain(instance.min_ready_until.filter(|at| *at > now))
                 .min(),
-            StateName::Waiting | StateName::Stopped | StateName::Completed | StateName::Failed => None,
+            StateName::Waiting => instance.waits_since.map(|since| since + LONG_WAIT),
+            StateName::Stopped | StateName::Completed | StateName::Failed => None,
         };
         if let Some(latest) = latest {
             rule!(until <= latest, "the deadline {until:?} is later than that of {id:?}, {latest:?}");

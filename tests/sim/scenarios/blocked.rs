@@ -251,3 +251,18 @@ fn a_service_starts_though_its_dependency_changes_while_it_begins_to_wait() {
         "reply 2 done",
     ]);
 }
+
+/// "once per wait", for all instances together, and no timer afterwards.
+#[test]
+fn a_long_wait_is_told_once() {
+    let web = || Service { instances: 2, ..depending_on(&[0], service("web")) };
+    let mut setup = Setup::boot(vec![oneshot("migrate"), web()]);
+    setup.forget();
+    setup.at(seconds(29));
+    setup.check(&[]);
+    setup.at(seconds(30));
+    setup.check(&["web waits for migrate"]);
+    setup.at(seconds(3_600));
+    setup.check(&[]);
+    assert_eq!(setup.next(), None);
+}

@@ -103,6 +103,11 @@ impl Setup {
             JournalEvent::ServiceFailed { service } => {
                 format!("{} failed", self.plan.services[service.position()].name)
             }
+            JournalEvent::DependencyAwaited { service, dependency, .. } => {
+                let [service, dependency] =
+                    [service, dependency].map(|service| &self.plan.services[service.position()].name);
+                format!("{service} waits for {dependency}")
+            }
             JournalEvent::Scaled { service, from, to } => {
                 format!("{} scaled {from} → {to}", self.plan.services[service.position()].name)
             }
