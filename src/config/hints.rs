@@ -1,4 +1,4 @@
-//! Warnings for programs that are likely to need `listen_fds`, `nonblocking` or another `reload`, judging by their command
+//! Warnings for programs that are likely to need `listen`, `listen_fds`, `nonblocking` or another `reload`, judging by their command
 //! and environment.
 
 use toml::de::{DeTable, DeValue};
@@ -28,18 +28,32 @@ impl Decoder<'_> {
     /// Warns if a rolling reload is likely to fail, or to end in a failure after it: the new process binds the port of the
     /// old one, and `ready = "exec"` does not wait for that.
     pub(super) fn hint_at_reload(&mut self, service: &Service, table: &DeTable<'_>) {
-        const PREFIXES: [&[u8]; 4] = [b"PORT=", b"--port", b"--bind", b"--listen"];
         let Service { kind, ready, reload, process, .. } = service;
         let is_rolling = *kind == Kind::Service && *ready == Ready::Exec && reload.strategy == Strategy::Rolling;
         if self.environment.purpose != Purpose::Check || !is_rolling || !process.listen.is_empty() {
             return;
         }
-        let names_port = |word: &Template| PREFIXES.iter().any(|prefix| word.literal_prefix().starts_with(prefix));
-        let has_port = process.env.iter().chain(&process.command).any(names_port);
-        let place = table.get("reload").or_else(|| table.get("command").filter(|_| has_port));
+        let place = table.get("reload").or_else(|| table.get("command").filter(|_| port_of(process).is_some()));
         if let Some(value) = place {
             let message = "a rolling reload starts the new process beside the old one, and two processes cannot bind the same port";
             self.warning(value.span(), message, "write `reload = \"restart\"`, or pass the socket with `listen`");
+        }
+    }
+
+    /// Warns if all instances bind the same port.
+    pub(super) fn hint_at_instances(&mut self, service: &Service, table: &DeTable<'_>) {
+        let Service { instances, process, .. } = service;
+        if self.environment.purpose == Purpose::Check
+            && *instances > 1
+            && process.listen.is_empty()
+            && let Some((name, IsShared(true))) = port_of(process)
+            && let Some(value) = table.get("instances")
+        {
+            let message = format!(
+                "all instances get the same `{name}`: only the first can bind that port, unless the program sets SO_REUSEPORT"
+            );
+            let hint = "pass the socket with `listen`, or write a port for each, such as `300{instance}`";
+            self.warning(value.span(), &message, hint);
         }
     }
 
@@ -57,6 +71,28 @@ impl Decoder<'_> {
         process.command.iter().any(|word| contains(word, b"fd://"))
             || own.map_or_else(inherited, |entry| contains(entry, b"fd://"))
     }
+}
+
+/// Whether all instances of a service get the same value.
+struct IsShared(bool);
+
+/// The variable or option that tells the process its port.
+fn port_of(process: &Process) -> Option<(&'static str, IsShared)> {
+    const NAMES: [&str; 6] = ["PORT", "--port", "--bind", "--listen", "-p", "-b"];
+    // The option that the word before is.
+    let mut option = "";
+    for word in process.env.iter().chain(&process.command) {
+        let text = word.literal_prefix();
+        // `-p` has other meanings.
+        let is_value = option.len() > 2 || text.first().is_some_and(u8::is_ascii_digit);
+        let is_named = |name: &&str| text.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
+        let name = if is_value && !option.is_empty() { Some(option) } else { NAMES.into_iter().find(is_named) };
+        if let Some(name) = name {
+            return Some((name, IsShared(!word.differs_by_instance())));
+        }
+        option = NAMES.into_iter().find(|name| name.as_bytes() == text).unwrap_or_default();
+    }
+    None
 }
 
 /// Whether the process is nginx, a shell with a script that names it, or is passed its sockets in the variable `NGINX` as

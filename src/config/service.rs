@@ -268,6 +268,7 @@ impl Decoder<'_> {
         if let Some(value) = table.get("ready").filter(|_| self.environment.purpose == Purpose::Check) {
             self.warn_about_old_process(value, &service);
         }
+        self.hint_at_instances(&service, table);
         self.hint_at_reload(&service, table);
         self.check_combinations(table, &service);
         let stop_timeout = table.get("stop_timeout").or(table.get("stop_delay")).map(Value::span);

@@ -399,6 +399,49 @@ fn check_warns_of_a_probe_that_the_old_process_answers() {
 }
 
 #[test]
+fn check_warns_of_instances_that_bind_the_same_port() {
+    for (keys, name) in [
+        ("env = { PORT = \"3000\" }", "PORT"),
+        ("env = { PORT = \"${PORT}\" }", "PORT"),
+        ("command = [\"/bin/sh\", \"--port\", \"3000\"]", "--port"),
+        ("command = [\"/bin/sh\", \"--bind=0.0.0.0:3000\"]", "--bind"),
+        ("command = [\"/bin/sh\", \"-p\", \"3000\"]", "-p"),
+        ("command = [\"/bin/sh\", \"-b\", \"0.0.0.0:80\"]", "-b"),
+        ("command = [\"/bin/sh\", \"--listen\", \":80\"]\nready = \"notify\"", "--listen"),
+        ("env = { PORT = \"300{instance}\" }", ""),
+        ("env = { PORT = \"300{instance}\" }\ncommand = [\"/bin/sh\", \"--port\", \"${PORT}\"]", ""),
+        ("command = [\"/bin/sh\", \"--port\", \"300{instance}\"]", ""),
+        ("command = [\"/bin/sh\", \"--port=300{instance}\"]", ""),
+        ("env = { PORTAL = \"1\" }", ""),
+        ("command = [\"/bin/sh\", \"-p\", \"/run\"]", ""),
+        ("command = [\"/bin/sh\", \"--portable\", \"1\"]", ""),
+        ("env = { PORT = \"3000\" }\nlisten = { http = \"tcp://0.0.0.0:3000\" }", ""),
+    ] {
+        let message = format!(
+            "all instances get the same `{name}`: only the first can bind that port, unless the program sets SO_REUSEPORT"
+        );
+        assert_eq!(is_warned_of(&format!("instances = 2\n{keys}"), &message), !name.is_empty(), "{keys}");
+        assert!(!is_warned_of(keys, &message), "{keys}");
+    }
+}
+
+/// Whether `check`, and only that, warns of a service with these keys. Without a name in its backticks, `message` stands for
+/// any name.
+#[track_caller]
+fn is_warned_of(keys: &str, message: &str) -> bool {
+    let scratch = Scratch::new();
+    let command = if keys.contains("command") { "" } else { "command = \"/bin/sh\"\n" };
+    scratch.write("keepalive.toml", format!("[services.web]\n{command}{keys}\n").as_bytes());
+    let end = message.split_once("``").map_or(message, |(_, end)| end);
+    let is_found = |purpose| {
+        let warnings = scratch.load_as(purpose, 0).unwrap().warnings;
+        warnings.iter().any(|warning| warning.message == message || (end != message && warning.message.ends_with(end)))
+    };
+    assert!(!is_found(Purpose::Run), "{keys}");
+    is_found(Purpose::Check)
+}
+
+#[test]
 fn check_warns_of_a_rolling_reload_of_a_program_with_a_port_of_its_own() {
     let message =
         "a rolling reload starts the new process beside the old one, and two processes cannot bind the same port";
