@@ -187,8 +187,15 @@ impl Decoder<'_> {
         Some(template)
     }
 
-    /// Warns if the old process would answer the probe of the new one during a rolling reload.
-    pub(super) fn warn_about_old_process(&mut self, value: &Value<'_>, service: &Service) {
+    /// Warns if another process would answer the probe: another instance, or the old process during a rolling reload.
+    pub(super) fn warn_about_other_processes(&mut self, value: &Value<'_>, service: &Service) {
+        if let Ready::Probe(Probe::File(path)) = &service.ready
+            && service.instances > 1
+            && !path.differs_by_instance()
+        {
+            let message = "all instances share this file: the first one that creates it makes the others ready, too";
+            self.warning(value.span(), message, "add `{instance}` to the path");
+        }
         let Ready::Probe(Probe::Tcp(address) | Probe::Http { authority: address, .. }) = &service.ready else { return };
         let text = address.expand(Numbers::SINGLE).to_string_lossy().into_owned();
         let Some(asked) = socket_address(&text).filter(|asked| asked.ip().is_loopback()) else { return };

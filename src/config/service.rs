@@ -266,7 +266,7 @@ impl Decoder<'_> {
             self.reload(value, &mut service.reload);
         }
         if let Some(value) = table.get("ready").filter(|_| self.environment.purpose == Purpose::Check) {
-            self.warn_about_old_process(value, &service);
+            self.warn_about_other_processes(value, &service);
         }
         self.hint_at_instances(&service, table);
         self.hint_at_reload(&service, table);

@@ -396,7 +396,7 @@ impl Runtime {
     fn perform(&mut self, action: Action) {
         match action {
             Action::Spawn { run, instance, restarts, instances, definition } => {
-                self.spawn(run, RunSpec { instance: instance.slot(), restarts, instances, definition });
+                self.spawn(run, RunSpec::new(instance.slot(), restarts, instances, definition));
             }
             Action::StartProbe { run } => self.start_probe(run),
             Action::AbortProbe { run } => self.probes.abort(run, &self.inputs.poller),

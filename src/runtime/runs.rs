@@ -5,12 +5,13 @@
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::token::Token;
 use crate::model::map::Map;
 use crate::model::plan::Service;
 use crate::model::{ExitStatus, InstanceId, Numbers, Pid, RunId, Signal};
-use crate::sys::{PendingExec, PidLiveness, Poller, kill, pidfd, process};
+use crate::sys::{self, PendingExec, PidLiveness, Poller, kill, pidfd, process};
 
 /// All runs.
 #[derive(Debug, Default)]
@@ -28,10 +29,17 @@ pub(super) struct RunSpec {
     pub(super) restarts: u32,
     /// `KEEPALIVE_INSTANCES`: how many instances the service should have.
     pub(super) instances: u32,
+    /// When it was started, on the clock of files, see [`sys::file_time`].
+    pub(super) started_at: Duration,
     pub(super) definition: Rc<Service>,
 }
 
 impl RunSpec {
+    /// That of a run which is started now.
+    pub(super) fn new(instance: InstanceId, restarts: u32, instances: u32, definition: Rc<Service>) -> Self {
+        Self { instance, restarts, instances, started_at: sys::file_time(), definition }
+    }
+
     pub(super) const fn numbers(&self) -> Numbers {
         Numbers { instance: self.instance.number, instances: self.instances }
     }

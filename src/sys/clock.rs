@@ -20,9 +20,15 @@ pub fn wall() -> Duration {
     if time.tv_sec() < 0 { Duration::ZERO } else { Duration::from(time) }
 }
 
+/// `CLOCK_REALTIME_COARSE`: as [`wall`], but the time that the kernel gives to files, which is up to a tick behind.
+#[must_use]
+pub fn file_time() -> Duration {
+    Duration::from(read(libc::CLOCK_REALTIME_COARSE))
+}
+
 fn read(clock: libc::clockid_t) -> TimeSpec {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid, writable timespec. The call cannot fail: both clocks always exist.
+    // SAFETY: `time` is a valid, writable timespec. The call cannot fail: these clocks always exist.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     TimeSpec::from(time)
 }

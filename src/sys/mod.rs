@@ -53,7 +53,7 @@ pub mod terminal;
 pub mod termios;
 pub mod wait;
 
-pub use clock::{now, wall};
+pub use clock::{file_time, now, wall};
 pub use deferred_close::deferred_close;
 pub use kill::{PidLiveness, signal_everyone, signal_exactly, signal_group, signal_process};
 pub use message::StandardError;

@@ -28,6 +28,16 @@ fn tries(stderr: &str) -> Vec<String> {
     lines.map(|(_, reason)| reason.to_owned()).collect()
 }
 
+/// Waits until a first attempt that needs a helper process has failed.
+fn wait_for_attempt(running: &Running) {
+    let keepalive = running.keepalive();
+    wait_until("a first failed attempt", || {
+        let stat = std::fs::read_to_string(format!("/proc/{keepalive}/stat")).unwrap();
+        // The page faults of reaped children; there are no others.
+        stat.rsplit(") ").next()?.split(' ').nth(8).filter(|faults| *faults != "0").map(drop)
+    });
+}
+
 /// Checks that keepalive has reaped no unknown process.
 #[track_caller]
 fn assert_no_orphans(stderr: &str) {
@@ -96,12 +106,7 @@ fn a_file_probe_is_repeated_until_the_file_exists() {
     );
     let mut running = start(&set, Place::Child);
     assert!(running.line().starts_with("a: ready"));
-    let keepalive = running.keepalive();
-    wait_until("a first failed attempt", || {
-        let stat = std::fs::read_to_string(format!("/proc/{keepalive}/stat")).unwrap();
-        // The page faults of reaped children; there are no others.
-        stat.rsplit(") ").next()?.split(' ').nth(8).filter(|faults| *faults != "0").map(drop)
-    });
+    wait_for_attempt(&running);
     running.send(Signal::USR1);
     while !running.line().starts_with("b: ready") {}
     running.send(Signal::TERM);
@@ -109,6 +114,24 @@ fn a_file_probe_is_repeated_until_the_file_exists() {
     let stderr = running.stderr();
     let tries = tries(&stderr);
     assert!(!tries.is_empty() && tries.iter().all(|reason| reason == "No such file or directory"), "{stderr}");
+}
+
+#[test]
+fn a_file_that_was_left_behind_makes_no_process_ready() {
+    let set = set(
+        "command = [\"PUPPET\", \"on-signal\", \"make\", \"DIR/up\", \"end-on-term\", \"0\"]\nready = { file = \"DIR/up\" }",
+    );
+    set.directory.file("up", b"", 0o644);
+    let mut running = start(&set, Place::Child);
+    assert!(running.line().starts_with("a: ready"));
+    wait_for_attempt(&running);
+    running.send(Signal::USR1);
+    while !running.line().starts_with("b: ready") {}
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    let tries = tries(&stderr);
+    assert!(!tries.is_empty() && tries.iter().all(|reason| reason == "the file is older than the process"), "{stderr}");
 }
 
 #[test]

@@ -31,6 +31,8 @@ fn a_reload_that_a_stop_has_ended_is_answered_as_superseded() {
          [\"PUPPET\", \"ignore\"]\n",
     );
     let (_running, control) = begin(&set, Place::Child);
+    // A file that is older than the process does not count.
+    wait_until("the process", || control.instance("web.0")["pid"].as_u64());
     set.directory.file("up", b"", 0o644);
     control.wait_for("web.0", "running");
     std::fs::remove_file(set.directory.path().join("up")).unwrap();

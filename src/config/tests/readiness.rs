@@ -399,6 +399,19 @@ fn check_warns_of_a_probe_that_the_old_process_answers() {
 }
 
 #[test]
+fn check_warns_of_a_file_that_instances_share() {
+    let message = "all instances share this file: the first one that creates it makes the others ready, too";
+    for (keys, is_warned) in [
+        ("instances = 2\nready = { file = \"/run/up\" }", true),
+        ("instances = 2\nready = { file = \"/run/up-{instances}\" }", true),
+        ("instances = 2\nready = { file = \"/run/up-{instance}\" }", false),
+        ("ready = { file = \"/run/up\" }", false),
+    ] {
+        assert_eq!(is_warned_of(keys, message), is_warned, "{keys}");
+    }
+}
+
+#[test]
 fn check_warns_of_instances_that_bind_the_same_port() {
     for (keys, name) in [
         ("env = { PORT = \"3000\" }", "PORT"),

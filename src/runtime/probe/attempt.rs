@@ -3,11 +3,13 @@
 use std::ffi::CStr;
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
 use crate::model::plan::Probe;
 use crate::model::{ExitStatus, Numbers, Pid, Signal, Template, errno, instance_limit};
+use crate::runtime::runs::RunSpec;
 use crate::runtime::token::Token;
 use crate::sys::{Poller, fork, kill, socket, stream, strings};
 
@@ -17,6 +19,8 @@ const MAX_STATUS_LINE: usize = 1 << 10;
 const MAX_RESPONSE: usize = 64 << 10;
 /// The number of bytes read at once.
 const READ_SIZE: usize = 4 << 10;
+/// The exit code of a helper that has found a file that is older than the process; no errno.
+const OLD_FILE: u8 = 250;
 /// The successful HTTP statuses.
 const SUCCESS_STATUSES: std::ops::RangeInclusive<u16> = 200..=399;
 
@@ -45,7 +49,7 @@ pub(super) struct Helper {
 pub(super) enum Task {
     /// The result of the command: 0 is success.
     Command,
-    /// The errno of the file check.
+    /// The errno of the file check, or [`OLD_FILE`].
     FileCheck,
 }
 
@@ -79,6 +83,8 @@ pub(super) enum Failure {
     TimedOut,
     /// Too much data on `ready.fd` without a newline.
     NoNewline,
+    /// The file of [`Probe::File`] has not been changed since the process was started.
+    OldFile,
 }
 
 impl fmt::Display for Failure {
@@ -91,22 +97,24 @@ impl fmt::Display for Failure {
             Self::Ended(status) => status.fmt(formatter),
             Self::TimedOut => formatter.write_str("timed out"),
             Self::NoNewline => formatter.write_str("no newline in the data written to its descriptor"),
+            Self::OldFile => formatter.write_str("the file is older than the process"),
         }
     }
 }
 
-/// Starts an attempt for instance `number`. `run` starts the command of [`Probe::Exec`]. The poller reports progress with
+/// Starts an attempt for the process of `spec`. `run` starts the command of [`Probe::Exec`]. The poller reports progress with
 /// `token`.
 pub(super) fn start(
     probe: &Probe,
-    numbers: Numbers,
+    spec: &RunSpec,
     (poller, token): (&Poller, Token),
     run: impl FnOnce(&[Template]) -> Result<Helper, Errno>,
 ) -> Verdict {
+    let numbers = spec.numbers();
     let started_at = match probe {
         Probe::Tcp(authority) => connect(authority, numbers, None),
         Probe::Http { authority, target } => connect(authority, numbers, Some(request(authority, target, numbers))),
-        Probe::File(path) => start_file_check(path, numbers).map(Attempt::Running).map_err(Failure::Errno),
+        Probe::File(path) => start_file_check(path, spec).map(Attempt::Running).map_err(Failure::Errno),
         Probe::Exec(command) => run(command).map(Attempt::Running).map_err(Failure::Errno),
     };
     let watched = started_at.and_then(|attempt| {
@@ -118,16 +126,25 @@ pub(super) fn start(
     watched.map_or_else(Verdict::Failed, Verdict::Pending)
 }
 
-/// Checks whether a file exists, in a helper process, since file systems can hang.
-fn start_file_check(path: &Template, numbers: Numbers) -> Result<Helper, Errno> {
-    let path = path.expand(numbers);
-    let look = || file_exists(&path).err().map_or(0, |errno| u8::try_from(errno as i32).unwrap_or(u8::MAX));
+/// Checks in a helper process, since file systems can hang, whether a file has been created or changed since the process was
+/// started: an earlier process, or the one that a reload replaces, may have left it behind.
+fn start_file_check(path: &Template, spec: &RunSpec) -> Result<Helper, Errno> {
+    let (path, started_at) = (path.expand(spec.numbers()), spec.started_at);
+    let look = || match change_time(&path) {
+        Ok(changed_at) if changed_at < started_at => OLD_FILE,
+        Ok(_) => 0,
+        Err(errno) => u8::try_from(errno as i32).unwrap_or(u8::MAX),
+    };
     let pid = fork::fork_helper(None, look)?;
     Ok(Helper { pid, is_timed_out: false, task: Task::FileCheck })
 }
 
-fn file_exists(path: &CStr) -> Result<(), Errno> {
-    nix::unistd::access(path, nix::unistd::AccessFlags::F_OK)
+/// The time of the last change of a file, stat(2). Some file systems know only the second, or every other one.
+fn change_time(path: &CStr) -> Result<Duration, Errno> {
+    let status = nix::sys::stat::stat(path)?;
+    let nanoseconds = if status.st_ctime_nsec == 0 { 2_000_000_000 } else { status.st_ctime_nsec };
+    let [seconds, nanoseconds] = [status.st_ctime, nanoseconds].map(|part| u64::try_from(part).unwrap_or_default());
+    Ok(Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds))
 }
 
 fn connect(authority: &Template, numbers: Numbers, request: Option<Vec<u8>>) -> Result<Attempt, Failure> {
@@ -164,6 +181,7 @@ impl Attempt {
         match status {
             _ if helper.is_timed_out => Verdict::Failed(Failure::TimedOut),
             ExitStatus::Code(0) => Verdict::Passed(None),
+            ExitStatus::Code(OLD_FILE) if helper.task == Task::FileCheck => Verdict::Failed(Failure::OldFile),
             ExitStatus::Code(errno) if helper.task == Task::FileCheck => {
                 Verdict::Failed(Failure::Errno(Errno::from_raw(errno.into())))
             }

@@ -190,8 +190,13 @@ impl ActiveProbe {
             | Failure::Ended(ExitStatus::Signal(_))
             | Failure::NotHttp
             | Failure::Status(_)
-            | Failure::TimedOut => false,
+            | Failure::TimedOut
+            | Failure::OldFile => false,
         };
+        if failure == Failure::Errno(Errno::ENOENT) {
+            // A file that appears later is new, whatever the clock of its file system says.
+            self.spec.started_at = Duration::ZERO;
+        }
         if is_permanent && !std::mem::replace(&mut self.is_logged, true) {
             log::warn!("{name}.{number}: readiness probe cannot succeed: {failure}");
         }
@@ -305,7 +310,7 @@ impl Probes {
             let pid = context.factory.spawn_helper(run_id, spec, command, context.logging, context.poller)?;
             Ok(Helper { pid, is_timed_out: false, task: Task::Command })
         };
-        let verdict = attempt::start(probe, spec.numbers(), (context.poller, active.token), run);
+        let verdict = attempt::start(probe, spec, (context.poller, active.token), run);
         match verdict {
             // Of keepalive, and not of the service: it does not lengthen the pauses.
             Verdict::Failed(Failure::Errno(errno)) if errno::is_shortage(errno) => {
