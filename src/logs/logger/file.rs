@@ -43,6 +43,8 @@ pub(super) struct LogFile {
     lost_bytes: u64,
     pub(super) open_line: OpenLine,
     partial_line: bool,
+    /// No pipe leads here any more: it is closed when its buffer has been written.
+    pub(super) is_unused: bool,
 }
 
 impl LogFile {
@@ -57,12 +59,14 @@ impl LogFile {
             lost_bytes: 0,
             open_line: OpenLine::default(),
             partial_line: false,
+            is_unused: false,
         }
     }
 
     /// The limits of a definition that uses the file from now on.
     pub(super) fn set_limits(&mut self, target: &FileTarget) {
         (self.target.max_size, self.target.max_files) = (target.max_size, target.max_files);
+        self.is_unused = false;
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -71,6 +75,14 @@ impl LogFile {
 
     /// Writes the buffer. Returns a message if writing begins to fail, or works again.
     pub(super) fn flush(&mut self, now: Mono) -> Option<String> {
+        let message = self.write_buffer(now);
+        if self.is_unused {
+            (self.open, self.checked_at) = (None, None);
+        }
+        message
+    }
+
+    fn write_buffer(&mut self, now: Mono) -> Option<String> {
         if self.buffer.is_empty() {
             return None;
         }

@@ -50,7 +50,7 @@ use crate::model::map::Map;
 use crate::model::plan::LogStyle;
 use crate::sys::counters::SharedCounters;
 use crate::sys::non_blocking_writer::NonBlockingWriter;
-use crate::sys::poll::Ready;
+use crate::sys::poll::{Interest, Ready};
 use crate::sys::{self, Poller, fork, packet, process};
 
 /// How much is read from a pipe at once: what the caches of a processor hold beside all else.
@@ -328,8 +328,15 @@ impl Logger {
                 }
                 Pending::LastLines(run) => {
                     let answer = LastLines { slot: run.slot(), text: self.last_lines(run) };
-                    // PID 1 does not wait for an answer that is lost because it has not read the ones before.
-                    packet::send(&self.socket, &answer.encode(), None).ok();
+                    // PID 1 has not read the ones before: this one waits, unless that would delay the end.
+                    let waits = packet::send(&self.socket, &answer.encode(), None) == Err(Errno::EAGAIN)
+                        && self.pending.len() < MAX_PENDING
+                        && self.stop_at.is_none();
+                    let interest = if waits { Interest::Either } else { Interest::Input };
+                    self.poller.modify(&self.socket, SOCKET, interest).ok();
+                    if waits {
+                        return self.pending.push_front(Pending::LastLines(run));
+                    }
                 }
                 Pending::RunEnded { key, until } => {
                     if !self.read_run(key, until) && self.pending.len() < MAX_PENDING {
@@ -415,7 +422,7 @@ impl Logger {
         if read == Read::Closed {
             pipe.finish_line(&self.stamp, &mut self.outputs);
             self.poller.remove(pipe.descriptor()).ok();
-            self.pipes.remove(&key);
+            self.remove_pipe(key);
         }
         self.start_successor(key);
         self.outputs.flush_if_large(&self.poller, self.now, &self.stamp);

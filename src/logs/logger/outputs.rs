@@ -93,8 +93,16 @@ impl Outputs {
             self.files.get_mut(known).into_iter().for_each(|file| file.set_limits(&target));
             return known;
         }
-        self.files.push(LogFile::new(target));
-        self.files.len() - 1
+        match self.files.iter().position(|file| file.is_unused && file.buffer.is_empty()) {
+            Some(unused) => {
+                self.files.get_mut(unused).into_iter().for_each(|file| *file = LogFile::new(target.clone()));
+                unused
+            }
+            None => {
+                self.files.push(LogFile::new(target));
+                self.files.len() - 1
+            }
+        }
     }
 
     /// Passes on whole lines of a pipe, each with its newline. Returns how many.

@@ -40,6 +40,16 @@ impl Logger {
         self.pipes.insert(key, pipe);
     }
 
+    /// Removes a pipe that is closed, and closes the log files that no other pipe leads to.
+    pub(super) fn remove_pipe(&mut self, key: u64) {
+        let Some(pipe) = self.pipes.remove(&key) else { return };
+        for position in pipe.route.files {
+            if let Some(file) = self.outputs.files.get_mut(position) {
+                file.is_unused = self.pipes.values().all(|other| !other.route.files.contains(&position));
+            }
+        }
+    }
+
     /// Gives the pipe `key` another key, since a new pipe takes its place. Returns that key if the old pipe has to be read
     /// first.
     fn retire(&mut self, key: u64) -> Option<u64> {

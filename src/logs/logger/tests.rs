@@ -3,8 +3,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::IntoRawFd as _;
 
 use super::*;
-use crate::logs::protocol::Target;
-use crate::logs::protocol::pipe_key;
+use crate::logs::protocol::{FileTarget, Target, pipe_key};
 use crate::model::RunId;
 use crate::model::plan::LogStyle;
 use crate::sys::pipe;
@@ -12,10 +11,11 @@ use crate::sys::pipe;
 /// A logger in this process whose iterations are run explicitly.
 struct World {
     logger: Logger,
-    _socket: OwnedFd,
+    socket: OwnedFd,
     outputs: [File; 2],
     /// Of the next pipes.
     target: Target,
+    files: Vec<FileTarget>,
 }
 
 /// The reading end is a non-blocking file, the writing end stays open.
@@ -39,7 +39,7 @@ impl World {
             counters: Box::leak(Box::new(counters)),
         };
         let logger = Logger::new(args, [first, second]).unwrap();
-        Self { logger, _socket: near_end, outputs: [stdout, stderr], target: Target::Lines }
+        Self { logger, socket: near_end, outputs: [stdout, stderr], target: Target::Lines, files: Vec::new() }
     }
 
     /// The writing end of a new pipe for the stdout of the instance in this slot. Its run has the number of the pipe.
@@ -48,8 +48,8 @@ impl World {
         let (service, stream, target) = ("web".to_owned(), Stream::Stdout, self.target);
         let serial = self.logger.newest_serial.map_or(0, |newest_serial| newest_serial + 1);
         let run = RunKey::new(slot, RunId::new(serial));
-        let source =
-            Source { serial, run, stream, service, instance: slot, colour_index: 0, target, files: Vec::new() };
+        let files = self.files.clone();
+        let source = Source { serial, run, stream, service, instance: slot, colour_index: 0, target, files };
         self.logger.handle(Message::Pipe(source), Some(read_end));
         write_end.into()
     }
@@ -368,7 +368,7 @@ fn pid_1_receives_the_last_lines_of_a_run_within_the_limits() {
         world.logger.handle(Message::LastLines(run), None);
         world.turn();
         let mut packet = vec![0; 8 << 10];
-        let (length, _) = packet::receive(&world._socket, &mut packet).unwrap();
+        let (length, _) = packet::receive(&world.socket, &mut packet).unwrap();
         LastLines::decode(&packet[..length]).unwrap()
     };
     let mut first = world.pipe(1);
@@ -407,4 +407,55 @@ fn the_last_lines_follow_a_message_in_text_and_are_part_of_it_in_the_log() {
     assert_eq!(world.taken(Stream::Stderr), expect);
     let ring = &world.logger.outputs.ring;
     assert_eq!(ring.last_lines([u64::MAX; 2], 1), [b"failed; its last lines:\nwhy\nbecause"]);
+}
+
+#[test]
+fn answers_wait_until_pid_1_reads_them() {
+    let mut world = World::new();
+    let mut buffer = [0; 256];
+    let mut answers = 0;
+    (0..2_000).for_each(|_| world.logger.handle(Message::LastLines(RunKey::new(1, RunId::new(0))), None));
+    while answers < 2_000 {
+        world.turn();
+        let before = answers;
+        while packet::receive(&world.socket, &mut buffer).is_ok() {
+            answers += 1;
+        }
+        assert!(answers > before, "{answers}");
+    }
+    assert!(world.logger.pending.is_empty());
+}
+
+#[test]
+fn a_log_file_is_closed_when_its_last_writer_is_gone() {
+    let directory = std::env::temp_dir().join(format!("keepalive-unused-log-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = |name: &str| FileTarget { path: directory.join(name), max_size: 1 << 20, max_files: 1 };
+    let open = || {
+        let links =
+            std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        links.filter(|link| link.starts_with(&directory) && link.extension().is_some()).count()
+    };
+    let mut world = World::new();
+    world.files = vec![file("a.log")];
+    let (mut first, mut second) = (world.pipe(1), world.pipe(2));
+    first.write_all(b"first\n").unwrap();
+    world.turn();
+    drop(first);
+    second.write_all(b"second\n").unwrap();
+    world.turn();
+    assert_eq!(open(), 1, "the second one may write on");
+    second.write_all(b"unterminated").unwrap();
+    drop(second);
+    world.turn();
+    world.turn();
+    assert_eq!(open(), 0);
+    world.files = vec![file("b.log")];
+    let mut third = world.pipe(1);
+    third.write_all(b"third\n").unwrap();
+    world.turn();
+    assert_eq!((open(), world.logger.outputs.files.len()), (1, 1), "its entry is used again");
+    let read = |name| std::fs::read_to_string(directory.join(name)).unwrap();
+    assert_eq!([read("a.log"), read("b.log")], ["first\nsecond\nunterminated\n", "third\n"]);
+    std::fs::remove_dir_all(&directory).unwrap();
 }
