@@ -149,6 +149,7 @@ impl Builder {
     fn push_value(&mut self, entry: &Template, name: &[u8]) -> bool {
         let prefix = name.len() + 1;
         match entry {
+            Template::Expanded { text, .. } => self.push_value(text, name),
             Template::Fixed(text) => {
                 let value = text.as_bytes().get(prefix..).unwrap_or_default();
                 self.push(value);

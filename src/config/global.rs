@@ -175,7 +175,7 @@ impl Decoder<'_> {
         let template = self.template(value, text, &scope)?;
         match template {
             Template::Fixed(path) if !path.is_empty() => Some(OsString::from_vec(path.into_bytes()).into()),
-            Template::Fixed(_) | Template::Numbered { .. } => {
+            Template::Fixed(_) | Template::Numbered { .. } | Template::Expanded { .. } => {
                 self.error(value.span(), "the path is empty", "");
                 None
             }

@@ -119,6 +119,7 @@ fn contains(template: &Template, part: &[u8]) -> bool {
         Template::Numbered { pieces, last } => {
             pieces.iter().map(|(text, _)| text).chain([last]).any(|text| has(text.as_bytes(), part))
         }
+        Template::Expanded { text, .. } => contains(text, part),
     }
 }
 

@@ -39,24 +39,25 @@ impl Decoder<'_> {
         if self.environment.purpose != Purpose::Check {
             return None;
         }
-        match &process.cwd {
+        match process.cwd.as_ref().map(Template::plain) {
             None => Some(self.environment.directory.to_owned()),
             Some(Template::Fixed(path)) => Some(PathBuf::from(OsStr::from_bytes(path.as_bytes()))),
-            Some(Template::Numbered { .. }) => None,
+            Some(Template::Numbered { .. } | Template::Expanded { .. }) => None,
         }
     }
 
     /// Reports why `command`, a probe of `process` at the location `program`, could not be executed now.
     pub(super) fn inspect_program(&mut self, process: &Process, command: &[Template], program: Range<usize>) {
         let Some(directory) = self.directory_to_inspect(process) else { return };
-        let Some(Template::Fixed(name)) = command.first() else { return };
+        let Some(first) = command.first() else { return };
+        let Template::Fixed(name) = first.plain() else { return };
         // A file that the process reads may set `PATH`.
         let has_other_path = !process.env_files.is_empty() && !name.as_bytes().contains(&b'/');
         if name.is_empty() || has_other_path {
             return;
         }
         let path = self.search_path(process);
-        if let Err((message, hint)) = find_program(name, &path, &directory) {
+        if let Err((message, hint)) = find_program((name, &first.to_string()), &path, &directory) {
             self.error(program, &message, &hint);
         }
     }
@@ -81,11 +82,11 @@ fn check_directory(path: &Path) -> Option<String> {
     }
 }
 
-/// Searches as execvp(3) does. Returns a message and a hint if the program cannot be executed.
-fn find_program(name: &CStr, path: &[u8], directory: &Path) -> Result<(), (String, String)> {
-    let shown = name.to_string_lossy();
+/// Searches as execvp(3) does. Returns a message, which names it `shown`, and a hint if the program cannot be executed.
+fn find_program((name, shown): (&CStr, &str), path: &[u8], directory: &Path) -> Result<(), (String, String)> {
     let name = Path::new(OsStr::from_bytes(name.to_bytes()));
-    let candidates: Vec<PathBuf> = if shown.contains('/') {
+    let has_slash = name.as_os_str().as_bytes().contains(&b'/');
+    let candidates: Vec<PathBuf> = if has_slash {
         vec![directory.join(name)]
     } else {
         let directories = path.split(|byte| *byte == b':').map(|entry| directory.join(OsStr::from_bytes(entry)));
@@ -106,9 +107,7 @@ fn find_program(name: &CStr, path: &[u8], directory: &Path) -> Result<(), (Strin
             let path = path.display();
             Err((format!("`{path}` is not executable"), format!("chmod +x {path}")))
         }
-        None if shown.contains('/') => {
-            Err((format!("program `{shown}` not found"), "the path is relative to `cwd`".to_owned()))
-        }
+        None if has_slash => Err((format!("program `{shown}` not found"), "the path is relative to `cwd`".to_owned())),
         None => {
             let hint = format!("PATH is {}", String::from_utf8_lossy(path));
             Err((format!("program `{shown}` not found in PATH"), hint))

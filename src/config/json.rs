@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::expand::LISTEN_FDS_START;
 use super::graph::start_order;
 use super::report::{Diagnostic, Report};
-use super::show::{dependencies, env_names};
+use super::show::dependencies;
 use crate::model::Plan;
 use crate::model::plan::{Process, Service};
 
@@ -21,12 +21,11 @@ pub fn plan_json(plan: &Plan, warnings: &[Diagnostic]) -> String {
     text(&json!({ "valid": true, "errors": [], "warnings": warnings, "plan": json }))
 }
 
-/// As a service in [`plan_json`], with the names of its variables as `env`: their values may be secrets.
+/// As a service in [`plan_json`].
 #[must_use]
 pub fn definition_json(plan: &Plan, service: &Service) -> Value {
     let mut json = serde_json::to_value(service).unwrap_or_default();
     complete(&mut json, plan, service);
-    set(&mut json, "env", env_names(&service.process).into());
     json
 }
 

@@ -90,7 +90,8 @@ impl Decoder<'_> {
             self.leaves_to_shell = program.is_some_and(|program| shell::is_shell(program.as_bytes()));
             let templates = words.clone().filter_map(|word| {
                 let text = self.string(word, "a string", "each element is one argument, in quotes")?;
-                self.template(word, text, scope)
+                let template = self.template(word, text, scope)?;
+                Some(self.as_written(template, text))
             });
             (templates.collect(), words.len() == 0)
         } else {
@@ -98,7 +99,9 @@ impl Decoder<'_> {
             return None;
         };
         self.leaves_to_shell = false;
-        if is_empty || matches!(command.first(), Some(Template::Fixed(program)) if program.is_empty()) {
+        if is_empty
+            || matches!(command.first().map(Template::plain), Some(Template::Fixed(program)) if program.is_empty())
+        {
             self.error(value.span(), "the command is empty", HINT);
         }
         Some(command.into())
@@ -131,9 +134,18 @@ impl Decoder<'_> {
                     self.expand_error(value, &error);
                     return None;
                 }
-                self.finished(builder, value.span())
+                let template = self.finished(builder, value.span())?;
+                Some(self.as_written(template, &String::from_utf8_lossy(word)))
             })
             .collect()
+    }
+
+    /// `template`, which is shown as the text that it comes from if that has variables.
+    pub(super) fn as_written(&self, template: Template, text: &str) -> Template {
+        if !self.expands_variables || !text.contains("${") {
+            return template;
+        }
+        Template::Expanded { text: Box::new(template), written: text.into() }
     }
 
     /// Expands the placeholders in the words of a command line. The shell has already expanded variables.

@@ -124,6 +124,7 @@ impl Decoder<'_> {
     fn url(&mut self, value: &Value<'_>, scope: &Scope<'_>, service: &Service) -> Option<Probe> {
         const EXAMPLE: &str = "such as `\"http://127.0.0.1:8080/healthz\"`";
         let text = self.string(value, "a URL", EXAMPLE)?;
+        let url = text.strip_prefix("http://").unwrap_or(text);
         let mut authority = self.expanded(value, text, scope)?;
         let first_piece = authority.first_piece();
         if first_piece.starts_with(b"https://") {
@@ -156,7 +157,12 @@ impl Decoder<'_> {
             authority.push(b":80");
         }
         let authority = self.destination(value, authority, service)?;
-        Some(Probe::Http { authority, target: self.finished(target, value.span())? })
+        let is_root = target.first_piece() == b"/";
+        let target = self.finished(target, value.span())?;
+        // A path that comes from a variable as a whole has no place in the text.
+        let written = url.find(['/', '?', '#']).and_then(|start| url.get(start..)).unwrap_or("${…}");
+        let target = if is_root { target } else { self.as_written(target, written) };
+        Some(Probe::Http { authority, target })
     }
 
     /// An `address:port` that is valid for the first and the last instance.

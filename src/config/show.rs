@@ -205,8 +205,14 @@ fn reload_text(reload: &Reload) -> String {
 fn quoted(word: &Template) -> String {
     let text = word.to_string();
     match shlex::try_quote(&text) {
-        // `{instance}` needs no quotes.
-        Ok(quoted) if text.contains("{instance}") && quoted.trim_matches('\'') == text && !text.contains(' ') => text,
+        // `{instance}` and `${VAR}` need no quotes.
+        Ok(quoted)
+            if (text.contains("{instance}") || matches!(word, Template::Expanded { .. }))
+                && quoted.trim_matches('\'') == text
+                && !text.contains(' ') =>
+        {
+            text
+        }
         Ok(quoted) => quoted.into_owned(),
         Err(_) => text,
     }
@@ -217,14 +223,8 @@ fn user_text(credentials: &Credentials) -> String {
     format!("{}, group {}, groups {}", credentials.uid, credentials.gid, groups.join(" "))
 }
 
-/// The names of the variables of a service. Their values may be secrets.
-pub(super) fn env_names(process: &Process) -> Vec<String> {
-    let entries = process.env.iter().map(Template::to_string);
-    entries.map(|entry| entry.split('=').next().unwrap_or_default().to_owned()).collect()
-}
-
 fn env_text(process: &Process) -> String {
-    let names = env_names(process);
+    let names: Vec<String> = process.env_names().collect();
     match (names.is_empty(), process.inherit_env) {
         (true, true) => String::new(),
         (true, false) => "empty".to_owned(),

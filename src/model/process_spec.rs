@@ -87,6 +87,11 @@ pub struct Process {
 }
 
 impl Process {
+    /// The names of the variables of `env`.
+    pub fn env_names(&self) -> impl Iterator<Item = String> {
+        names(&self.env)
+    }
+
     /// Whether keepalive captures its output.
     #[must_use]
     pub fn captures_output(&self) -> bool {
@@ -185,13 +190,13 @@ fn credentials<S: Serializer>(credentials: &Option<Credentials>, to: S) -> Writt
 }
 
 fn env<S: Serializer>(env: &[Template], to: S) -> Written<S> {
-    let mut map = to.serialize_map(None)?;
-    for entry in env {
-        if let Some((name, value)) = entry.to_string().split_once('=') {
-            map.serialize_entry(name, value)?;
-        }
-    }
-    map.end()
+    to.collect_seq(names(env))
+}
+
+/// The names of variables. Their values may be secrets.
+fn names(env: &[Template]) -> impl Iterator<Item = String> {
+    let entries = env.iter().map(Template::to_string);
+    entries.map(|entry| entry.split('=').next().unwrap_or_default().to_owned())
 }
 
 fn limits<S: Serializer>(limits: &[Limit], to: S) -> Written<S> {

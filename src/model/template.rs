@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 ///
 /// `{service}` and `${VAR}` were expanded when the configuration was read. A template holds bytes, because environment
 /// variables need not be UTF-8. It never contains a NUL byte.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Template {
     /// The same for every instance.
     Fixed(CString),
@@ -18,6 +18,13 @@ pub enum Template {
         pieces: Box<[(CString, Number)]>,
         /// The text after the last number.
         last: CString,
+    },
+    /// Text in which variables were expanded. Their values may be secrets, so it is shown as it was written.
+    Expanded {
+        /// The expanded text; never another `Expanded`.
+        text: Box<Self>,
+        /// The text of the configuration.
+        written: Box<str>,
     },
 }
 
@@ -66,11 +73,42 @@ impl std::fmt::Display for Template {
                 }
                 formatter.write_str(&last.to_string_lossy())
             }
+            Self::Expanded { written, .. } => formatter.write_str(written),
         }
     }
 }
 
+impl PartialEq for Template {
+    /// Whether both expand to the same text.
+    fn eq(&self, other: &Self) -> bool {
+        match (self.plain(), other.plain()) {
+            (Self::Fixed(text), Self::Fixed(other)) => text == other,
+            (Self::Numbered { pieces, last }, Self::Numbered { pieces: other, last: end }) => {
+                (pieces, last) == (other, end)
+            }
+            (Self::Fixed(_) | Self::Numbered { .. } | Self::Expanded { .. }, _) => false,
+        }
+    }
+}
+
+impl Eq for Template {}
+
 impl Template {
+    /// The text without what it is shown as: never `Expanded`.
+    #[must_use]
+    pub fn plain(&self) -> &Self {
+        if let Self::Expanded { text, .. } = self { text } else { self }
+    }
+
+    /// The expanded text for messages, or as it was written if it may contain secrets.
+    #[must_use]
+    pub fn shown(&self, numbers: Numbers) -> String {
+        match self {
+            Self::Expanded { written, .. } => written.to_string(),
+            Self::Fixed(_) | Self::Numbered { .. } => self.expand(numbers).to_string_lossy().into_owned(),
+        }
+    }
+
     /// Appends the template, expanded with `numbers` and NUL-terminated, to `buffer`.
     ///
     /// Returns the position in `buffer` at which it starts. Allocates only if `buffer` must grow.
@@ -85,6 +123,7 @@ impl Template {
                 }
                 last
             }
+            Self::Expanded { text, .. } => return text.write_to(numbers, buffer),
         };
         buffer.extend_from_slice(last.as_bytes_with_nul());
         start
@@ -96,6 +135,7 @@ impl Template {
         match self {
             Self::Fixed(text) => text.as_bytes(),
             Self::Numbered { pieces, .. } => pieces.first().map_or(b"", |(text, _)| text.as_bytes()),
+            Self::Expanded { text, .. } => text.literal_prefix(),
         }
     }
 
@@ -105,6 +145,7 @@ impl Template {
         match self {
             Self::Fixed(_) => false,
             Self::Numbered { pieces, .. } => pieces.iter().any(|(_, number)| *number == Number::Instance),
+            Self::Expanded { text, .. } => text.differs_by_instance(),
         }
     }
 

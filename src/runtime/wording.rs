@@ -447,7 +447,7 @@ impl Display for Failure<'_> {
 fn operand(service: &Service, instance: InstanceId, step: StartStep) -> Option<String> {
     let process = &service.process;
     let numbers = Numbers { instance: instance.slot().number, instances: service.instances };
-    let expanded = |template: &Template| template.expand(numbers).to_string_lossy().into_owned();
+    let expanded = |template: &Template| template.shown(numbers);
     match step {
         StartStep::Listen(position) => {
             process.listen.get(usize::from(position)).map(|listen| listen.address.to_string())

@@ -87,7 +87,7 @@ fn check_prints_the_plan_as_json() {
     let mut expected = serde_json::json!({
         "name": "web", "type": "service", "instances": 2, "command": ["sleep", "300{instance}", "a b"], "cwd": null,
         "user": null, "group": null, "groups": [], "umask": null,
-        "env": {"PORT": "300{instance}", "SECRET": "xyz"}, "env_clear": false,
+        "env": ["PORT", "SECRET"], "env_clear": false,
         "log": {"stdout": "raw", "stderr": "raw"}, "limits": {"core": {"soft": 0, "hard": 0}},
         "nice": null, "oom_score_adj": null, "no_new_privs": false, "depends_on": ["prepare"], "autostart": true,
         "restart": "always", "restart_delay_ms": 0, "min_uptime_ms": 10000,

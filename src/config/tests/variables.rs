@@ -151,3 +151,62 @@ success_exit_codes = ["${SECRET}"]
         ]
     );
 }
+
+#[test]
+fn values_of_variables_are_not_shown() {
+    let scratch = Scratch::new();
+    scratch.write("app.env", b"SECRET=hunter2\nMORE=hunter2\n");
+    let input = r#"
+        [services.web]
+        command = ["web", "--password=${SECRET}", "-i", "{instance}", "$${kept}"]
+        env = { TOKEN = "hunter2", OTHER = "${SECRET}" }
+        env_file = "app.env"
+        ready = { http = "http://127.0.0.1:${PORT}/ok?token=${TOKEN}&port=${PORT}" }
+        [services.db]
+        command = "db --url 'postgres://${SECRET}@db/{instance}' x"
+        env_file = "app.env"
+        ready = { exec = ["check", "${SECRET}"] }
+        [services.own]
+        command = "own"
+        env_file = "app.env"
+        ready = { http = "http://127.0.0.1:80${PATH:-}${SECRET}" }
+    "#;
+    scratch.write("keepalive.toml", input.as_bytes());
+    let plan = scratch.load().unwrap_or_else(|report| panic!("{report}")).plan;
+    let web = &plan.services[0].process.command;
+    assert_eq!(web[1].expand(Numbers::SINGLE), c"--password=hunter2".to_owned());
+    let text = show::plan_text(Path::new("x"), &plan);
+    let json = json::plan_json(&plan, &[]);
+    let definitions = plan.services.iter().map(|service| json::definition_json(&plan, service).to_string());
+    for shown in definitions.chain([text.clone(), json.clone()]) {
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    for expect in [
+        "  command    web --password=${SECRET} -i {instance} $${kept}\n",
+        "  command    db --url postgres://${SECRET}@db/{instance} x\n",
+        "  ready      when http://127.0.0.1:80/ok?token=${TOKEN}&port=${PORT} responds, within 30s\n",
+        "  ready      when `check ${SECRET}` succeeds, within 30s\n",
+        "  env        MORE OTHER SECRET TOKEN and the environment of keepalive\n",
+    ] {
+        assert!(text.contains(expect), "{expect}{text}");
+    }
+    assert!(json.contains(r#""env":["MORE","OTHER","SECRET","TOKEN"]"#), "{json}");
+}
+
+#[test]
+fn a_program_from_a_variable_is_named_as_it_was_written() {
+    let scratch = Scratch::new();
+    scratch.write("keepalive.toml", b"[services.web]\ncommand = [\"x/${PORT}\"]\n");
+    let report = scratch.load_as(Purpose::Check, 0).unwrap_err();
+    assert_eq!(report.errors[0].message, "program `x/${PORT}` not found");
+}
+
+#[test]
+fn a_command_that_expands_to_the_same_words_is_the_same() {
+    let command = |word: &str| {
+        plan(&format!("[services.web]\ncommand = [\"web\", \"{word}\"]\n")).services[0].process.command.clone()
+    };
+    assert_eq!(command("${PORT}"), command("80"));
+    assert_ne!(command("${PORT}"), command("81"));
+    assert_ne!(command("${PORT}"), command("8{instance}"));
+}

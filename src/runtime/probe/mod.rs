@@ -139,7 +139,7 @@ impl Probes {
         };
         text.push_str(kind);
         if let Some(operand) = operand {
-            text.push_str(&operand.expand(active.spec.numbers()).to_string_lossy());
+            text.push_str(&operand.shown(active.spec.numbers()));
         }
         match active.last {
             None => {}
