@@ -163,9 +163,19 @@ fn task(definition: &'static Definition, words: &Words) -> Result<Task, UsageErr
             Task::Signal(checked_name(name)?, parsed)
         }
         "logs" => {
-            let since = words.value("--since").map(|word| init_options::duration("--since", word)).transpose()?;
+            let since = words.value("--since");
+            // keepalive parses what looks like a date.
+            if let Some(word) = since.filter(|word| word.as_bytes().get(4) != Some(&b'-')) {
+                init_options::duration("--since", word)?;
+            }
             let lines = words.lines(Some(LOG_LINES).filter(|_| since.is_none()))?;
-            Task::Logs { names: words.names()?, lines, since, timestamps: words.has("--timestamps"), follow }
+            Task::Logs {
+                names: words.names()?,
+                lines,
+                since: since.map(str::to_owned),
+                timestamps: words.has("--timestamps"),
+                follow,
+            }
         }
         "events" => Task::Events { names: words.names()?, lines: words.lines(None)?, follow },
         "health" => match words.operands.as_slice() {

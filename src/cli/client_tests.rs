@@ -134,6 +134,11 @@ fn invalid_operands_and_options_get_a_hint() {
     check_refused("top", "top web", "unexpected argument `web`", "keepalive top");
     check_refused("status", "status a/b", "invalid name `a/b`", "such as web, web.2, \"web*\" or all");
     check_refused("logs", "logs --folow", "unknown option `--folow`", "did you mean `--follow`?");
+    let needs = |word| format!("`--since` needs a duration, found `{word}`");
+    let forms = "such as --since 10m or --since 2026-11-21T08:00:00Z";
+    check_refused("logs", "logs --since yesterday", &needs("yesterday"), forms);
+    check_refused("logs", "logs --since 10min", &needs("10min"), "write --since=10m");
+    check_refused("logs", "logs --since 10", &needs("10"), "add a unit: --since=10s");
     check_refused("logs", "logs -n x", "`-n` needs a whole number, found `x`", "");
     check_refused("stop", "stop a --timeout=5", "`--timeout` needs a duration, found `5`", "add a unit: --timeout=5s");
     check_refused("stop", "stop a --timeout 0", "`--timeout` must be at least 1ms, found `0`", "such as --timeout=5s");

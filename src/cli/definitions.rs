@@ -350,14 +350,14 @@ CMD. Limits and nice of the service apply. Only root can run it as another user.
     },
     Definition {
         name: "logs",
-        forms: &[("keepalive logs [-f] [-t] [-n LINES] [--since DURATION] [NAME…]", "")],
+        forms: &[("keepalive logs [-f] [-t] [-n LINES] [--since TIME] [NAME…]", "")],
         summary: "show service output",
         options: &[
             &FOLLOW,
             &[
                 flag("-t", "--timestamps", "print the time of each line"),
                 option("-n", "--lines", "LINES", Choice(&["all"]), "number of past lines (100), or all"),
-                option("", "--since", "DURATION", Nothing, "only lines of the last DURATION, such as 10m; all of them"),
+                option("", "--since", "TIME", Nothing, "lines since then, 10m or 2026-11-21T08:00:00Z; all of them"),
             ],
             &JSON,
             &CONNECTION,

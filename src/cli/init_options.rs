@@ -9,7 +9,7 @@ use super::usage_error::UsageError;
 use super::words::{command_line, text, unknown_option};
 use crate::config::nearest_signal;
 use crate::init::Options;
-use crate::model::units::{MAX_DURATION, exceeds_max_duration, parse_duration};
+use crate::model::units::{MAX_DURATION, exceeds_max_duration, meant_duration, parse_duration};
 use crate::model::{ExitStatus, Signal};
 
 /// The options that have been parsed so far.
@@ -100,7 +100,12 @@ pub(super) fn duration(name: &str, text: &str) -> Result<std::time::Duration, Us
             return UsageError::new(format!("`{name}` is too long: `{text}`"), hint);
         }
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let hint = if is_number { format!("add a unit: {name}={text}s") } else { format!("such as {name}=5s") };
+        let hint = match meant_duration(text) {
+            _ if is_number => format!("add a unit: {name}={text}s"),
+            Some(meant) => format!("write {name}={meant}"),
+            None if name == "--since" => "such as --since 10m or --since 2026-11-21T08:00:00Z".to_owned(),
+            None => format!("such as {name}=5s"),
+        };
         UsageError::new(format!("`{name}` needs a duration, found `{text}`"), hint)
     })
 }

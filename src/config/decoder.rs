@@ -13,7 +13,7 @@ use super::env_file::Entries;
 use super::environment::Environment;
 use super::expand::{self, Builder, Placeholders, Scope, Variables};
 use super::report::{Location, Source, UnlocatedDiagnostic, order_of};
-use super::suggest::{nearest, nearest_signal};
+use super::suggest::{FOREIGN_VALUES, look_up, nearest, nearest_signal};
 use super::users::Users;
 use crate::model::plan::{Address, Output};
 use crate::model::{Signal, units};
@@ -251,16 +251,20 @@ impl<'w> Decoder<'w> {
         let value = self.resolved(value)?;
         let duration = value.get_ref().as_str().and_then(units::parse_duration);
         if duration.is_none() {
-            let number = value.get_ref().as_integer().map(|number| number.as_str()).or(value.get_ref().as_str());
+            let text = value.get_ref().as_str();
+            let number = value.get_ref().as_integer().map(|number| number.as_str()).or(text);
             let is_number = |text: &&str| {
                 !value.is_expanded() && !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
             };
             let hint = match number.filter(is_number) {
-                _ if value.get_ref().as_str().is_some_and(units::exceeds_max_duration) => {
+                _ if text.is_some_and(|text| units::exceeds_max_duration(text) || units::is_infinite(text)) => {
                     format!("the maximum is `\"{}\"`", units::MAX_DURATION)
                 }
                 Some(number) => format!("add a unit: `\"{number}s\"` or `\"{number}ms\"`"),
-                None => "such as `\"250ms\"`, `\"5s\"`, `\"1m30s\"`".to_owned(),
+                None => match text.and_then(units::meant_duration).filter(|_| !value.is_expanded()) {
+                    Some(meant) => format!("write `\"{meant}\"`"),
+                    None => "such as `\"250ms\"`, `\"5s\"`, `\"1m30s\"`".to_owned(),
+                },
             };
             self.unexpected(&value, "a duration", &hint);
         }
@@ -281,7 +285,12 @@ impl<'w> Decoder<'w> {
         let value = self.resolved(value)?;
         let size = value.get_ref().as_str().and_then(units::parse_size);
         if size.is_none() {
-            self.unexpected(&value, "a size", "such as `\"64KiB\"`, `\"512MiB\"`");
+            let text = value.get_ref().as_integer().map(|number| number.as_str()).or(value.get_ref().as_str());
+            let hint = match text.and_then(units::meant_size).filter(|_| !value.is_expanded()) {
+                Some(meant) => format!("write `\"{meant}\"`"),
+                None => "such as `\"64KiB\"`, `\"512MiB\"`".to_owned(),
+            };
+            self.unexpected(&value, "a size", &hint);
         }
         size
     }
@@ -331,20 +340,21 @@ impl<'w> Decoder<'w> {
     pub(super) fn choice<T: Copy>(&mut self, table: &DeTable<'_>, key: &str, words: &[(&str, T)]) -> Option<T> {
         let value = table.get(key)?;
         let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        let position = self.choice_of(value, &names, foreign_words(key))?;
+        let position = self.choice_of(value, &names, key)?;
         words.get(position).map(|(_, meaning)| *meaning)
     }
 
-    /// The position of the value in `words`.
-    pub(super) fn choice_of(&mut self, value: &Value<'_>, words: &[&str], foreign: &[(&str, &str)]) -> Option<usize> {
+    /// The position of the value of `key` in `words`.
+    pub(super) fn choice_of(&mut self, value: &Value<'_>, words: &[&str], key: &str) -> Option<usize> {
         let value = self.resolved(value)?;
         let text = value.get_ref().as_str().unwrap_or_default();
         if let Some(position) = words.iter().position(|word| *word == text) {
             return Some(position);
         }
         let of_boolean = value.boolean().map(|is_on| if is_on { "true" } else { "false" });
-        let foreign = foreign.iter().find(|(word, _)| *word == of_boolean.unwrap_or(text)).map(|(_, known)| *known);
+        let foreign = look_up(FOREIGN_VALUES, key, of_boolean.unwrap_or(text));
         let hint = match foreign.or_else(|| nearest(text, words.iter().copied())) {
+            Some(hint) if hint.contains(' ') => hint.to_owned(),
             Some(word) => format!("did you mean `\"{word}\"`?"),
             None => String::new(),
         };
@@ -438,14 +448,6 @@ fn parse_decimal(text: &str) -> Option<f64> {
     }
     let scale = fraction.bytes().fold(1.0, |scale, _| scale * 10.0);
     Some(digits.bytes().fold(0.0, |number, digit| number * 10.0 + f64::from(digit - b'0')) / scale)
-}
-
-/// Words of other programs for the value of `key`, and the corresponding known words.
-fn foreign_words(key: &str) -> &'static [(&'static str, &'static str)] {
-    match key {
-        "restart" => &[("unless-stopped", "always"), ("true", "always"), ("no", "never"), ("false", "never")],
-        _ => &[],
-    }
 }
 
 /// `"a"`, `"b"` or `"c"`, each in backticks.

@@ -280,8 +280,10 @@ impl Decoder<'_> {
         if value.get_ref().as_str() == Some("cpus") {
             return (self.environment.cpus)().max(1);
         }
-        if matches!(value.get_ref().as_str(), Some("max" | "auto")) {
-            self.unexpected(&value, "a whole number or `\"cpus\"`", "did you mean `\"cpus\"`?");
+        // PM2 has these.
+        if matches!(value.get_ref().as_str(), Some("max" | "auto")) || value.integer().is_some_and(|number| number < 1)
+        {
+            self.unexpected(&value, "a whole number above 0 or `\"cpus\"`", "write `\"cpus\"` for one for each CPU");
             return 1;
         }
         let number = self.integer_in(&value, 1..=MAX_INSTANCES, ", or `\"cpus\"`");
@@ -404,7 +406,7 @@ impl Decoder<'_> {
             table
         };
         let strategy = if value.get_ref().is_str() { Some(value) } else { table.get("strategy") };
-        let word = match strategy.map(|strategy| self.choice_of(strategy, &WORDS, &[])) {
+        let word = match strategy.map(|strategy| self.choice_of(strategy, &WORDS, "strategy")) {
             Some(Some(position)) => WORDS.get(position).copied().unwrap_or_default(),
             Some(None) => return,
             None => "rolling",

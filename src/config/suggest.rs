@@ -14,6 +14,30 @@ pub(crate) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> O
     measured.filter(|(distance, _)| *distance <= limit).min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
 }
 
+/// Words of other programs for the values of keys, a line each: the key, the words, the known word or a hint.
+pub(super) const FOREIGN_VALUES: &str = "\
+restart: unless-stopped true any: always
+restart: no none false: never
+restart: unexpected on-abnormal on-abort on-watchdog: on-failure
+type: simple exec idle: service
+type: notify notify-reload: write `ready = \"notify\"` instead of `type`
+type: dbus: remove it, and write `ready = { exec = [\"busctl\", \"status\", \"NAME\"] }`
+type: forking: remove it, and let the program run in the foreground, such as `nginx -g 'daemon off;'`
+kill_mode: control-group cgroup: group
+kill_mode: none: process";
+
+/// Finds `word` in a table with lines such as `a b: word another: meaning`, which `context` and `word` select. `*` is any
+/// context that is not empty.
+pub(crate) fn look_up(table: &'static str, context: &str, word: &str) -> Option<&'static str> {
+    table.lines().find_map(|line| {
+        let (contexts, rest) = line.split_once(": ")?;
+        let (words, meaning) = rest.split_once(": ")?;
+        let has = |words: &str, word| words.split(' ').any(|known| known == word);
+        let is_meant = has(contexts, context) || (contexts == "*" && !context.is_empty());
+        (is_meant && has(words, word)).then_some(meaning)
+    })
+}
+
 /// A hint for a misspelt signal.
 pub(crate) fn nearest_signal(word: &str) -> Option<String> {
     if word.len() < 2 || !word.starts_with(|first: char| first.is_ascii_alphabetic()) {

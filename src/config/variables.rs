@@ -173,7 +173,11 @@ impl Decoder<'_> {
         let bytes = match (self.environment.files)(&FsQuery::ReadFile(&path)) {
             Ok(bytes) => bytes,
             Err(reason) => {
-                self.error(file.path.span(), &format!("cannot read `{}`: {reason}", path.display()), "");
+                // The mark of systemd for a file that may be missing.
+                let marked = file.path.get_ref().as_str().and_then(|text| text.strip_prefix('-'));
+                let hint = marked.map(|rest| format!("write `{{ path = \"{rest}\", required = false }}`"));
+                let message = format!("cannot read `{}`: {reason}", path.display());
+                self.error(file.path.span(), &message, &hint.unwrap_or_default());
                 return Entries::new();
             }
         };

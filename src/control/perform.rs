@@ -64,7 +64,8 @@ pub fn perform(request: &Request, environment: &Environment<'_>, find_set: FindS
             })
         }
         Task::Logs { names, lines, since, timestamps, follow } => {
-            let wanted = LogsWanted { lines: *lines, since: *since, timestamps: *timestamps, follow: *follow };
+            let wanted =
+                LogsWanted { lines: *lines, since: since.as_deref(), timestamps: *timestamps, follow: *follow };
             with_expanded(&client, "logs", names, &|names| stream::logs(&client, names, wanted))
         }
         Task::Events { names, lines, follow } => show_events(&client, names, *lines, *follow),

@@ -61,8 +61,8 @@ pub enum Task {
         names: Vec<String>,
         /// How many past lines; `None`: all that are in memory.
         lines: Option<u32>,
-        /// `--since`: the age of the oldest line.
-        since: Option<Duration>,
+        /// `--since`: the age of the oldest line, or its time.
+        since: Option<String>,
         /// `--timestamps`: whether lines of text start with the time.
         timestamps: bool,
         /// Whether to wait for new lines.

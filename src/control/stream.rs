@@ -1,7 +1,5 @@
 //! Prints streams: logs and events, line by line as they arrive.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use super::client::{Client, CommandResult, percent_encoded};
@@ -19,25 +17,25 @@ const RESET: &str = "\x1b[0m";
 
 /// Which lines of a log are printed, and how.
 #[derive(Clone, Copy)]
-pub(super) struct LogsWanted {
+pub(super) struct LogsWanted<'a> {
     /// How many past lines; `None`: all.
     pub(super) lines: Option<u32>,
-    /// The age of the oldest line.
-    pub(super) since: Option<Duration>,
+    /// The age of the oldest line, or its time.
+    pub(super) since: Option<&'a str>,
     /// Whether lines of text start with the time.
     pub(super) timestamps: bool,
     pub(super) follow: Follow,
 }
 
 /// Prints the logs of `names`; no name: all.
-pub(super) fn logs(client: &Client, names: &[String], wanted: LogsWanted) -> CommandResult {
+pub(super) fn logs(client: &Client, names: &[String], wanted: LogsWanted<'_>) -> CommandResult {
     let LogsWanted { lines, since, timestamps, follow } = wanted;
     let mut query = Vec::new();
     if !names.is_empty() && names.iter().all(|name| name != "all") {
         query.push(format!("service={}", names.iter().map(|name| percent_encoded(name)).collect::<Vec<_>>().join(",")));
     }
     query.extend(lines.map(|lines| format!("lines={lines}")));
-    query.extend(since.map(|since| format!("since={}ms", since.as_millis())));
+    query.extend(since.map(|since| format!("since={}", percent_encoded(since))));
     query.extend((follow == Follow::Yes).then(|| "follow=1".to_owned()));
     let target = format!("/v1/logs?{}", query.join("&"));
     let format_line = if is_terminal() { terminal_log_line } else { log_line };

@@ -26,6 +26,23 @@ impl Timestamp {
         Self { milliseconds, text }
     }
 
+    /// Parses `2026-11-21T08:00:00.123Z` in UTC, also with a space instead of the `T`, without the `Z`, and without the end
+    /// of the time, from the hour on.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.strip_suffix('Z').unwrap_or(text).replace(' ', "T");
+        if text.len() < b"1970-01-01".len() {
+            return None;
+        }
+        // The texts have the order of the times.
+        let (mut first, mut after) = (0, 253_402_300_800_000);
+        while first < after {
+            let middle = first + (after - first) / 2;
+            if Self::at(middle).as_str() < text.as_str() { first = middle + 1 } else { after = middle }
+        }
+        Some(Self::at(first)).filter(|found| found.as_str().starts_with(&text))
+    }
+
     /// `time` since 1970.
     #[must_use]
     pub fn since_epoch(time: Duration) -> Self {
@@ -74,6 +91,27 @@ mod tests {
 
     fn check(seconds: u64, expect: &str) {
         assert_eq!(Timestamp::at(seconds * 1_000 + 7).as_str(), expect);
+    }
+
+    #[test]
+    fn a_time_is_parsed_as_it_is_printed() {
+        for (text, expect) in [
+            ("2026-11-21T08:00:00.123Z", Some(1_795_248_000_123)),
+            ("2026-11-21 08:00:00", Some(1_795_248_000_000)),
+            ("2026-11-21T08:00Z", Some(1_795_248_000_000)),
+            ("2026-11-21 08:0", Some(1_795_248_000_000)),
+            ("2024-02-29", Some(1_709_164_800_000)),
+            ("1970-01-01", Some(0)),
+            ("9999-12-31T23:59:59.999Z", Some(253_402_300_799_999)),
+            ("2026-02-29", None),
+            ("2026-11-21T24:00", None),
+            ("2026-11-21T08:00+01:00", None),
+            ("2026-11", None),
+            ("9999-99-99", None),
+            ("yesterday!", None),
+        ] {
+            assert_eq!(Timestamp::parse(text).map(|time| time.milliseconds()), expect, "{text}");
+        }
     }
 
     #[test]

@@ -71,6 +71,35 @@ pub fn parse_size(text: &str) -> Option<u64> {
     parse_amount(text, &SIZE_UNITS).filter(|(_, after)| after.is_empty()).map(|(bytes, _)| bytes)
 }
 
+/// Whether `text` is a word of other programs for a duration without end.
+#[must_use]
+pub fn is_infinite(text: &str) -> bool {
+    matches!(text, "infinity" | "infinite" | "unlimited" | "never")
+}
+
+/// What is probably meant by `5min`, `10 seconds` or `1H`, which are no durations of keepalive.
+#[must_use]
+pub fn meant_duration(text: &str) -> Option<String> {
+    const UNITS: [(&str, &str); 6] = [("ms", "ms"), ("mo", ""), ("m", "m"), ("s", "s"), ("h", "h"), ("d", "d")];
+    meant(text, &UNITS).filter(|meant| parse_duration(meant).is_some())
+}
+
+/// What is probably meant by `512M`, `1 gb` or `1024`, which are no sizes of keepalive.
+#[must_use]
+pub fn meant_size(text: &str) -> Option<String> {
+    const UNITS: [(&str, &str); 6] = [("k", "KiB"), ("m", "MiB"), ("g", "GiB"), ("t", "TiB"), ("b", "B"), ("", "B")];
+    meant(text, &UNITS).filter(|meant| parse_size(meant).is_some())
+}
+
+/// The number at the start of `text`, with the unit of the first of `units` that the rest begins with.
+fn meant(text: &str, units: &[(&str, &str)]) -> Option<String> {
+    let end = text.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(text.len());
+    let (number, word) = text.split_at(end);
+    let word = word.strip_prefix(' ').unwrap_or(word).to_ascii_lowercase();
+    let (_, unit) = units.iter().find(|(start, _)| word.starts_with(start) && start.is_empty() == word.is_empty())?;
+    Some([number, *unit].concat())
+}
+
 /// Parses a number with a unit at the start of `text` and returns the amount and the rest of the text.
 fn parse_amount<'t>(text: &'t str, units: &[(&str, u64)]) -> Option<(u64, &'t str)> {
     let is_number = |character: char| character.is_ascii_digit() || character == '.';
@@ -163,6 +192,34 @@ mod tests {
             "５s",
         ] {
             check(text, None);
+        }
+    }
+
+    #[test]
+    fn durations_and_sizes_of_other_programs_are_understood_for_hints() {
+        for (text, expect) in [
+            ("5min", Some("5m")),
+            ("10 sec", Some("10s")),
+            ("1.5S", Some("1.5s")),
+            ("100msec", Some("100ms")),
+            ("5", None),
+            ("2weeks", None),
+            ("1month", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(meant_duration(text).as_deref(), expect, "{text}");
+        }
+        for (text, expect) in [
+            ("512M", Some("512MiB")),
+            ("512mb", Some("512MiB")),
+            ("1 G", Some("1GiB")),
+            ("64k", Some("64KiB")),
+            ("1024", Some("1024B")),
+            ("50%", None),
+            ("many", None),
+        ] {
+            assert_eq!(meant_size(text).as_deref(), expect, "{text}");
         }
     }
 

@@ -207,9 +207,10 @@ fn check_and_a_start_report_the_same_configuration_errors() {
     let scratch = Directory::new();
     scratch.file("keepalive.toml", b"[services.web]\ncommand = \"true\"\ninstances = 0\n", 0o644);
     let expected = "\
-keepalive.toml:3:13: expected a whole number from 1 to 65536, or `\"cpus\"`, found `0`
+keepalive.toml:3:13: expected a whole number above 0 or `\"cpus\"`, found `0`
   3 | instances = 0
     |             ^
+  = write `\"cpus\"` for one for each CPU
 
 1 error in the configuration
 ";

@@ -244,6 +244,13 @@ fn logs_shows_times_and_only_the_lines_since_then() {
     let line = stdout.lines().find(|line| line.ends_with(" web.0 | hello")).unwrap();
     let time = line.split_once(' ').unwrap().0;
     assert!(time.len() == 24 && time.starts_with("20") && time.ends_with('Z'), "{time}");
+    for (since, is_shown) in [(time, true), ("2026-01-01", true), ("9999-12-31 23:59", false)] {
+        let (code, stdout, stderr) = client(&set, &["logs", "--since", since, "web"]);
+        assert_eq!((code, stdout.contains("hello")), (Some(0), is_shown), "{since} {stderr}");
+    }
+    let (code, _, stderr) = client(&set, &["logs", "--since", "2026-02-30", "web"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("2026-02-30"), "{stderr}");
     wait_until("the line to become old", || {
         let (_, stdout, _) = client(&set, &["logs", "--since", "1ms", "web"]);
         (!stdout.contains("hello")).then_some(())

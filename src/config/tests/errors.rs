@@ -67,9 +67,10 @@ keepalive.toml:2:11: expected a value, found `node`
     |           ^^^^
   = write `"node"`
 
-keepalive.toml:3:13: expected a whole number from 1 to 65536, or `"cpus"`, found `0`
+keepalive.toml:3:13: expected a whole number above 0 or `"cpus"`, found `0`
   3 | instances = 0
     |             ^
+  = write `"cpus"` for one for each CPU
 
 keepalive.toml:4:13: unclosed table, expected `]`
   4 | [services.db

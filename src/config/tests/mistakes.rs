@@ -22,17 +22,49 @@ fn check_key(key: &str, message: &str, hint: &str) {
 
 #[test]
 fn words_of_other_programs_are_corrected() {
-    const POLICIES: &str = "expected `\"always\"`, `\"on-failure\"` or `\"never\"`, found ";
-    for (word, meant) in [("\"unless-stopped\"", "always"), ("true", "always"), ("\"no\"", "never"), ("false", "never")]
-    {
-        let hint = format!("did you mean `\"{meant}\"`?");
-        check_key(&format!("restart = {word}"), &format!("{POLICIES}`{word}`"), &hint);
+    const POLICIES: &str = "`\"always\"`, `\"on-failure\"` or `\"never\"`";
+    const KINDS: &str = "`\"service\"` or `\"oneshot\"`";
+    const MODES: &str = "`\"mixed\"`, `\"group\"` or `\"process\"`";
+    const INSTANCES: &str = "a whole number above 0 or `\"cpus\"`";
+    const DURATION: &str = "a duration";
+    let per_cpu = "write `\"cpus\"` for one for each CPU";
+    let foreground = "remove it, and let the program run in the foreground, such as `nginx -g 'daemon off;'`";
+    for (key, word, expected, hint) in [
+        ("restart", "\"unless-stopped\"", POLICIES, "did you mean `\"always\"`?"),
+        ("restart", "true", POLICIES, "did you mean `\"always\"`?"),
+        ("restart", "\"no\"", POLICIES, "did you mean `\"never\"`?"),
+        ("restart", "false", POLICIES, "did you mean `\"never\"`?"),
+        ("restart", "\"unexpected\"", POLICIES, "did you mean `\"on-failure\"`?"),
+        ("restart", "\"on-abnormal\"", POLICIES, "did you mean `\"on-failure\"`?"),
+        ("restart", "\"on-failure:5\"", POLICIES, "did you mean `\"on-failure\"`?"),
+        ("type", "\"simple\"", KINDS, "did you mean `\"service\"`?"),
+        ("type", "\"exec\"", KINDS, "did you mean `\"service\"`?"),
+        ("type", "\"notify\"", KINDS, "write `ready = \"notify\"` instead of `type`"),
+        ("type", "\"forking\"", KINDS, foreground),
+        ("kill_mode", "\"control-group\"", MODES, "did you mean `\"group\"`?"),
+        ("kill_mode", "\"none\"", MODES, "did you mean `\"process\"`?"),
+        ("instances", "\"max\"", INSTANCES, per_cpu),
+        ("instances", "0", INSTANCES, per_cpu),
+        ("instances", "-1", INSTANCES, per_cpu),
+        ("stop_timeout", "5", DURATION, "add a unit: `\"5s\"` or `\"5ms\"`"),
+        ("stop_timeout", "\"5\"", DURATION, "add a unit: `\"5s\"` or `\"5ms\"`"),
+        ("stop_timeout", "\"5min\"", DURATION, "write `\"5m\"`"),
+        ("stop_timeout", "\"infinity\"", DURATION, "the maximum is `\"213503d\"`"),
+        ("stop_timeout", "\"soon\"", DURATION, "such as `\"250ms\"`, `\"5s\"`, `\"1m30s\"`"),
+        ("log.max_size", "\"512M\"", "a size", "write `\"512MiB\"`"),
+        ("log.max_size", "\"512mb\"", "a size", "write `\"512MiB\"`"),
+        ("log.max_size", "1048576", "a size", "write `\"1048576B\"`"),
+        ("log.max_size", "\"much\"", "a size", "such as `\"64KiB\"`, `\"512MiB\"`"),
+    ] {
+        let more = if key == "log.max_size" { "log.file = \"/x\"\n" } else { "" };
+        check_key(&format!("{more}{key} = {word}"), &format!("expected {expected}, found `{word}`"), hint);
     }
-    check_key(
-        "instances = \"max\"",
-        "expected a whole number or `\"cpus\"`, found `\"max\"`",
-        "did you mean `\"cpus\"`?",
-    );
+    let hint = "write `{ path = \"/x.env\", required = false }`";
+    let scratch = Scratch::new();
+    scratch.write("keepalive.toml", b"[services.web]\ncommand = \"web\"\nenv_file = \"-/x.env\"\n");
+    let [error] = &scratch.load().unwrap_err().errors[..] else { panic!() };
+    assert!(error.message.starts_with("cannot read `") && error.hint == hint, "{error}");
+    assert_eq!(plan("[services.web]\ncommand = \"web\"\nstop_signal = \"15\"\n").services[0].stop.signal, Signal::TERM);
 }
 
 #[test]

@@ -406,8 +406,7 @@ impl Server {
             Route::Logs { .. } if client.is_head_request => client.document("application/x-ndjson", "", b"", now),
             Route::Logs { names, lines, since, follow } => {
                 let is_guest = client.listener == Listener::Http;
-                let since = since.map_or(Duration::ZERO, |since| sys::wall().saturating_sub(since));
-                let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+                let since = since.map_or(0, |since| since.milliseconds(sys::wall()));
                 logs::hand_over(client, LogsQuery { names, lines, since, follow, is_guest }, &snapshot);
             }
             Route::Change(..) | Route::Description(_) | Route::Environment(_) if client.listener == Listener::Http => {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::logs::timestamp::Timestamp;
 use crate::model::units::parse_duration;
 use crate::model::{InstanceId, Plan, ServiceIndex, Signal};
 use crate::supervisor::{Request, Target, Verb, View};
@@ -39,12 +40,31 @@ pub(super) enum Route {
         names: Vec<String>,
         /// The number of past lines; `None`: all that are kept.
         lines: Option<usize>,
-        /// The age of the oldest line.
-        since: Option<Duration>,
+        /// When the oldest line was written.
+        since: Option<Since>,
         follow: bool,
     },
     /// A request for the supervisor, with its timeout.
     Change(Request, Duration),
+}
+
+/// A point in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Since {
+    /// So long ago.
+    Age(Duration),
+    /// So many milliseconds since 1970.
+    Time(u64),
+}
+
+impl Since {
+    /// Milliseconds since 1970. `now`: the time since 1970.
+    pub(super) fn milliseconds(self, now: Duration) -> u64 {
+        match self {
+            Self::Age(age) => Timestamp::since_epoch(now.saturating_sub(age)).milliseconds(),
+            Self::Time(milliseconds) => milliseconds,
+        }
+    }
 }
 
 /// Why a request is invalid.
@@ -164,7 +184,7 @@ fn scale(target: Target, query: &Query<'_>, view: View<'_>) -> Result<Request, I
     Ok(Request::Scale(service, wanted.ok_or_else(|| Invalid::because(reason()))?))
 }
 
-/// `?service=web,db.0&lines=20&since=10m&follow=1`. `keepalive` is a name too.
+/// `?service=web,db.0&lines=20&since=10m&follow=1`, or `since=2026-11-21T08:00:00Z`. `keepalive` is a name too.
 fn logs(query: &Query<'_>, plan: &Plan) -> Result<Route, Invalid> {
     let names = query.get("service").unwrap_or_default();
     let names: Vec<String> = names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
@@ -176,7 +196,10 @@ fn logs(query: &Query<'_>, plan: &Plan) -> Result<Route, Invalid> {
         Some(text) => Some(whole(&text).ok_or_else(|| Invalid::because(format!("invalid number of lines `{text}`")))?),
         None => None,
     };
-    let since = query.duration("since")?;
+    let since = match query.get("since").and_then(|text| Timestamp::parse(&text)) {
+        Some(time) => Some(Since::Time(time.milliseconds())),
+        None => query.duration("since")?.map(Since::Age),
+    };
     Ok(Route::Logs { names, lines, since, follow: query.flag("follow")? })
 }
 
