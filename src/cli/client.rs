@@ -11,7 +11,7 @@ use super::init_options;
 use super::invocation::Invocation;
 use super::usage_error::UsageError;
 use super::words::{config_path, next, path, text, unknown_option};
-use super::{completions, foreign, help, man};
+use super::{completions, help, man};
 use crate::config::nearest;
 use crate::control::{Change, Follow, Form, LOG_LINES, Names, Request, Task};
 use crate::model::Signal;
@@ -68,10 +68,7 @@ fn read_words(
             continue;
         }
         let Some(option) = definition.options().find(|option| option.names().any(|name| name == argument)) else {
-            return Err(match foreign::option_hint(definition.name, &argument) {
-                Some(hint) => UsageError::new(format!("unknown option `{argument}`"), hint),
-                None => unknown_option(&argument, &definition.option_names()),
-            });
+            return Err(unknown_option(definition.name, &argument, &definition.option_names()));
         };
         match option {
             Opt { long: "--help", .. } => return Ok(None),

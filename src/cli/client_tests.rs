@@ -207,7 +207,24 @@ fn words_of_other_programs_get_the_word_of_keepalive() {
     assert_eq!(hint("ls"), "write `keepalive status`\nto run it as a command: keepalive -- ls");
     assert_eq!(hint("update --json"), "write `keepalive reload`\nto run it as a command: keepalive -- update --json");
     assert!(hint("monit").starts_with("write `keepalive top`\n"));
-    assert_eq!(hint("logs --tail 5"), "write `-n LINES`");
+    for (line, expect) in [
+        ("logs --tail 5", "write `-n LINES`"),
+        ("logs --err", "with `--json` each line has its `stream`"),
+        ("logs --folow", "did you mean `--follow`?"),
+        ("run --watch -- x", "not supported yet: use that of the program, such as `node --watch`"),
+        ("run --unit=x -- x", "write `--name NAME`"),
+        ("run -d -- x", "remove it: keepalive stays in the foreground"),
+        ("run --setenv=A=b -- x", "write `--env NAME=VALUE`"),
+        ("status --watch", "write `keepalive top`"),
+        ("status -H x", "write `--socket PATH`"),
+        ("status --file x", "write `-c FILE`"),
+        ("start app --name web", "write `keepalive run [OPTIONS] -- CMD`"),
+        ("exec web -it -- sh", "remove it: the command has the terminal, and the rest of the service"),
+        ("check --file x", "write `-c FILE`"),
+        ("-s -- y", ""),
+    ] {
+        assert_eq!(hint(line), expect, "{line}");
+    }
     check_task(
         "logs --lines 5",
         Task::Logs { names: vec![], lines: Some(5), since: None, timestamps: false, follow: Follow::No },

@@ -1,48 +1,60 @@
 //! Words of other programs, and what to write instead.
 
-/// Commands of supervisorctl, PM2, Docker Compose, systemctl and Unix, each with a hint.
-const COMMANDS: [(&[&str], &str); 13] = [
-    (&["ls", "list", "ps", "jlist", "prettylist", "avail", "list-units"], "write `keepalive status`"),
-    (&["desc", "show", "info", "inspect"], "write `keepalive describe NAME`"),
-    (&["monit", "monitor", "stats"], "write `keepalive top`"),
-    (&["tail", "log", "attach", "fg", "maintail"], "write `keepalive logs -f NAME`"),
-    (&["kill"], "write `keepalive signal NAME SIGNAL`, or `keepalive shutdown` to stop everything"),
-    (&["is-active", "is-failed", "ping"], "write `keepalive health [--ready] [NAME]`"),
-    (&["sendSignal"], "write `keepalive signal NAME SIGNAL`"),
-    (&["up", "create"], "write `keepalive -c FILE` to run the services of a file"),
-    (&["down", "quit", "exit"], "write `keepalive shutdown`"),
-    (
-        &["update", "reread", "daemon-reload", "startOrReload", "startOrRestart", "gracefulReload"],
-        "write `keepalive reload`",
-    ),
-    (&["add", "delete", "del", "rm", "remove"], "change keepalive.toml, then write `keepalive reload`"),
-    (
-        &["save", "dump", "resurrect", "enable", "disable"],
-        "nothing to save: keepalive runs the services in keepalive.toml",
-    ),
-    (&["startup", "unstartup"], "let the container or systemd start `keepalive -c FILE`"),
-];
+use crate::config::look_up;
 
-/// Options of other programs: the command, the option, and a hint.
-const OPTIONS: [(&str, &str, &str); 8] = [
-    ("logs", "--tail", "write `-n LINES`"),
-    ("logs", "--nostream", "remove it: without `-f` the command ends by itself"),
-    ("logs", "--raw", "remove it, or write `--json`"),
-    ("logs", "-u", "write the name alone: `keepalive logs NAME`"),
-    ("start", "-i", "write `keepalive run -i N -- CMD`"),
-    ("stop", "-t", "write `--timeout DURATION`"),
-    ("stop", "--time", "write `--timeout DURATION`"),
-    ("restart", "--update-env", "change keepalive.toml, then write `keepalive reload`"),
-];
+/// Words of supervisorctl, PM2, Docker, Docker Compose, systemctl, systemd-run and Unix, a line each: the commands that they
+/// are options of (`*`: all; `command`: they are commands themselves), the words, the hint.
+const WORDS: &str = concat!(
+    "command: ls list ps jlist prettylist avail list-units: write `keepalive status`\n",
+    "command: desc show info inspect: write `keepalive describe NAME`\n",
+    "command: monit monitor stats: write `keepalive top`\n",
+    "command: tail log attach fg maintail: write `keepalive logs -f NAME`\n",
+    "command: kill: write `keepalive signal NAME SIGNAL`, or `keepalive shutdown` to stop everything\n",
+    "command: is-active is-failed ping: write `keepalive health [--ready] [NAME]`\n",
+    "command: sendSignal: write `keepalive signal NAME SIGNAL`\n",
+    "command: up create: write `keepalive -c FILE` to run the services of a file\n",
+    "command: down quit exit: write `keepalive shutdown`\n",
+    "command: update reread daemon-reload startOrReload startOrRestart gracefulReload: write `keepalive reload`\n",
+    "command: add delete del rm remove: change keepalive.toml, then write `keepalive reload`\n",
+    "command: save dump resurrect enable disable: nothing to save: keepalive runs the services in keepalive.toml\n",
+    "command: startup unstartup: let the container or systemd start `keepalive -c FILE`\n",
+    "run: --watch --ignore-watch: not supported yet: use that of the program, such as `node --watch`\n",
+    "run: --max-memory-restart: not supported yet: limit the memory of the container\n",
+    "run: --cron --cron-restart --on-calendar: not supported yet: start `keepalive restart NAME` from cron\n",
+    "run: -d --detach --daemon --no-daemon --nodaemon -n --attach --wait: remove it: keepalive stays in the foreground\n",
+    "run: --time --timestamp: write `keepalive logs -t`\n",
+    "run: -u --unit: write `--name NAME`\n",
+    "run: -p --property: write the option of the same meaning\n",
+    "run: -e -E --setenv: write `--env NAME=VALUE`\n",
+    "run: --uid: write `--user USER`\n",
+    "run: --working-directory --workdir: write `--cwd DIR`\n",
+    "run: --no-autorestart: write `--restart never`\n",
+    "run: --wait-ready: write `--ready ipc`\n",
+    "logs: --tail: write `-n LINES`\n",
+    "logs: --nostream: remove it: without `-f` the command ends by itself\n",
+    "logs: --raw: remove it, or write `--json`\n",
+    "logs: -u --unit: write the name alone: `keepalive logs NAME`\n",
+    "logs: --err --out: with `--json` each line has its `stream`\n",
+    "logs: --time --timestamp: write `-t`\n",
+    "status: --watch: write `keepalive top`\n",
+    "start: -i --instances --name --watch --no-daemon --attach: write `keepalive run [OPTIONS] -- CMD`\n",
+    "stop restart: -t --time: write `--timeout DURATION`\n",
+    "restart reload: --update-env: change keepalive.toml, then write `keepalive reload`\n",
+    "start stop restart: -d --detach --no-block: remove it: the command returns when it is done\n",
+    "exec: -i -t -u --user -e --env -w --workdir: remove it: the command has the terminal, and the rest of the service\n",
+    "*: --format: write `--json`\n",
+    "*: -H --host --serverurl -s: write `--socket PATH`\n",
+    "*: -f --file: write `-c FILE`\n",
+);
 
 /// What to write instead of the command `word`.
 pub(super) fn command_hint(word: &str) -> Option<&'static str> {
-    COMMANDS.iter().find(|(words, _)| words.contains(&word)).map(|(_, hint)| *hint)
+    option_hint("command", word)
 }
 
 /// What to write instead of the option `name` of `command`.
 pub(super) fn option_hint(command: &str, name: &str) -> Option<&'static str> {
-    OPTIONS.iter().find(|(of, option, _)| (*of, *option) == (command, name)).map(|(.., hint)| *hint)
+    look_up(WORDS, command, name)
 }
 
 #[cfg(test)]
@@ -52,17 +64,23 @@ mod tests {
 
     #[test]
     fn a_foreign_word_is_none_of_ours_and_its_hint_names_a_command() {
-        for word in COMMANDS.iter().flat_map(|(words, _)| *words) {
-            assert!(Definition::find_command(word).is_none(), "{word}");
-        }
-        for (command, option, _) in OPTIONS {
-            let definition = Definition::find_command(command).unwrap();
-            assert!(!definition.option_names().contains(&option), "{command} {option}");
-        }
-        let named =
-            |hint: &str| hint.split("`keepalive ").nth(1).map(|rest| rest.split([' ', '`']).next().unwrap().to_owned());
-        for name in COMMANDS.iter().filter_map(|(_, hint)| named(hint)).filter(|name| name != "-c") {
-            assert!(commands().any(|definition| definition.name == name), "{name}");
+        for line in WORDS.lines() {
+            let [of, words, hint] = line.splitn(3, ": ").collect::<Vec<_>>()[..] else { panic!("{line}") };
+            for (command, word) in of.split(' ').flat_map(|of| words.split(' ').map(move |word| (of, word))) {
+                assert!(option_hint(if command == "*" { "events" } else { command }, word).is_some(), "{line}");
+                match (Definition::find_command(command), command) {
+                    (Some(definition), _) => {
+                        let mut known = definition.options().flat_map(|option| option.names());
+                        assert!(known.all(|name| name != word), "{command} {word}");
+                    }
+                    (None, "command") => assert!(Definition::find_command(word).is_none(), "{word}"),
+                    (None, _) => assert_eq!(command, "*", "{line}"),
+                }
+            }
+            let named = hint.split("`keepalive ").nth(1).and_then(|rest| rest.split([' ', '`']).next());
+            if let Some(name) = named.filter(|name| *name != "-c") {
+                assert!(commands().any(|definition| definition.name == name), "{name}");
+            }
         }
     }
 }

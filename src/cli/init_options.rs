@@ -33,7 +33,7 @@ impl InitOptions {
             }
             "--grace" => self.options.grace = Some(duration(name, &text(name, parser)?)?),
             "--linger" => self.options.linger = Some(duration(name, &text(name, parser)?)?),
-            _ => return Err(unknown_option(name, &PROGRAM.option_names())),
+            _ => return Err(unknown_option("", name, &PROGRAM.option_names())),
         }
         self.first_name.get_or_insert_with(|| name.to_owned());
         Ok(())

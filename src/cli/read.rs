@@ -149,7 +149,9 @@ fn check(
             "-c" | "--config" => config = Some(config_path(&mut parser)?),
             "--json" => form = Form::Json,
             "-V" | "--version" => return Ok(Invocation::Version),
-            name if name.starts_with('-') => return Err(unknown_option(name, &["--config", "--json", "--help"])),
+            name if name.starts_with('-') => {
+                return Err(unknown_option("check", name, &["--config", "--json", "--help"]));
+            }
             word => {
                 let hint = format!("keepalive check -c {word}");
                 return Err(UsageError::new(format!("unexpected argument `{word}`"), hint));

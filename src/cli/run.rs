@@ -116,7 +116,7 @@ impl CommandLine {
         let Some(&(_, key)) = OPTIONS.iter().find(|(option, _)| *option == long) else {
             let mut known: Vec<&str> = OPTIONS.iter().map(|(option, _)| *option).collect();
             known.extend(["--name", "--config", "--help"]);
-            return Err(unknown_option(name, &known));
+            return Err(unknown_option("run", name, &known));
         };
         let value = text(name, parser)?;
         if key == "env" && !value.contains('=') {

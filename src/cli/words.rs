@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use lexopt::{Arg, Parser};
 
+use super::foreign::option_hint;
 use super::usage_error::UsageError;
 use crate::config::nearest;
 
@@ -60,8 +61,13 @@ fn error_text(error: &lexopt::Error) -> String {
     }
 }
 
-pub(super) fn unknown_option(name: &str, known: &[&str]) -> UsageError {
-    let hint = nearest(name, known.iter().copied()).map_or_else(String::new, |near| format!("did you mean `{near}`?"));
+/// There is no option `name` of `command`; the `known` ones are similar.
+pub(super) fn unknown_option(command: &str, name: &str, known: &[&str]) -> UsageError {
+    let hint = match (option_hint(command, name), nearest(name, known.iter().copied())) {
+        (Some(hint), _) => hint.to_owned(),
+        (None, Some(near)) => format!("did you mean `{near}`?"),
+        (None, None) => String::new(),
+    };
     UsageError::new(format!("unknown option `{name}`"), hint)
 }
 

@@ -49,4 +49,4 @@ pub use inline::{InlineOption, InlineService, load_inline};
 pub use read::describe;
 pub use report::{Diagnostic, Loaded, Report, write_warnings};
 pub(crate) use service::MAX_SERVICE_NAME_LENGTH;
-pub(crate) use suggest::{nearest, nearest_signal};
+pub(crate) use suggest::{look_up, nearest, nearest_signal};
