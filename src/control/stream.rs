@@ -38,10 +38,10 @@ pub(super) fn logs(client: &Client, names: &[String], wanted: LogsWanted<'_>) ->
     query.extend(since.map(|since| format!("since={}", percent_encoded(since))));
     query.extend((follow == Follow::Yes).then(|| "follow=1".to_owned()));
     let target = format!("/v1/logs?{}", query.join("&"));
-    let format_line = if is_terminal() { terminal_log_line } else { log_line };
+    let shown = if is_terminal() { steady } else { str::to_owned };
     let timed_line = |line: &Value, colour| {
         let time = if timestamps { format!("{} ", visible::one_line(text(line, "time"))) } else { String::new() };
-        time + &format_line(line, colour)
+        labelled(line, &time, colour, shown)
     };
     stream(client, "logs", &target, follow, client.form, &|_| true, &timed_line)
 }
@@ -170,20 +170,16 @@ fn lost_lines(value: &Value) -> Option<u64> {
     number(value, "dropped").or_else(|| number(value, "count").filter(|_| text(value, "event") == "events_dropped"))
 }
 
-/// `web.0 | text`, with the text as the service has written it.
-fn log_line(line: &Value, colour: Colour) -> String {
-    labelled(line, colour, str::to_owned)
+/// A text that cannot steer the terminal.
+fn steady(text: &str) -> String {
+    String::from_utf8_lossy(&visible::log_line(text.as_bytes())).into_owned()
 }
 
-/// As [`log_line`], but with a text that cannot steer the terminal.
-fn terminal_log_line(line: &Value, colour: Colour) -> String {
-    labelled(line, colour, |text| String::from_utf8_lossy(&visible::log_line(text.as_bytes())).into_owned())
-}
-
-/// A message of keepalive can have several lines.
-fn labelled(line: &Value, colour: Colour, shown: fn(&str) -> String) -> String {
-    let label = label(line, colour);
-    text(line, "message").split('\n').map(|text| format!("{label} {}\n", shown(text))).collect()
+/// `web.0 | text` after `time`. A message of keepalive can have several lines: those after the first are indented.
+fn labelled(line: &Value, time: &str, colour: Colour, shown: fn(&str) -> String) -> String {
+    let (label, mut indent) = (label(line, colour), "");
+    let lines = text(line, "message").split('\n');
+    lines.map(|text| format!("{time}{label} {}{}\n", std::mem::replace(&mut indent, "  "), shown(text))).collect()
 }
 
 fn label(line: &Value, colour: Colour) -> String {
@@ -302,9 +298,10 @@ mod tests {
     #[test]
     fn a_service_cannot_steer_the_terminal_by_its_log_lines() {
         let line = r#"{"service":"web","instance":"web.0","message":"one\rgood.0 | \u001b[31mred\u001b[2J"}"#;
-        let shown = to_text(line.as_bytes(), "logs", Colour::No, &terminal_log_line);
+        let shown = to_text(line.as_bytes(), "logs", Colour::No, &|line, colour| labelled(line, "", colour, steady));
         assert_eq!(shown, "web.0 | one\\rgood.0 | \x1b[31mred\\x1b[2J\x1b[0m\n");
-        let shown = to_text(line.as_bytes(), "logs", Colour::No, &log_line);
+        let shown =
+            to_text(line.as_bytes(), "logs", Colour::No, &|line, colour| labelled(line, "", colour, str::to_owned));
         assert_eq!(shown, "web.0 | one\rgood.0 | \x1b[31mred\x1b[2J\n");
     }
 
@@ -312,9 +309,16 @@ mod tests {
     fn a_log_line_begins_with_the_name_of_its_instance() {
         let line =
             r#"{"time":"","service":"web","instance":"web.0","stream":"stdout","message":"hello","partial":false}"#;
-        let shown = to_text(format!("{line}\n{line}\n").as_bytes(), "logs", Colour::No, &log_line);
+        let shown = to_text(format!("{line}\n{line}\n").as_bytes(), "logs", Colour::No, &|line, colour| {
+            labelled(line, "", colour, str::to_owned)
+        });
         assert_eq!(shown, "web.0 | hello\nweb.0 | hello\n");
-        let shown = to_text(line.as_bytes(), "logs", Colour::Yes, &log_line);
+        let several = r#"{"service":"keepalive","message":"web failed; its last lines:\none\ntwo"}"#;
+        let shown =
+            to_text(several.as_bytes(), "logs", Colour::No, &|line, colour| labelled(line, "", colour, str::to_owned));
+        assert_eq!(shown, "keepalive | web failed; its last lines:\nkeepalive |   one\nkeepalive |   two\n");
+        let shown =
+            to_text(line.as_bytes(), "logs", Colour::Yes, &|line, colour| labelled(line, "", colour, str::to_owned));
         assert!(shown.starts_with("\x1b[") && shown.ends_with("mweb.0 |\x1b[0m hello\n"), "{shown:?}");
     }
 }

@@ -305,6 +305,12 @@ fn the_status_of_a_failed_instance_and_the_answer_to_its_start_have_the_last_lin
         assert!(lines.ends_with("Error: \\x1b[2Jno \\xff database\nthe end"), "{lines}");
         assert_eq!(lines.lines().count(), 20, "{lines}");
         assert_eq!(last_lines(&control.instance("other.0")), None);
+        let (_, shown, _) = client(&set, &["logs", "-t", "keepalive"]);
+        let last = shown.lines().find(|line| line.ends_with(" keepalive |   the end"));
+        assert!(
+            last.is_some_and(|line| line.starts_with("20") && line.len() == 24 + " keepalive |   the end".len()),
+            "{shown}"
+        );
         let (code, _, stderr) = client(&set, &["restart", "web"]);
         assert_eq!(code, Some(1), "{stderr}");
         assert!(stderr.ends_with("far too old\nError: \\x1b[2Jno \\xff database\nthe end\n"), "{stderr}");
