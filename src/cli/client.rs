@@ -129,10 +129,7 @@ fn task(definition: &'static Definition, words: &Words) -> Result<Task, UsageErr
     let follow = if words.has("--follow") { Follow::Yes } else { Follow::No };
     Ok(match definition.name {
         "status" => Task::Status(words.names()?),
-        "describe" => {
-            let [name] = words.exact_operands(definition)?;
-            Task::Describe(single_name(name)?)
-        }
+        "describe" => Task::Describe(words.required_names(definition)?),
         "exec" => {
             let [name] = words.exact_operands(definition)?;
             let command = words.command.clone().ok_or_else(|| missing_operand(definition))?;
@@ -239,7 +236,7 @@ impl Words {
 
 fn missing_operand(definition: &Definition) -> UsageError {
     let expected = match definition.name {
-        "describe" => "a name: web or web.2",
+        "describe" => "a name: web, web.2 or \"web*\"",
         "exec" => "a name, and a command after `--`",
         "scale" => "a service and a number",
         "signal" => "a name and a signal",

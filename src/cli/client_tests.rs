@@ -28,7 +28,7 @@ fn names(names: &[&str]) -> Vec<String> {
 fn each_command_is_parsed() {
     check_task("status", Task::Status(vec![]));
     check_task("status web db.1", Task::Status(names(&["web", "db.1"])));
-    check_task("describe web.1", Task::Describe("web.1".to_owned()));
+    check_task("describe web.1 d*", Task::Describe(names(&["web.1", "d*"])));
     check_task("exec web -- sh -c x", Task::Exec("web".to_owned(), words(&["sh", "-c", "x"]).split_off(1)));
     check_task("start web all", Task::Change(Change::Start, names(&["web", "all"])));
     check_task("stop web", Task::Change(Change::Stop, names(&["web"])));
@@ -124,7 +124,12 @@ fn invalid_operands_and_options_get_a_hint() {
         "keepalive exec NAME -- CMD [ARG…]",
     );
     check_refused("exec", "exec web sh", "unexpected argument `sh`", "keepalive exec NAME -- CMD [ARG…]");
-    check_refused("describe", "describe", "`keepalive describe` needs a name: web or web.2", "keepalive describe NAME");
+    check_refused(
+        "describe",
+        "describe",
+        "`keepalive describe` needs a name: web, web.2 or \"web*\"",
+        "keepalive describe NAME…",
+    );
     check_refused("scale", "scale web two", "`scale` needs a whole number, found `two`", "");
     check_refused("scale", "scale web 1 2", "unexpected argument `2`", "keepalive scale NAME N|+N|-N");
     check_refused("scale", "scale all 2", "`scale` needs one service, found `all`", "keepalive scale NAME N|+N|-N");

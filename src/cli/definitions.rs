@@ -245,12 +245,12 @@ first line says which file and process it is.
     },
     Definition {
         name: "describe",
-        forms: &[("keepalive describe NAME", "")],
+        forms: &[("keepalive describe NAME…", "")],
         summary: "show the state, definition and latest events of a service",
         operands: &[NAME],
         text: "\
-NAME is a service (web) or one of its instances (web.2). The definition is that of its next
-start, as check shows it: of environment variables it has only the names.
+NAME is web, web.2 or \"web*\". The definition is that of its next start, as check shows
+it: of environment variables it has only the names.
 ",
         ..COMMAND_DEFAULTS
     },

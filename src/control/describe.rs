@@ -11,8 +11,20 @@ use crate::model::visible;
 /// The number of events that are shown.
 const EVENTS: u32 = 10;
 
+/// Shows one of `names` after the other; one that is refused does not keep the others from being shown.
+pub(super) fn run(client: &Client, names: &[String]) -> CommandResult {
+    let mut code = 0;
+    for (position, name) in names.iter().enumerate() {
+        if position > 0 && client.form != Form::Json {
+            print("\n")?;
+        }
+        code = describe(client, name)?.max(code);
+    }
+    Ok(code)
+}
+
 /// Shows the state, the definition and the latest events of `name`.
-pub(super) fn run(client: &Client, name: &str) -> CommandResult {
+fn describe(client: &Client, name: &str) -> CommandResult {
     let path = format!("/v1/services/{}", percent_encoded(name));
     let Some(response) = client.fetch("describe", &path)? else { return Ok(EXIT_FAILURE) };
     let document = response.document()?;

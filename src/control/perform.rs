@@ -41,7 +41,7 @@ pub fn perform(request: &Request, environment: &Environment<'_>, find_set: FindS
     };
     let outcome = match &request.task {
         Task::Status(names) => show_status(&client, names),
-        Task::Describe(name) => describe::run(&client, name),
+        Task::Describe(names) => with_expanded(&client, "describe", names, &|names| describe::run(&client, names)),
         Task::Exec(name, command) => exec::run(&client, name, command, environment, read),
         Task::Change(Change::Reload, names) if names.is_empty() => {
             change::post(&client, "reload", &[], "/v1/reload", "", reason_text)

@@ -45,8 +45,8 @@ pub struct Request {
 pub enum Task {
     /// Print the status. No name: of all services.
     Status(Vec<String>),
-    /// Print the state, the definition and the latest events of a service or an instance.
-    Describe(String),
+    /// Print the state, the definition and the latest events of services or instances.
+    Describe(Vec<String>),
     /// Execute a command with the user, the directory and the environment of a service or an instance.
     Exec(String, Vec<OsString>),
     /// Change services, in this order. Without a name, reload the configuration; all other changes have a name.

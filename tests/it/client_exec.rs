@@ -245,6 +245,10 @@ fn describe_shows_state_definition_and_events_without_secrets() {
         assert_eq!(service["definition"]["env"], serde_json::json!(["PORT", "TOKEN"]));
         assert_eq!(service["definition"]["depends_on"], serde_json::json!(["db"]));
         assert!(!stdout.contains("secret") && !shown["events"].as_array().unwrap().is_empty(), "{stdout}");
+        let (code, stdout, stderr) = client(&set, &["describe", "web.0", "nosuch", "d*"]).finish();
+        assert_eq!(code, 1);
+        assert!(stderr.contains("describe: unknown service `nosuch`: the services are "), "{stderr}");
+        assert!(stdout.contains("\nweb.0 ") && stdout.contains("\ndb.0 ") && !stdout.contains("web.1"), "{stdout}");
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
     });

@@ -113,6 +113,14 @@ fn an_invalid_request_is_answered_with_the_reason() {
         ("POST", "/v1/services/wbe/stop", 404, "unknown service `wbe`: the services are web, job"),
         ("POST", "/v1/services/web.x/stop", 404, "there is no instance `web.x`: instances have numbers, as in web.0"),
         ("POST", "/v1/services/web.00/stop", 404, "there is no instance `web.00`: instances have numbers, as in web.0"),
+        (
+            "POST",
+            "/v1/services/server.js/stop",
+            404,
+            "unknown service `server.js`: the services are web, job; a name has no dot",
+        ),
+        ("GET", "/v1/logs?service=nosuch", 404, "unknown service `nosuch`: the services are web, job"),
+        ("GET", "/v1/logs?service=keepalive,web.9", 404, "there is no instance web.9: web has web.0 to web.0"),
         ("POST", "/v1/services/web=x/stop", 404, "unknown service `web=x`: the services are web, job"),
         (
             "POST",

@@ -404,10 +404,10 @@ impl Server {
                 client.stream(StreamingBody::Events { after }, &snapshot);
             }
             Route::Logs { .. } if client.is_head_request => client.document("application/x-ndjson", "", b"", now),
-            Route::Logs { names, lines, since, follow } => {
+            Route::Logs { names, instances, lines, since, follow } => {
                 let is_guest = client.listener == Listener::Http;
                 let since = since.map_or(0, |since| since.milliseconds(sys::wall()));
-                logs::hand_over(client, LogsQuery { names, lines, since, follow, is_guest }, &snapshot);
+                logs::hand_over(client, LogsQuery { names, lines, since, follow, is_guest }, &instances, &snapshot);
             }
             Route::Change(..) | Route::Description(_) | Route::Environment(_) if client.listener == Listener::Http => {
                 client.answer(plain(403, "forbidden", "this port is read-only: use the control socket"), now);

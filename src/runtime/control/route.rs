@@ -38,6 +38,8 @@ pub(super) enum Route {
     Logs {
         /// `web`, `db.0`, `keepalive`; empty: all.
         names: Vec<String>,
+        /// The instances among them.
+        instances: Vec<InstanceId>,
         /// The number of past lines; `None`: all that are kept.
         lines: Option<usize>,
         /// When the oldest line was written.
@@ -188,8 +190,11 @@ fn scale(target: Target, query: &Query<'_>, view: View<'_>) -> Result<Request, I
 fn logs(query: &Query<'_>, plan: &Plan) -> Result<Route, Invalid> {
     let names = query.get("service").unwrap_or_default();
     let names: Vec<String> = names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    let mut instances = Vec::new();
     for name in names.iter().filter(|name| *name != "keepalive") {
-        find(name, plan)?;
+        if let Target::Instance(instance) = find(name, plan)? {
+            instances.push(instance);
+        }
     }
     let names = if names.iter().any(|name| name == "all") { Vec::new() } else { names };
     let lines = match query.get("lines") {
@@ -200,7 +205,7 @@ fn logs(query: &Query<'_>, plan: &Plan) -> Result<Route, Invalid> {
         Some(time) => Some(Since::Time(time.milliseconds())),
         None => query.duration("since")?.map(Since::Age),
     };
-    Ok(Route::Logs { names, lines, since, follow: query.flag("follow")? })
+    Ok(Route::Logs { names, instances, lines, since, follow: query.flag("follow")? })
 }
 
 /// `web`, `web.2` or `all`.
@@ -210,7 +215,11 @@ fn find(name: &str, plan: &Plan) -> Result<Target, Invalid> {
     }
     let (service, number) = name.split_once('.').map_or((name, None), |(service, number)| (service, Some(number)));
     let index = plan.services.iter().zip(0..).find(|(known, _)| *known.name == *service && known.instances > 0);
-    let service = index.map(|(_, index)| ServiceIndex(index)).ok_or_else(|| unknown(service, plan))?;
+    let service = index.map(|(_, index)| ServiceIndex(index)).ok_or_else(|| {
+        // `server.js` is a name with a dot rather than an instance of `server`.
+        let is_instance = number.is_none_or(|number| whole::<u32>(number).is_some());
+        unknown(if is_instance { service } else { name }, plan)
+    })?;
     let Some(text) = number else { return Ok(Target::Service(service)) };
     let number = whole(text).ok_or_else(|| {
         Invalid::Unknown(format!("there is no instance `{name}`: instances have numbers, as in web.0"))
@@ -233,7 +242,8 @@ fn unknown(name: &str, plan: &Plan) -> Invalid {
     let names: Vec<&str> = known.map(|service| &*service.name).collect();
     let more = if names.len() > MAX_NAMED { ", …" } else { "" };
     let known = names.get(..MAX_NAMED).unwrap_or(&names).join(", ");
-    Invalid::Unknown(format!("unknown service `{name}`: the services are {known}{more}"))
+    let dots = if name.contains('.') { "; a name has no dot" } else { "" };
+    Invalid::Unknown(format!("unknown service `{name}`: the services are {known}{more}{dots}"))
 }
 
 /// The part of the target after the `?`.

@@ -39,6 +39,12 @@ impl Logging {
         self.slots.get(&instance).is_some_and(|slot| slot.awaited_answers > 0)
     }
 
+    /// Whether there is or has been such an instance: it is in the configuration, or had a process.
+    pub(in crate::runtime) fn knows(&self, instance: InstanceId) -> bool {
+        let service = self.plan.services.get(instance.service.position());
+        service.is_some_and(|service| instance.number < service.instances) || self.slots.contains_key(&instance)
+    }
+
     /// The last lines of `instance`, if its last process has failed.
     pub(in crate::runtime) fn last_lines(&self, instance: InstanceId) -> &str {
         self.slots.get(&instance).map_or("", |slot| &slot.last_lines)
