@@ -34,8 +34,8 @@ pub(super) struct Schema {
     pub(super) keys: &'static [&'static str],
     /// Keys of later versions.
     pub(super) later: &'static [&'static str],
-    /// Keys of other programs, and the corresponding known keys.
-    pub(super) foreign: &'static [(&'static str, &'static str)],
+    /// Keys of other programs, in lines such as `known: other another`.
+    pub(super) foreign: &'static str,
 }
 
 impl Schema {
@@ -44,7 +44,10 @@ impl Schema {
         // `ExecStart` is `exec_start`.
         let letters = |word: &str| word.replace('_', "").to_ascii_lowercase();
         let meant = letters(name);
-        let foreign = self.foreign.iter().find(|(word, _)| letters(word) == meant).map(|(_, known)| *known);
+        let foreign = self.foreign.lines().find_map(|line| {
+            let (known, words) = line.split_once(": ")?;
+            words.split(' ').any(|word| letters(word) == meant).then_some(known)
+        });
         foreign.or_else(|| nearest(name, self.keys.iter().chain(self.later).copied()))
     }
 }

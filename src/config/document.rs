@@ -23,11 +23,8 @@ use crate::model::map::Map;
 use crate::model::plan::{Address, Control, LogStyle, Service};
 use crate::model::units::format_duration;
 
-const SCHEMA: Schema = Schema {
-    keys: &["keepalive", "services"],
-    later: &[],
-    foreign: &[("service", "services"), ("programs", "services"), ("apps", "services")],
-};
+const SCHEMA: Schema =
+    Schema { keys: &["keepalive", "services"], later: &[], foreign: "services: service programs apps" };
 
 /// Loads the configuration file `path` and the files that it includes.
 ///

@@ -18,14 +18,11 @@ use crate::model::{Signal, Template};
 const SCHEMA: Schema = Schema {
     keys: &["include", "control", "http", "shutdown_timeout", "signals", "termination_log", "log"],
     later: &[],
-    foreign: &[
-        ("includes", "include"),
-        ("socket", "control"),
-        ("listen", "http"),
-        ("port", "http"),
-        ("stop_timeout", "shutdown_timeout"),
-        ("timeout", "shutdown_timeout"),
-    ],
+    foreign: "\
+include: includes
+control: socket
+http: listen port
+shutdown_timeout: stop_timeout timeout",
 };
 
 /// The settings in `[keepalive]`, except `include`.
@@ -87,11 +84,8 @@ impl Decoder<'_> {
     }
 
     fn log_style(&mut self, value: &Value<'_>) -> LogStyle {
-        const SCHEMA: Schema = Schema {
-            keys: &["format", "timestamps"],
-            later: &[],
-            foreign: &[("type", "format"), ("timestamp", "timestamps"), ("time", "timestamps")],
-        };
+        const SCHEMA: Schema =
+            Schema { keys: &["format", "timestamps"], later: &[], foreign: "format: type\ntimestamps: timestamp time" };
         const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
         let mut style = LogStyle::default();
         let Some(table) = self.table(value, "such as `{ format = \"json\" }`") else { return style };

@@ -154,7 +154,7 @@ impl Decoder<'_> {
 
     /// The soft and the hard limit; an inner `None` means unlimited.
     fn limit(&mut self, value: &Value<'_>) -> Option<(Option<u64>, Option<u64>)> {
-        const SCHEMA: Schema = Schema { keys: &["soft", "hard"], later: &[], foreign: &[] };
+        const SCHEMA: Schema = Schema { keys: &["soft", "hard"], later: &[], foreign: "" };
         let Some(table) = value.get_ref().as_table() else {
             let both = self.amount(value)?;
             return Some((both, both));

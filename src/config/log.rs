@@ -39,17 +39,12 @@ impl Decoder<'_> {
         const SCHEMA: Schema = Schema {
             keys: &["stdout", "stderr", "file", "stdout_file", "stderr_file", "max_size", "max_files"],
             later: &[],
-            foreign: &[
-                ("path", "file"),
-                ("stdout_logfile", "stdout_file"),
-                ("stderr_logfile", "stderr_file"),
-                ("out_file", "stdout_file"),
-                ("error_file", "stderr_file"),
-                ("size", "max_size"),
-                ("maxbytes", "max_size"),
-                ("backups", "max_files"),
-                ("keep", "max_files"),
-            ],
+            foreign: "\
+file: path
+stdout_file: stdout_logfile out_file
+stderr_file: stderr_logfile error_file
+max_size: size maxbytes
+max_files: backups keep",
         };
         let Some(table) = self.table(value, "such as `{ stdout = \"raw\" }`") else { return Log::default() };
         self.check_keys(table, "`log`", &SCHEMA);

@@ -239,8 +239,7 @@ impl Decoder<'_> {
     }
 
     fn state(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Option<State> {
-        const SCHEMA: Schema =
-            Schema { keys: &["size", "persist"], later: &[], foreign: &[("file", "persist"), ("path", "persist")] };
+        const SCHEMA: Schema = Schema { keys: &["size", "persist"], later: &[], foreign: "persist: file path" };
         let table = self.table(value, "such as `{ size = \"1MiB\" }`")?;
         self.check_keys(table, "`state`", &SCHEMA);
         let Some(size) = table.get("size") else {

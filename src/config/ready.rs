@@ -17,14 +17,12 @@ const MAX_READY_FD: i64 = 255;
 const SCHEMA: Schema = Schema {
     keys: &["fd", "tcp", "http", "file", "exec", "delay"],
     later: &[],
-    foreign: &[
-        ("command", "exec"),
-        ("path", "file"),
-        ("port", "tcp"),
-        ("url", "http"),
-        ("https", "http"),
-        ("notification-fd", "fd"),
-    ],
+    foreign: "\
+exec: command
+file: path
+tcp: port
+http: url https
+fd: notification-fd",
 };
 
 impl Decoder<'_> {

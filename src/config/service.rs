@@ -70,103 +70,45 @@ pub(super) const SCHEMA: Schema = Schema {
         "no_new_privs",
     ],
     later: &["pre_start", "post_stop", "health", "max_memory", "restart_schedule", "schedule", "watch"],
-    foreign: &[
-        ("args", "command"),
-        ("cmd", "command"),
-        ("entrypoint", "command"),
-        ("exec", "command"),
-        ("exec_start", "command"),
-        ("program", "command"),
-        ("script", "command"),
-        ("environment", "env"),
-        ("environment_file", "env_file"),
-        ("directory", "cwd"),
-        ("dir", "cwd"),
-        ("workdir", "cwd"),
-        ("working_dir", "cwd"),
-        ("working_directory", "cwd"),
-        ("after", "depends_on"),
-        ("requires", "depends_on"),
-        ("needs", "depends_on"),
-        ("numprocs", "instances"),
-        ("replicas", "instances"),
-        ("scale", "instances"),
-        ("autorestart", "restart"),
-        ("stop_grace_period", "stop_timeout"),
-        ("kill_timeout", "stop_timeout"),
-        ("stopwaitsecs", "stop_timeout"),
-        ("stopsignal", "stop_signal"),
-        ("startsecs", "min_uptime"),
-        ("kill_signal", "stop_signal"),
-        ("drain", "stop_delay"),
-        ("stopasgroup", "kill_mode"),
-        ("killasgroup", "kill_mode"),
-        ("treekill", "kill_mode"),
-        ("startretries", "max_restarts"),
-        ("stop_exit_codes", "no_restart_exit_codes"),
-        ("exp_backoff_restart_delay", "backoff"),
-        ("interpreter", "command"),
-        ("node_args", "command"),
-        ("workers", "instances"),
-        ("priority", "depends_on"),
-        ("out_file", "log"),
-        ("error_file", "log"),
-        ("stdout_logfile", "log"),
-        ("stderr_logfile", "log"),
-        ("max_memory_restart", "max_memory"),
-        ("cron_restart", "restart_schedule"),
-        ("ignore_watch", "watch"),
-        ("notify", "ready"),
-        ("notification_fd", "ready"),
-        ("wait_ready", "ready"),
-        ("listen_timeout", "ready_timeout"),
-        ("sockets", "listen"),
-        ("socket", "listen"),
-        ("ports", "listen"),
-        ("port", "listen"),
-        ("bind", "listen"),
-        ("exec_mode", "listen"),
-        ("reuseport", "listen_mode"),
-        ("reuse_port", "listen_mode"),
-        ("strategy", "reload"),
-        ("max_surge", "reload"),
-        ("soak", "reload"),
-        ("persist", "state"),
-        ("shutdown_with_message", "ipc"),
-        ("watchdog_sec", "watchdog"),
-        ("exitcodes", "success_exit_codes"),
-        ("rlimits", "limits"),
-        ("ulimits", "limits"),
-        ("stdout", "log"),
-        ("stderr", "log"),
-        ("restart_sec", "restart_delay"),
-        ("timeout_stop_sec", "stop_timeout"),
-        ("timeout_start_sec", "ready_timeout"),
-        ("start_limit_burst", "max_restarts"),
-        ("success_exit_status", "success_exit_codes"),
-        ("restart_prevent_exit_status", "no_restart_exit_codes"),
-        ("exec_reload", "reload"),
-        ("exec_start_pre", "pre_start"),
-        ("exec_stop_post", "post_stop"),
-        ("memory_max", "max_memory"),
-        ("wants", "depends_on"),
-        ("supplementary_groups", "groups"),
-        ("limit_nofile", "limits"),
-        ("standard_output", "log"),
-        ("standard_error", "log"),
-        ("redirect_stderr", "log"),
-        ("stdout_logfile_maxbytes", "log"),
-        ("stdout_logfile_backups", "log"),
-        ("listen_stream", "listen"),
-        ("file_descriptor_store_max", "fd_store"),
-        ("uid", "user"),
-        ("gid", "group"),
-        ("instance_var", "env"),
-        ("increment_var", "env"),
-        ("env_production", "env_file"),
-        ("healthcheck", "health"),
-        ("health_check", "health"),
-    ],
+    foreign: "\
+command: args cmd entrypoint exec exec_start program script interpreter node_args
+env: environment instance_var increment_var
+env_file: environment_file env_production
+cwd: directory dir workdir working_dir working_directory
+depends_on: after requires needs priority wants
+instances: numprocs replicas scale workers
+restart: autorestart
+stop_timeout: stop_grace_period kill_timeout stopwaitsecs timeout_stop_sec
+stop_signal: stopsignal kill_signal
+min_uptime: startsecs
+stop_delay: drain
+kill_mode: stopasgroup killasgroup treekill
+max_restarts: startretries start_limit_burst
+no_restart_exit_codes: stop_exit_codes restart_prevent_exit_status
+backoff: exp_backoff_restart_delay
+log: out_file error_file stdout stderr standard_output standard_error redirect_stderr
+log: stdout_logfile stderr_logfile stdout_logfile_maxbytes stdout_logfile_backups
+max_memory: max_memory_restart memory_max
+restart_schedule: cron_restart
+watch: ignore_watch
+ready: notify notification_fd wait_ready
+ready_timeout: listen_timeout timeout_start_sec
+listen: sockets socket ports port bind exec_mode listen_stream
+listen_mode: reuseport reuse_port
+reload: strategy max_surge soak exec_reload
+state: persist
+ipc: shutdown_with_message
+watchdog: watchdog_sec
+success_exit_codes: exitcodes success_exit_status
+limits: rlimits ulimits limit_nofile
+restart_delay: restart_sec
+pre_start: exec_start_pre
+post_stop: exec_stop_post
+groups: supplementary_groups
+fd_store: file_descriptor_store_max
+user: uid
+group: gid
+health: healthcheck health_check",
 };
 
 /// A name in `depends_on`.
@@ -327,7 +269,7 @@ impl Decoder<'_> {
     }
 
     fn backoff(&mut self, table: &DeTable<'_>) -> Backoff {
-        const SCHEMA: Schema = Schema { keys: &["initial", "factor", "max", "jitter"], later: &[], foreign: &[] };
+        const SCHEMA: Schema = Schema { keys: &["initial", "factor", "max", "jitter"], later: &[], foreign: "" };
         const FACTORS: (RangeInclusive<f64>, &str) = (1.0..=1000.0, "a number from 1 to 1000");
         const JITTERS: (RangeInclusive<f64>, &str) = (0.0..=1.0, "a number from 0 to 1");
         self.check_keys(table, "`backoff`", &SCHEMA);
@@ -394,7 +336,7 @@ impl Decoder<'_> {
         const SCHEMA: Schema = Schema {
             keys: &["strategy", "signal", "max_surge", "soak"],
             later: &[],
-            foreign: &[("type", "strategy"), ("surge", "max_surge")],
+            foreign: "strategy: type\nmax_surge: surge",
         };
         const WORDS: [&str; 3] = ["rolling", "signal", "restart"];
         let empty = DeTable::new();

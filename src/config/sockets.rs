@@ -97,7 +97,7 @@ impl Decoder<'_> {
         const SCHEMA: Schema = Schema {
             keys: &["address", "nonblocking", "mode", "user", "group"],
             later: &[],
-            foreign: &[("path", "address"), ("owner", "user"), ("umask", "mode"), ("non_blocking", "nonblocking")],
+            foreign: "address: path\nuser: owner\nmode: umask\nnonblocking: non_blocking",
         };
         let Some(table) = value.get_ref().as_table() else { return Some((self.address(value, scope)?, false)) };
         self.check_keys(table, "a socket", &SCHEMA);

@@ -135,11 +135,8 @@ impl Decoder<'_> {
     }
 
     fn env_file_of<'a, 'i>(&mut self, value: &'a Value<'i>) -> Option<EnvFileEntry<'a, 'i>> {
-        const SCHEMA: Schema = Schema {
-            keys: &["path", "required", "when"],
-            later: &[],
-            foreign: &[("file", "path"), ("optional", "required")],
-        };
+        const SCHEMA: Schema =
+            Schema { keys: &["path", "required", "when"], later: &[], foreign: "path: file\nrequired: optional" };
         let Some(table) = value.get_ref().as_table() else {
             return Some(EnvFileEntry { path: value, required: true, at_start: false });
         };
