@@ -43,9 +43,12 @@ pub(super) fn detach_terminal(options: &Options) -> SignalSet {
 
 /// Puts the child into a process group of its own, and gives it the terminal if keepalive has it. setpgid(2), tcsetpgrp(3)
 pub(super) fn hand_over_terminal(options: &Options, child: Pid) {
-    let Some(ours) = process::group() else { return };
-    process::lead_group(child);
-    terminal::transfer_foreground(options.compat.terminal_lookup(), ours, child.led_group());
+    // If it has executed its program, it has taken the terminal before, and may have passed it on.
+    if let Some(ours) = process::group()
+        && process::lead_group(child)
+    {
+        terminal::transfer_foreground(options.compat.terminal_lookup(), ours, child.led_group());
+    }
 }
 
 impl Init<'_> {

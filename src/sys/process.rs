@@ -52,9 +52,12 @@ pub fn group_of(child: Pid) -> Option<Pgid> {
     Pgid::new(group.as_raw())
 }
 
-/// Makes a child the leader of a process group. Does nothing if it has executed a program, or leads a session. setpgid(2)
-pub fn lead_group(child: Pid) {
-    nix::unistd::setpgid(nix::unistd::Pid::from_raw(child.get()), nix::unistd::Pid::from_raw(child.get())).ok();
+/// Makes a child the leader of a process group. Returns whether it is one, which is unknown once it has executed a program.
+/// setpgid(2)
+#[must_use]
+pub fn lead_group(child: Pid) -> bool {
+    let child = nix::unistd::Pid::from_raw(child.get());
+    nix::unistd::setpgid(child, child).is_ok()
 }
 
 /// The effective user id. geteuid(2)

@@ -63,7 +63,7 @@ fn exec_runs_a_command_with_user_directory_and_environment_of_a_service() {
             "echo $PORT $TOKEN $FROM_FILE $KEEPALIVE_SERVICE $KEEPALIVE_INSTANCE/$KEEPALIVE_INSTANCES $TERM; exit 7";
         check(&set, "web.1", show, "3001 secret-token secret-file web 1/2 xterm");
         check(&set, "web", show, "3000 secret-token secret-file web 0/2 xterm");
-        check(&set, "web", "pwd -P; umask; exit 7", &format!("{directory}/web\n0027\n"));
+        check(&set, "web", "pwd -P; umask; exit 7", &format!("{directory}/web\n0027"));
         // It does not run, and inherits nothing.
         check(&set, "off", "echo $ONLY [$HOME] $KEEPALIVE_SERVICE; exit 7", "this [] off");
         let (code, _, stderr) = client(&set, &["exec", "web.7", "--", "true"]).finish();
