@@ -72,7 +72,7 @@ const SOCKET: u64 = 0;
 const STDOUT: u64 = 1;
 const STDERR: u64 = 2;
 const FIRST_CLIENT: u64 = 16;
-/// The first key of pipes that another pipe has replaced, beyond all keys that [`pipe_key`] gives.
+/// The first key of pipes that another pipe has replaced, beyond all keys that [`crate::logs::protocol::pipe_key`] gives.
 const FIRST_RETIRED: u64 = 1 << 40;
 
 /// What PID 1 starts the logger with.
