@@ -134,7 +134,7 @@ impl ProcessContext {
             file: None,
             credentials: self.credentials.as_ref(),
             umask: self.umask,
-            mark: None,
+            mark: [None; 2],
             limits: &self.limits,
             nice: self.nice,
             oom_score_adj: self.oom_score_adj,

@@ -117,7 +117,7 @@ fn start(options: &Options, command: Vec<OsString>, child_signals: ChildSignals)
         file: None,
         credentials: None,
         umask: None,
-        mark: None,
+        mark: [None; 2],
         limits: &[],
         nice: None,
         oom_score_adj: None,

@@ -39,9 +39,10 @@ impl Processes {
         has_messages: impl Fn(RunId) -> bool,
         helpers: impl FnOnce() -> Vec<Pid>,
     ) -> Vec<Event> {
-        let until = self.now + MAX_DELAY;
-        let wanted = std::mem::take(&mut self.strays.wanted).into_iter().map(|run| (run, until));
-        self.strays.delayed.extend(wanted);
+        for run in std::mem::take(&mut self.strays.wanted) {
+            let timeout = self.runs.of_id(run).map_or(MAX_DELAY, |run| run.spec.definition.stop.timeout);
+            self.strays.delayed.push((run, self.now + timeout.min(MAX_DELAY)));
+        }
         let is_due = |(run, until): &mut (RunId, Mono)| *until <= self.now || !has_messages(*run);
         let runs: Vec<RunId> = self.strays.delayed.extract_if(.., is_due).map(|(run, _)| run).collect();
         if runs.is_empty() {
@@ -80,13 +81,14 @@ impl Processes {
 
     fn on_strays(&mut self, runs: &[RunId], answer: &[u8]) -> Vec<Event> {
         for run in runs {
-            let (found, gone) = Question::strays_of(*run, answer).partition(|pid| self.is_child(*pid));
-            let (found, gone): (Vec<Pid>, Vec<Pid>) = (found, gone);
-            if !gone.is_empty() {
+            let found: Vec<Option<Pid>> = Question::strays_of(*run, answer).collect();
+            let is_own_gone = found.iter().flatten().any(|pid| !self.is_child(*pid));
+            if is_own_gone || (found.contains(&None) && self.runs.may_search_again(*run)) {
                 // They may have had children.
                 self.search(*run);
             }
-            let strays = found.into_iter().filter(|pid| self.is_stray(*run, *pid)).collect();
+            let found = found.into_iter().flatten().filter(|pid| self.is_child(*pid));
+            let strays = found.filter(|pid| self.is_stray(*run, *pid)).collect();
             self.runs.set_strays(*run, strays, &self.liveness);
             self.signal_found_strays(*run);
         }

@@ -42,7 +42,7 @@ struct Buffers {
     argv: StringList,
     env: StringList,
     cwd: Vec<u8>,
-    mark: Option<Limit>,
+    mark: [Option<Limit>; 2],
     limits: Vec<Limit>,
     state: Vec<u8>,
     env_files: EnvFiles,
@@ -86,7 +86,7 @@ impl ProcessFactory {
                 argv: StringList::new(),
                 env: StringList::new(),
                 cwd: Vec::new(),
-                mark: None,
+                mark: [None; 2],
                 limits: Vec::new(),
                 state: Vec::new(),
                 env_files: EnvFiles { files: Vec::new(), fixed: 0, read: config::read_env_file },
@@ -208,7 +208,7 @@ impl ProcessFactory {
     fn fill(&mut self, run: RunId, spec: &RunSpec, command: &[Template], logging: &Logging) {
         let (numbers, process) = (spec.numbers(), &spec.definition.process);
         self.fill_env(&spec.definition, numbers, spec.restarts);
-        self.buffers.mark = self.run_marker.limit(run);
+        self.buffers.mark = self.run_marker.limits(run);
         let Buffers { argv, cwd, limits, env_files, .. } = &mut self.buffers;
         env_files.files.clear();
         env_files.files.extend(process.env_files.iter().map(|file| (file.path.expand(numbers), file.required)));

@@ -70,6 +70,8 @@ pub(super) struct Run {
     superseded: Vec<Superseded>,
     /// Children of keepalive that the run has left outside of its sessions and groups.
     strays: Vec<Pid>,
+    /// How many more searches may follow because a child had exited meanwhile.
+    retries: u8,
     /// How many searches for strays are under way: until there is an answer, there may be some.
     searches: usize,
     /// There were processes in its sessions and groups when the last answer came: they may have left since.
@@ -107,6 +109,9 @@ enum Identity {
     Reused,
 }
 
+/// A limit for searches for strays during which children exit, which other services can cause.
+const MAX_RETRIES: u8 = 10;
+
 /// A limit for the search through parents, which the sender of a message can make long.
 const MAX_TREE_DEPTH: usize = 16;
 
@@ -127,6 +132,7 @@ impl Runs {
             is_lingering: false,
             superseded: Vec::new(),
             strays: Vec::new(),
+            retries: MAX_RETRIES,
             searches: 0,
             may_have_left: false,
             sent: None,
@@ -247,6 +253,16 @@ impl Runs {
         if let Some(run) = self.runs.get_mut(&run) {
             run.searches += 1;
         }
+    }
+
+    /// Whether another search may follow one during which a child has exited.
+    pub(super) fn may_search_again(&mut self, run: RunId) -> bool {
+        let retries = self.runs.get_mut(&run).map(|run| &mut run.retries);
+        retries.is_some_and(|retries| {
+            let may = *retries > 0;
+            *retries = retries.saturating_sub(1);
+            may
+        })
     }
 
     /// A search has found these strays of a lingering run.

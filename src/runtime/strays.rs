@@ -4,28 +4,28 @@
 //! belong to. If there are children that keepalive does not know when a main process has exited, an inspector reads it, and
 //! the exit is reported when the answer has come.
 
-use std::hash::Hasher as _;
 use std::io::Write as _;
 
 use crate::model::plan::Limit;
 use crate::model::{Mono, Pid, RunId};
 use crate::supervisor::Exit;
-use crate::sys::random::random_u64;
 use crate::sys::{process, procfs};
 
-/// The number of the limit that is the mark of a run.
-const RESOURCE: u32 = libc::RLIMIT_RTTIME as u32;
+/// The limits that mark a run, which no program needs: the number of file locks, which Linux 2.4 has used last, and how long a
+/// real-time process may run without a blocking system call. getrlimit(2)
+const RESOURCES: [(&str, u32); 2] = [("locks", libc::RLIMIT_LOCKS as u32), ("rttime", libc::RLIMIT_RTTIME as u32)];
+/// A mark is not lower: twelve days of the second limit.
+const MIN_MARK: u64 = 1 << 40;
 
-/// Marks the processes of a run with a soft limit, in microseconds, on how long a real-time process may run without a
-/// blocking system call, getrlimit(2) `RLIMIT_RTTIME`: 146,000 years, and a number that nobody can guess for another run.
+/// Marks the processes of a run by two hard limits: the first one is the larger, the second one the smaller, the later the run
+/// has started. A process can only lower its hard limits, setrlimit(2), so that it cannot take the mark of another run.
 ///
-/// Daemons leave sessions and groups, close descriptors and overwrite their environment, nginx(8) for instance, but keep this
-/// limit. Everybody may read it, proc_pid_limits(5), whatever the user of the process is.
+/// Daemons leave sessions and groups, close descriptors and overwrite their environment, nginx(8) for instance, but keep these
+/// limits. Everybody may read them, proc_pid_limits(5), whatever the user of the process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RunMarker {
-    keys: [u64; 2],
-    /// keepalive's own hard limit; `None`: unlimited.
-    hard: Option<u64>,
+    /// `None`: keepalive's own hard limit is too low, and all processes have that.
+    bases: [Option<u64>; 2],
 }
 
 /// The search for strays.
@@ -55,25 +55,35 @@ pub(super) struct Question {
 
 impl RunMarker {
     pub(super) fn new() -> Self {
-        Self { keys: [random_u64(), random_u64()], hard: process::hard_limit(RESOURCE) }
+        Self::below(RESOURCES.map(|(_, resource)| process::hard_limit(resource)))
     }
 
-    /// The mark of a run; `None` if keepalive's own hard limit is lower.
-    pub(super) fn limit(self, run: RunId) -> Option<Limit> {
-        let soft = self.value(run);
-        let limit = Limit { name: "rttime", resource: RESOURCE, soft: Some(soft), hard: self.hard };
-        self.hard.is_none_or(|hard| soft <= hard).then_some(limit)
+    /// `hard`: keepalive's own hard limits; `None`: unlimited.
+    fn below(hard: [Option<u64>; 2]) -> Self {
+        Self {
+            bases: hard.map(|hard| Some(hard.map_or(1 << 62, |hard| hard / 2)).filter(|base| *base >= MIN_MARK * 2)),
+        }
     }
 
-    #[expect(
-        deprecated,
-        reason = "DefaultHasher has no keys; RandomState brings its own source of random numbers, 4 KB"
-    )]
-    fn value(self, run: RunId) -> u64 {
-        let [first, second] = self.keys;
-        let mut hasher = std::hash::SipHasher::new_with_keys(first, second);
-        hasher.write_u64(run.get());
-        hasher.finish() >> 2 | 1 << 62
+    /// The limits of the processes of a run.
+    pub(super) fn limits(self, run: RunId) -> [Option<Limit>; 2] {
+        let [locks, rttime] = self.values(run);
+        let [of_locks, of_rttime] = RESOURCES;
+        let limit =
+            |(name, resource), value: Option<u64>| Some(Limit { name, resource, soft: Some(value?), hard: value });
+        [limit(of_locks, locks), limit(of_rttime, rttime)]
+    }
+
+    fn values(self, run: RunId) -> [Option<u64>; 2] {
+        let [locks, rttime] = self.bases;
+        [locks.map(|base| base + run.get()), rttime.map(|base| base - run.get())]
+    }
+
+    /// Whether a process with these hard limits belongs to a run.
+    fn is_of(self, run: RunId, limits: [Option<u64>; 2]) -> bool {
+        let values = self.values(run);
+        values.iter().any(Option::is_some)
+            && values.iter().zip(limits).all(|(value, limit)| value.is_none() || *value == limit)
     }
 }
 
@@ -82,20 +92,25 @@ impl Question {
     pub(super) fn answer(&self, keepalive: Pid) -> Vec<u8> {
         let mut answer = Vec::new();
         for child in procfs::children(keepalive).unwrap_or_default() {
-            let mark = procfs::realtime_timeout(child);
-            if let Some(run) = self.runs.iter().find(|run| mark == Some(self.marker.value(**run))) {
+            let Some(limits) = procfs::unused_limits(child) else {
+                // It has exited since, and may have had children.
+                self.runs.iter().for_each(|run| drop(writeln!(answer, "{run} 0")));
+                continue;
+            };
+            if let Some(run) = self.runs.iter().find(|run| self.marker.is_of(**run, limits)) {
                 writeln!(answer, "{run} {child}").ok();
             }
         }
         answer
     }
 
-    /// The strays of a run in an answer.
-    pub(super) fn strays_of(run: RunId, answer: &[u8]) -> impl Iterator<Item = Pid> {
+    /// The strays of a run in an answer; `None`: a child that has exited meanwhile.
+    pub(super) fn strays_of(run: RunId, answer: &[u8]) -> impl Iterator<Item = Option<Pid>> {
         let lines = str::from_utf8(answer).unwrap_or_default().lines();
         lines.filter_map(move |line| {
             let (of, pid) = line.split_once(' ')?;
-            Pid::new(pid.parse().ok()?).filter(|_| of.parse() == Ok(run.get()))
+            let pid: i32 = pid.parse().ok()?;
+            (of.parse() == Ok(run.get())).then(|| Pid::new(pid))
         })
     }
 }
@@ -125,26 +140,43 @@ impl Strays {
 mod tests {
     use super::*;
 
-    #[test]
-    fn marks_differ_and_leave_more_time_than_anybody_needs() {
-        let (ours, other) = (RunMarker::new(), RunMarker::new());
-        let value = |marker: RunMarker, run| marker.limit(RunId::new(run)).unwrap().soft.unwrap();
-        assert_eq!(value(ours, 7), value(ours, 7));
-        assert!(value(ours, 7) != value(ours, 8) && value(ours, 7) != value(other, 7));
-        assert!((1 << 62..u64::MAX >> 1).contains(&value(ours, 7)));
+    fn values(marker: RunMarker, run: u64) -> [Option<u64>; 2] {
+        marker.limits(RunId::new(run)).map(|limit| limit?.hard)
     }
 
     #[test]
-    fn nothing_is_marked_above_the_hard_limit() {
-        let marker = RunMarker { hard: Some(1_000_000), ..RunMarker::new() };
-        assert_eq!(marker.limit(RunId::new(7)), None);
+    fn no_process_can_take_the_mark_of_another_run_by_lowering_its_limits() {
+        let marker = RunMarker::below([None, None]);
+        for (one, other) in [(7, 8), (8, 7), (1, 1_000_000), (1_000_000, 1)] {
+            let [mine, wanted] = [one, other].map(|run| values(marker, run));
+            assert!(mine.iter().zip(wanted).any(|(mine, wanted)| wanted > *mine), "{mine:?} {wanted:?}");
+            assert!(marker.is_of(RunId::new(one), mine) && !marker.is_of(RunId::new(other), mine));
+        }
+        assert!(!marker.is_of(RunId::new(1), [None, None]));
+    }
+
+    #[test]
+    fn marks_are_below_the_hard_limits_of_keepalive_or_left_out() {
+        let outer = values(RunMarker::below([None, None]), 7);
+        let inner = values(RunMarker::below(outer), 7);
+        assert!(
+            inner.iter().zip(outer).all(|(inner, outer)| *inner < outer && inner.is_some_and(|inner| inner > MIN_MARK))
+        );
+        let marker = RunMarker::below([None, Some(1_000_000)]);
+        let mark = values(marker, 7);
+        assert!(mark[0].is_some() && mark[1].is_none());
+        assert!(marker.is_of(RunId::new(7), [mark[0], Some(1_000_000)]));
+        let unmarked = RunMarker::below([Some(0), Some(0)]);
+        assert!(!unmarked.is_of(RunId::new(7), [Some(0), Some(0)]));
     }
 
     #[test]
     fn an_answer_lists_runs_and_processes() {
-        let strays = |run| Question::strays_of(RunId::new(run), b"7 100\n8 200\n7 300\n").map(Pid::get).collect();
-        let (of_7, of_9): (Vec<i32>, Vec<i32>) = (strays(7), strays(9));
-        assert_eq!((of_7, of_9), (vec![100, 300], vec![]));
+        let strays = |run| {
+            let strays = Question::strays_of(RunId::new(run), b"7 100\n8 200\n7 300\n7 0\n");
+            strays.map(|pid| pid.map(Pid::get)).collect::<Vec<_>>()
+        };
+        assert_eq!((strays(7), strays(9)), (vec![Some(100), Some(300), None], vec![]));
         assert_eq!(Question::strays_of(RunId::new(7), b"7 x\n7\n\xff").count(), 0);
     }
 }

@@ -54,7 +54,7 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
         let address = unsafe { of.si_addr() };
         report((address as usize).wrapping_sub(&raw const __ehdr_start as usize));
     }
-    // A process has sent it: blocked from now on, it is queued again, and received like all others.
+    // A process has sent it: blocked until it is received, it is queued again, and received like all others.
     // SAFETY: as above, and nothing else uses it.
     let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
     // SAFETY: the set is valid. The mask has this value when the handler has returned.

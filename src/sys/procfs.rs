@@ -179,13 +179,15 @@ pub fn children(pid: Pid) -> Option<Vec<Pid>> {
     text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(|word| Pid::new(number(word)?)).collect()
 }
 
-/// The soft limit `RLIMIT_RTTIME` of a process, in microseconds; `None`: unlimited. proc_pid_limits(5), getrlimit(2)
+/// Two hard limits of a process, `RLIMIT_LOCKS` and, in microseconds, `RLIMIT_RTTIME`; the inner `None`: unlimited. `None`: it
+/// does not exist any more, or /proc cannot be read. proc_pid_limits(5), getrlimit(2)
 #[must_use]
-pub fn realtime_timeout(pid: Pid) -> Option<u64> {
+pub fn unused_limits(pid: Pid) -> Option<[Option<u64>; 2]> {
     let mut buffer = [0; 2048];
-    let text = read_at(AT_FDCWD, format_args!("/proc/{pid}/limits\0"), &mut buffer)?;
-    let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Max realtime timeout "))?;
-    str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
+    let text = str::from_utf8(read_at(AT_FDCWD, format_args!("/proc/{pid}/limits\0"), &mut buffer)?).ok()?;
+    let hard =
+        |name| text.lines().find_map(|line| line.strip_prefix(name)?.split_ascii_whitespace().nth(1)?.parse().ok());
+    Some(["Max file locks ", "Max realtime timeout "].map(hard))
 }
 
 /// The process that traces `pid`, ptrace(2). proc_pid_status(5), `TracerPid`

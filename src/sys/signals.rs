@@ -240,6 +240,11 @@ impl Received {
             Some(child) if signal == Signal::CHLD => Origin::Child(child),
             _ => Origin::Kernel,
         };
+        let handled = SignalSet(HANDLED.load(Ordering::Relaxed));
+        if handled.contains(signal) {
+            // The handler has blocked it, so that it was queued.
+            set_mask(SignalSet::ALL.without(handled));
+        }
         if [Signal::PIPE, Signal::XFSZ].contains(&signal) && origin == Origin::Process(Some(super::process::id())) {
             return None;
         }

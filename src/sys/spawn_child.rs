@@ -91,9 +91,9 @@ fn prepare(memory: &ChildMemory) -> Result<(), FailedStep> {
     if let Some(score) = memory.oom_score_adj {
         set_oom_score_adj(score).map_err(at(step::OOM_SCORE_ADJ))?;
     }
-    // Before the limits, which may have one of the same resource. Where the kernel has none, the process has no mark.
-    if let Some(mark) = &memory.mark {
-        set_limit(mark).ok();
+    // Before the limits, which may have one of the same resource. Where it is refused, the process has no mark.
+    for limit in memory.mark.iter().flatten() {
+        set_limit(limit).ok();
     }
     for (detail, limit) in (0_u8..).zip(&memory.limits) {
         set_limit(limit).map_err(|errno| FailedStep { step: step::LIMIT, detail, errno })?;

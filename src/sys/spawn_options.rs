@@ -39,8 +39,8 @@ pub struct SpawnOptions<'a> {
     pub credentials: Option<&'a Credentials>,
     /// umask(2); `None`: inherited.
     pub umask: Option<u32>,
-    /// A limit that all descendants inherit, and that is known to have no other effect; it may fail. setrlimit(2)
-    pub mark: Option<Limit>,
+    /// Limits that all descendants inherit, and that have no other effect; they may fail. setrlimit(2)
+    pub mark: [Option<Limit>; 2],
     /// setrlimit(2).
     pub limits: &'a [Limit],
     /// setpriority(2); `None`: inherited.

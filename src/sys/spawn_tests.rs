@@ -28,7 +28,7 @@ fn options<'a>(argv: &'a StringList, env: &'a StringList) -> SpawnOptions<'a> {
         file: None,
         credentials: None,
         umask: None,
-        mark: None,
+        mark: [None; 2],
         limits: &[],
         nice: None,
         oom_score_adj: None,

@@ -390,8 +390,8 @@ impl NotifyContext<'_> {
         events: &mut Vec<Event>,
     ) -> Result<(), Rejection> {
         if self.processes.runs.get(run).is_none() {
-            // It has ended.
-            return Ok(());
+            // It has ended, and its leftover processes are being stopped.
+            return Err(Rejection::ForeignMainPid { main, pid });
         }
         events.extend(self.processes.poll_exec_result(run, self.poller));
         let changed = self.processes.change_main_pid(run, pid, sender, self.poller);
