@@ -1,6 +1,7 @@
 //! Functions of `sys` that change the whole process, so a thread of a test cannot call them.
 
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::wait::{self, WaitOptions};
@@ -64,8 +65,13 @@ pub(super) fn next_descriptor() -> u8 {
     u8::try_from(file.as_raw_fd()).expect("a low number")
 }
 
-/// What the compiler puts where the program never comes.
+/// What the compiler puts where the program never comes, after a process has sent the signal that it causes.
 pub(super) fn fault() -> u8 {
+    for signal in [Signal::ILL, Signal::TRAP] {
+        signal_process(keepalive::sys::process::id(), signal).expect("kill");
+        let received = signals::wait_for(Some(Duration::from_secs(10))).expect("wait");
+        assert_eq!(received.map(|received| received.signal), Some(signal));
+    }
     #[cfg(target_arch = "x86_64")]
     // SAFETY: it ends the process.
     unsafe {
