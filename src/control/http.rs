@@ -57,7 +57,8 @@ impl fmt::Display for RequestError {
                 let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
                 write!(
                     formatter,
-                    "cannot connect to {}: is keepalive running? (select another with -c FILE or --socket PATH)",
+                    "cannot connect to {}: is keepalive running? (start it with `keepalive` or `keepalive run -- CMD`, or select \
+                     another with -c FILE or --socket PATH)",
                     places.join(" or ")
                 )
             }

@@ -22,7 +22,7 @@ fn status_as(user: u32) -> Run {
     run
 }
 
-const REMEDY: &str = "is keepalive running? (select another with -c FILE or --socket PATH)";
+const REMEDY: &str = "is keepalive running? (start it with `keepalive` or `keepalive run -- CMD`, or select another with -c FILE or --socket PATH)";
 
 #[test]
 fn a_client_without_a_server_names_the_tried_paths_and_a_remedy() {
