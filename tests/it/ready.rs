@@ -99,12 +99,10 @@ fn an_http_probe_is_repeated_until_the_status_is_a_success() {
     assert_eq!(tries, ["HTTP status 503", "timed out", "not an HTTP response", "HTTP status 404"], "{stderr}");
 }
 
-#[test]
-fn a_file_probe_is_repeated_until_the_file_exists() {
-    let set = set(
-        "command = [\"PUPPET\", \"on-signal\", \"make\", \"DIR/up-0\", \"end-on-term\", \"0\"]\nready = { file = \"DIR/up-{instance}\" }",
-    );
-    let mut running = start(&set, Place::Child);
+/// A service that creates the file `up-0` when it gets SIGUSR1, after an attempt of its probe that fails with `reason`.
+#[track_caller]
+fn check_file_probe(set: &Set, reason: &str) {
+    let mut running = start(set, Place::Child);
     assert!(running.line().starts_with("a: ready"));
     wait_for_attempt(&running);
     running.send(Signal::USR1);
@@ -113,25 +111,22 @@ fn a_file_probe_is_repeated_until_the_file_exists() {
     assert_eq!(running.end(), 0);
     let stderr = running.stderr();
     let tries = tries(&stderr);
-    assert!(!tries.is_empty() && tries.iter().all(|reason| reason == "No such file or directory"), "{stderr}");
+    assert!(!tries.is_empty() && tries.iter().all(|other| other == reason), "{stderr}");
+}
+
+const WITH_FILE: &str = "command = [\"PUPPET\", \"on-signal\", \"make\", \"DIR/up-0\", \"end-on-term\", \"0\"]
+ready = { file = \"DIR/up-{instance}\" }";
+
+#[test]
+fn a_file_probe_is_repeated_until_the_file_exists() {
+    check_file_probe(&set(WITH_FILE), "No such file or directory");
 }
 
 #[test]
 fn a_file_that_was_left_behind_makes_no_process_ready() {
-    let set = set(
-        "command = [\"PUPPET\", \"on-signal\", \"make\", \"DIR/up\", \"end-on-term\", \"0\"]\nready = { file = \"DIR/up\" }",
-    );
-    set.directory.file("up", b"", 0o644);
-    let mut running = start(&set, Place::Child);
-    assert!(running.line().starts_with("a: ready"));
-    wait_for_attempt(&running);
-    running.send(Signal::USR1);
-    while !running.line().starts_with("b: ready") {}
-    running.send(Signal::TERM);
-    assert_eq!(running.end(), 0);
-    let stderr = running.stderr();
-    let tries = tries(&stderr);
-    assert!(!tries.is_empty() && tries.iter().all(|reason| reason == "the file is older than the process"), "{stderr}");
+    let set = set(WITH_FILE);
+    set.directory.file("up-0", b"", 0o644);
+    check_file_probe(&set, "the file is older than the process");
 }
 
 #[test]
