@@ -262,7 +262,7 @@ it: of environment variables it has only the names.
         operands: &[NAME],
         text: "\
 Waits until they are ready, at most 60s or --timeout. NAME is web, web.2, \"web*\" or all;
-dependencies are started first. all leaves alone what has completed.
+dependencies are started first, also stopped ones. all leaves alone what has completed.
 ",
         ..COMMAND_DEFAULTS
     },

@@ -165,7 +165,7 @@ impl Supervisor {
                 }
             }
         } else if self.reloadable(&ids).is_ok() {
-            self.start_dependencies(service);
+            self.start_dependencies(service, Requester::Config);
             let stays = |number: &u32| resize.is_none_or(|desired| *number < desired);
             let slots = ids.iter().map(|id| id.number).filter(stays).collect();
             self.start_rollout(service, slots, Some(Rc::clone(old)), resize);

@@ -253,11 +253,12 @@ impl Supervisor {
     pub(super) fn request_start(&mut self, id: InstanceId, by: Requester) {
         self.cancel_queued_stop(id);
         self.services[id].reset_failures();
-        match self.services[id].state {
-            State::Stopped { .. } => {
-                self.start_dependencies(id.service);
-                self.start_or_wait(id, Reason::StartRequested(by));
-            }
+        let state = self.services[id].state;
+        if !state.is_up() {
+            self.start_dependencies(id.service, by);
+        }
+        match state {
+            State::Stopped { .. } => self.start_or_wait(id, Reason::StartRequested(by)),
             State::BackingOff { .. } | State::CleaningUp(_) => self.stop(id, AfterStop::Restart(by)),
             State::Stopping(Stopping { then: AfterStop::Restart(_), .. }) => {}
             State::Stopping(_) => self.stop(id, AfterStop::Restart(by)),
@@ -283,15 +284,6 @@ impl Supervisor {
         self.services[id].reset_failures();
         if !matches!(self.services[id].state, State::Stopped { .. } | State::Waiting { .. }) {
             self.stop(id, AfterStop::Restart(by));
-        }
-    }
-
-    pub(super) fn start_dependencies(&mut self, service: ServiceIndex) {
-        let definition = std::rc::Rc::clone(&self.services[service].definition);
-        for dependency in &definition.depends_on {
-            for index in self.mark_waiting(*dependency, Requester::Dependent(service)) {
-                self.start_or_block(index);
-            }
         }
     }
 

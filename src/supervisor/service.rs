@@ -8,7 +8,8 @@ use super::phase::Phase;
 use super::record::{Cause, JournalEvent, Outcome, Reason, Requester};
 use super::run_result::{FailureReason, RunResult};
 use super::service_table::{Failure, ServiceOutcome, Untried};
-use super::state::{State, Stopped};
+use super::state::{AfterRun, AfterStop, CleaningUp, State, Stopped, Stopping};
+use super::state_name::StateName;
 use crate::model::plan::{ExitAction, Kind};
 use crate::model::{InstanceId, ServiceIndex};
 
@@ -46,6 +47,61 @@ impl Supervisor {
             pending.extend(not_started.map(|dependency| (dependency, Requester::Dependent(index))));
         }
         visited
+    }
+
+    /// Starts the dependencies of a service, also indirect ones, that were never started; for an operator also those that
+    /// an operator has stopped, unless other instances are ready.
+    pub(super) fn start_dependencies(&mut self, service: ServiceIndex, by: Requester) {
+        let is_operator = by == Requester::Operator;
+        let mut needing = vec![service];
+        let mut is_visited = vec![false; self.plan.services.len()];
+        let mut position = 0;
+        while let Some(dependent) = needing.get(position).copied() {
+            position += 1;
+            let definition = Rc::clone(&self.services[dependent].definition);
+            for dependency in definition.depends_on.iter().copied() {
+                let is_new = is_visited.get_mut(dependency.position()).is_some_and(|it| !std::mem::replace(it, true));
+                if !is_new {
+                    continue;
+                }
+                let by = Requester::Dependent(dependent);
+                let starts_stopped = is_operator && !self.is_available(dependency);
+                for id in self.services.ids_of(dependency).filter(|id| self.services.has(*id)).collect::<Vec<_>>() {
+                    if let State::Stopped { why: Stopped::NotStarted } = self.services[id].state {
+                        self.wait(id, Reason::StartRequested(by));
+                    } else if starts_stopped {
+                        self.undo_stop(id, by);
+                    }
+                }
+                let mut states = self.services[dependency].instances().iter().map(|instance| instance.state.name());
+                if states.any(|state| matches!(state, StateName::Waiting | StateName::Stopping)) {
+                    needing.push(dependency);
+                }
+            }
+        }
+        for dependency in needing.into_iter().skip(1) {
+            self.start_or_block(dependency);
+        }
+    }
+
+    /// Starts an instance that an operator has stopped, or wants to stop.
+    fn undo_stop(&mut self, id: InstanceId, by: Requester) {
+        if let Some(AfterStop::StayStopped(_)) = self.services[id].queued_stop {
+            self.cancel_queued_stop(id);
+        }
+        let state = self.services[id].state;
+        let is_being_stopped = matches!(
+            state,
+            State::Stopping(Stopping { then: AfterStop::StayStopped(Stopped::Operator), .. })
+                | State::CleaningUp(CleaningUp { next: AfterRun::StayStopped(Stopped::Operator), .. })
+        );
+        if is_being_stopped {
+            self.services[id].reset_failures();
+            self.stop(id, AfterStop::Restart(by));
+        } else if let State::Stopped { why: Stopped::Operator } = state {
+            self.services[id].reset_failures();
+            self.wait(id, Reason::StartRequested(by));
+        }
     }
 
     /// Lets an instance wait for its dependencies.

@@ -170,6 +170,11 @@ impl State {
         self.process().is_some()
     }
 
+    /// Whether there is a process that is not being stopped, or one was requested.
+    pub(super) const fn is_up(&self) -> bool {
+        matches!(self, Self::Spawning { .. } | Self::Executing(_) | Self::Starting { .. } | Self::Running(_))
+    }
+
     /// The main process that has not been reaped.
     pub(super) const fn process(&self) -> Option<Process> {
         match self {

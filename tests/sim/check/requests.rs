@@ -300,10 +300,48 @@ pub(super) fn apply(id: InstanceId, verb: Verb, model: &mut Model) {
         return stop(id, model);
     }
     let instance = model.get_mut(id);
+    let again = verb == Verb::Restart && instance.main.is_some();
+    let needs_dependencies = again || !matches!(instance.state, StateName::Starting | StateName::Running);
+    start(instance);
+    instance.start_requested |= again;
+    if needs_dependencies {
+        start_dependencies(id.service, model);
+    }
+}
+
+/// The dependencies that an operator has stopped are started too.
+fn start_dependencies(service: ServiceIndex, model: &mut Model) {
+    let (mut needing, mut visited) = (vec![service], Vec::new());
+    while let Some(dependent) = needing.pop() {
+        for dependency in model.depends_on(dependent).to_vec() {
+            if visited.contains(&dependency) || model.is_available(dependency) {
+                continue;
+            }
+            visited.push(dependency);
+            for number in 0..model.desired(dependency) {
+                let instance = model.get_mut(InstanceId { service: dependency, number });
+                if instance.queued == Some(Verb::Stop) {
+                    instance.queued = None;
+                }
+                let is_stopped = matches!(instance.state, StateName::Stopped | StateName::Stopping);
+                if is_stopped && instance.stopped_by_operator {
+                    start(instance);
+                }
+            }
+            let waits = |instance: &Instance| {
+                matches!(instance.state, StateName::Stopped | StateName::Waiting | StateName::Stopping)
+            };
+            if model.of(dependency).iter().any(waits) {
+                needing.push(dependency);
+            }
+        }
+    }
+}
+
+fn start(instance: &mut Instance) {
     instance.queued = None;
     (instance.unstable, instance.refusals, instance.stopped_by_operator) = (0, 0, false);
-    let again = verb == Verb::Restart && instance.main.is_some();
-    instance.start_requested = again || instance.state == StateName::Stopping;
+    instance.start_requested = instance.state == StateName::Stopping;
     if instance.state == StateName::Stopping {
         (instance.due, instance.fault) = (None, None);
         instance.request_stop();

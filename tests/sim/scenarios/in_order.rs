@@ -65,6 +65,46 @@ fn a_start_of_all_after_a_stop_starts_dependencies_first() {
     assert_eq!(setup.only("reply"), ["reply 2 done"]);
 }
 
+/// Also while they are still being stopped, and by a restart of what does not run.
+#[test]
+fn a_start_also_starts_dependencies_that_an_operator_has_stopped() {
+    for (verb, has_stopped) in [(Verb::Start, true), (Verb::Restart, true), (Verb::Start, false)] {
+        let mut setup = boot();
+        setup.ask_all(Verb::Stop);
+        if has_stopped {
+            STOPS.into_iter().for_each(|name| setup.exits(name, 0));
+        } else {
+            // The stop of `db` has not begun, and is cancelled.
+            ["proxy", "other"].into_iter().for_each(|name| setup.exits(name, 0));
+        }
+        setup.forget();
+        setup.ask_several(&["proxy"], verb);
+        if has_stopped {
+            assert_eq!(setup.only("spawn"), ["db", "web", "proxy"].map(|name| format!("spawn {name}.0 (1 restarts)")));
+        } else {
+            setup.exits("web", 0);
+            assert_eq!(setup.only("spawn"), ["web", "proxy"].map(|name| format!("spawn {name}.0 (1 restarts)")));
+        }
+        setup.after(seconds(1));
+        assert_eq!(setup.only("reply").last().unwrap(), "reply 2 done");
+    }
+}
+
+#[test]
+fn a_start_of_what_waits_starts_what_it_waits_for() {
+    let mut setup = boot();
+    setup.ask_all(Verb::Stop);
+    STOPS.into_iter().for_each(|name| setup.exits(name, 0));
+    setup.spawns = super::Spawns::Pending;
+    setup.start("proxy");
+    setup.stop("db");
+    setup.exits("db", 0);
+    setup.forget();
+    setup.spawns = super::Spawns::Executed;
+    setup.start("proxy");
+    assert_eq!(setup.only("spawn").first().unwrap(), "spawn db.0 (2 restarts)");
+}
+
 #[test]
 fn a_restart_of_all_stops_dependents_first_and_starts_them_last() {
     let mut setup = boot();
