@@ -162,8 +162,10 @@ impl Supervisor {
     fn reload(&mut self, id: RequestId, targets: Vec<InstanceId>, wanted: &[Target]) {
         let are_all = wanted.contains(&Target::All);
         let mut groups = Vec::new();
+        let is_waiting = |id: &InstanceId| matches!(self.services[*id].state, State::Waiting { .. });
         for group in targets.chunk_by(|one, other| one.service == other.service) {
-            match self.reloadable(group) {
+            let waiting = group.first().filter(|_| group.iter().all(is_waiting));
+            match self.reloadable(group).and(waiting.map_or(Ok(()), |id| Err(Refusal::NotRunning(*id)))) {
                 Ok(()) => groups.push(group),
                 Err(Refusal::Oneshot(_) | Refusal::NotRunning(_)) if are_all => {}
                 Err(refusal) => return self.reply(id, Err(refusal)),

@@ -103,6 +103,9 @@ fn what_waits_names_what_it_waits_for() {
     assert_eq!(reason("off.0"), "not started (autostart = false)");
     let ready = control.get("/readyz?service=needs-slow").reason();
     assert_eq!(ready, format!("needs-slow.0 is waiting for slow (starting: {refused})"));
+    let reload = control.post("/v1/services/needs-slow/reload");
+    let refused = format!("needs-slow is not running: waiting for slow (starting: {refused})");
+    assert_eq!((reload.status, reload.reason()), (409, refused));
     // The time that is left, not that of the decision.
     let backoff = || reason("crash.0").split_once("restart 1 of 16 in ").unwrap().1.to_owned();
     let first = wait_until("less than an hour", || Some(backoff()).filter(|left| !left.starts_with("1h")));

@@ -233,12 +233,18 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: &Request, refusal: Refusal) -
     let find = |id| snapshot.view.instances().find(|instance| instance.id == id);
     match refusal {
         Refusal::ShuttingDown => SHUTTING_DOWN.to_owned(),
-        Refusal::NotRunning(id) => match request {
-            Request::Control(target, _) => format!("{} is not running", target_name(snapshot, *target)),
-            Request::Several(..) | Request::Scale(..) | Request::ReloadConfig | Request::Shutdown => {
-                format!("{} is not running", Name(snapshot.plan, id))
+        Refusal::NotRunning(id) => {
+            let name = match request {
+                Request::Control(target, _) => target_name(snapshot, *target),
+                Request::Several(..) | Request::Scale(..) | Request::ReloadConfig | Request::Shutdown => {
+                    Name(snapshot.plan, id).to_string()
+                }
+            };
+            match find(id).filter(|instance| instance.state == StateName::Waiting) {
+                Some(waiting) => format!("{name} is not running: {}", reason_of(&waiting, snapshot)),
+                None => format!("{name} is not running"),
             }
-        },
+        }
         Refusal::Failed(id) | Refusal::Died(id) => match find(id) {
             Some(instance) => sentence(&instance, snapshot),
             None => format!("{} has failed", Name(snapshot.plan, id)),

@@ -328,6 +328,15 @@ fn a_requested_restart_is_refused_if_its_dependency_has_failed() {
     setup.check(&["web.0 stopping → waiting", "web.0 waiting → failed", "reply 1 Failed"]);
 }
 
+/// There is no process that a reload could replace.
+#[test]
+fn a_reload_of_what_waits_for_a_dependency_is_refused() {
+    let mut setup = Setup::boot(vec![oneshot("migrate"), depending_on(&[0], service("web"))]);
+    setup.forget();
+    setup.ask("web", Verb::Reload);
+    setup.check(&["reply 1 NotRunning"]);
+}
+
 /// A restart after a crash does not check the dependencies.
 #[test]
 fn a_restart_after_a_crash_does_not_wait_for_dependencies() {
