@@ -262,7 +262,8 @@ it: of environment variables it has only the names.
         operands: &[NAME],
         text: "\
 Waits until they are ready, at most 60s or --timeout. NAME is web, web.2, \"web*\" or all;
-dependencies are started first, also stopped ones. all leaves alone what has completed.
+dependencies are started first, also stopped ones. all also starts services with
+autostart = false, and leaves alone what has completed.
 ",
         ..COMMAND_DEFAULTS
     },
@@ -288,7 +289,7 @@ they are started again; with listen_mode = \"reuseport\" clients are refused.
         text: "\
 Waits until they are ready, at most 60s or --timeout. NAME is web, web.2, \"web*\" or all;
 what depends on another is stopped before it and started after it. all leaves alone what has
-completed.
+completed or does not run.
 ",
         ..COMMAND_DEFAULTS
     },

@@ -80,9 +80,8 @@ impl Supervisor {
             |id: &InstanceId| self.services.has(*id) && (is_all || wanted.iter().any(|target| target.includes(*id)));
         let order = self.start_order().into_iter().flat_map(|service| self.services.ids_of(service));
         let mut targets: Vec<_> = order.filter(is_meant).collect();
-        if is_all && matches!(verb, Verb::Start | Verb::Restart) {
-            // What has completed runs again only if it is named.
-            targets.retain(|id| !matches!(self.services[*id].state, State::Stopped { why: Stopped::Completed }));
+        if is_all {
+            targets.retain(|id| !self.is_left_alone(*id, verb));
         }
         let pending = match verb {
             Verb::Signal(signal) => {
@@ -99,7 +98,7 @@ impl Supervisor {
                 Pending::new(id, Vec::new(), targets, Vec::new())
             }
             Verb::Restart => {
-                if !is_all && let Some((service, dependency)) = self.stopped_dependency(&targets) {
+                if let Some((service, dependency)) = self.stopped_dependency(&targets) {
                     return self.reply(id, Err(Refusal::DependencyStopped(service, dependency)));
                 }
                 self.stop_in_order(&targets, AfterStop::Restart(Requester::Operator));
@@ -108,6 +107,21 @@ impl Supervisor {
         };
         self.require_proof(&pending);
         self.requests.push(pending);
+    }
+
+    /// Whether a request for all instances does not mean it: what has completed runs again only if it is named, and a restart
+    /// does not start what an operator has stopped or was never started.
+    fn is_left_alone(&self, id: InstanceId, verb: Verb) -> bool {
+        match self.state_name(id) {
+            StateName::Completed => matches!(verb, Verb::Start | Verb::Restart),
+            StateName::Stopped => verb == Verb::Restart,
+            StateName::Waiting
+            | StateName::Starting
+            | StateName::Running
+            | StateName::Stopping
+            | StateName::Backoff
+            | StateName::Failed => false,
+        }
     }
 
     /// Processes that are ready as soon as they run may exit at once: these instances must run for [`PROOF_TIME`].

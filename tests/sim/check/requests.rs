@@ -373,7 +373,7 @@ fn refusal(request: &Request, model: &Model) -> Option<Refusal> {
 
 /// A process that runs is not restarted while nobody starts a dependency.
 fn stopped_dependency(wanted: &[Target], verb: Verb, model: &Model) -> Option<Refusal> {
-    if verb != Verb::Restart || wanted.contains(&Target::All) {
+    if verb != Verb::Restart {
         return None;
     }
     let targets = targets(wanted, verb, model);
@@ -390,10 +390,15 @@ fn stopped_dependency(wanted: &[Target], verb: Verb, model: &Model) -> Option<Re
     })
 }
 
-/// The instances that are meant. What has completed is not started by a request for all.
+/// The instances that are meant. What has completed is not started by a request for all, nor restarted what is stopped.
 fn targets(wanted: &[Target], verb: Verb, model: &Model) -> Vec<InstanceId> {
-    let is_all = wanted.contains(&Target::All) && matches!(verb, Verb::Start | Verb::Restart);
+    let is_all = wanted.contains(&Target::All);
     let of = |service| (0..model.desired(service)).map(move |number| InstanceId { service, number });
     let all = model.services().flat_map(of).filter(|id| wanted.iter().any(|target| target.includes(*id)));
-    all.filter(|id| !is_all || model.get(*id).state != StateName::Completed).collect()
+    let is_left_alone = |state| match verb {
+        Verb::Start => state == StateName::Completed,
+        Verb::Restart => matches!(state, StateName::Completed | StateName::Stopped),
+        Verb::Stop | Verb::Reload | Verb::Signal(_) => false,
+    };
+    all.filter(|id| !is_all || !is_left_alone(model.get(*id).state)).collect()
 }

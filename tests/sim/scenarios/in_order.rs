@@ -140,6 +140,32 @@ fn an_ordered_stop_goes_on_without_its_client_until_another_request() {
 }
 
 #[test]
+fn a_restart_of_all_leaves_alone_what_does_not_run() {
+    let mut never = service("never");
+    never.autostart = false;
+    let mut setup = Setup::boot(vec![service("db"), depending_on(&[0], service("web")), service("off"), never]);
+    setup.stop("off");
+    setup.exits("off", 0);
+    setup.after(seconds(20));
+    setup.forget();
+    setup.ask_all(Verb::Restart);
+    setup.exits("web", 0);
+    setup.exits("db", 0);
+    assert_eq!(setup.only("spawn"), ["db", "web"].map(|name| format!("spawn {name}.0 (1 restarts)")));
+    setup.after(seconds(1));
+    assert_eq!(setup.only("reply"), ["reply 2 done"]);
+    setup.forget();
+    setup.ask_all(Verb::Start);
+    assert_eq!(setup.only("spawn"), ["spawn off.0 (1 restarts)", "spawn never.0 (0 restarts)"]);
+    // `web` could not start again.
+    setup.stop("db");
+    setup.exits("db", 0);
+    setup.forget();
+    setup.ask_all(Verb::Restart);
+    setup.check(&["reply 5 DependencyStopped"]);
+}
+
+#[test]
 fn what_has_completed_runs_again_only_by_its_name() {
     let mut setup = Setup::boot(vec![oneshot("migrate"), depending_on(&[0], service("web"))]);
     setup.exits("migrate", 0);
