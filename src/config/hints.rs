@@ -5,8 +5,16 @@ use toml::de::{DeTable, DeValue};
 
 use super::decoder::{Decoder, entries};
 use super::environment::Purpose;
+use super::suggest::look_up;
 use crate::model::Template;
-use crate::model::plan::{Kind, Process, Ready, Service, Strategy};
+use crate::model::plan::{Kind, Process, Service, Strategy};
+
+/// Servers that bind the port in their own configuration file, and how they are reloaded.
+const SERVERS: &str = "\
+server: nginx: write `reload = { strategy = \"signal\", signal = \"SIGHUP\" }`
+server: httpd apache2: write `reload = { strategy = \"signal\", signal = \"SIGUSR1\" }`
+server: haproxy php-fpm: write `reload = { strategy = \"signal\", signal = \"SIGUSR2\" }`
+server: redis-server postgres mysqld mongod memcached: write `reload = \"restart\"`";
 
 impl Decoder<'_> {
     /// Warns if gunicorn or nginx need another `listen_fds` or `nonblocking` than they get.
@@ -26,17 +34,23 @@ impl Decoder<'_> {
     }
 
     /// Warns if a rolling reload is likely to fail, or to end in a failure after it: the new process binds the port of the
-    /// old one, and `ready = "exec"` does not wait for that.
+    /// old one.
     pub(super) fn hint_at_reload(&mut self, service: &Service, table: &DeTable<'_>) {
-        let Service { kind, ready, reload, process, .. } = service;
-        let is_rolling = *kind == Kind::Service && *ready == Ready::Exec && reload.strategy == Strategy::Rolling;
+        let Service { kind, reload, process, .. } = service;
+        let is_rolling = *kind == Kind::Service && reload.strategy == Strategy::Rolling;
         if self.environment.purpose != Purpose::Check || !is_rolling || !process.listen.is_empty() {
             return;
         }
-        let place = table.get("reload").or_else(|| table.get("command").filter(|_| port_of(process).is_some()));
-        if let Some(value) = place {
+        let program = process.command.first().map(Template::literal_prefix).unwrap_or_default();
+        let name = String::from_utf8_lossy(name_of(program));
+        // `php-fpm8.2`
+        let name = if name.starts_with("php-fpm") { "php-fpm" } else { &name };
+        let of_port = port_of(process).map(|_| "write `reload = \"restart\"`, or pass the socket with `listen`");
+        if let Some(hint) = look_up(SERVERS, "server", name).or(of_port)
+            && let Some(value) = table.get("reload").or_else(|| table.get("command"))
+        {
             let message = "a rolling reload starts the new process beside the old one, and two processes cannot bind the same port";
-            self.warning(value.span(), message, "write `reload = \"restart\"`, or pass the socket with `listen`");
+            self.warning(value.span(), message, hint);
         }
     }
 

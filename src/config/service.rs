@@ -204,14 +204,17 @@ impl Decoder<'_> {
             // A process that becomes ready later has shown that it works.
             service.reload.soak = Duration::ZERO;
         }
+        let errors = self.errors.len();
         if let Some(value) = table.get("reload") {
             self.reload(value, &mut service.reload);
+        }
+        if self.errors.len() == errors {
+            self.hint_at_reload(&service, table);
         }
         if let Some(value) = table.get("ready").filter(|_| self.environment.purpose == Purpose::Check) {
             self.warn_about_other_processes(value, &service);
         }
         self.hint_at_instances(&service, table);
-        self.hint_at_reload(&service, table);
         self.check_combinations(table, &service);
         let stop_timeout = table.get("stop_timeout").or(table.get("stop_delay")).map(Value::span);
         ServiceDraft { service, depends_on: self.depends_on(table), stop_timeout, source: self.source, span }

@@ -391,7 +391,8 @@ fn check_warns_of_a_probe_that_the_old_process_answers() {
     ] {
         let scratch = Scratch::new();
         scratch.write("keepalive.toml", format!("[services.web]\ncommand = \"/bin/sh\"\n{keys}\n").as_bytes());
-        let warnings = |purpose| scratch.load_as(purpose, 0).unwrap().warnings;
+        let warnings =
+            |purpose| scratch.load_as(purpose, 0).map_or_else(|report| report.warnings, |loaded| loaded.warnings);
         let is_found = warnings(Purpose::Check).iter().any(|warning| warning.message == message);
         assert_eq!(is_found, is_warned, "{keys}");
         assert!(warnings(Purpose::Run).iter().all(|warning| warning.message != message), "{keys}");
@@ -462,19 +463,35 @@ fn check_warns_of_a_rolling_reload_of_a_program_with_a_port_of_its_own() {
         ("env = { PORT = \"300{instance}\" }", true),
         ("command = [\"/bin/sh\", \"--port\", \"3000\"]", true),
         ("command = [\"/bin/sh\", \"--bind=0.0.0.0:3000\"]", true),
-        ("reload = \"rolling\"", true),
+        ("command = \"nginx\"\nreload = \"rolling\"", true),
+        ("command = \"/usr/sbin/php-fpm8.2 -F\"", true),
+        ("command = \"redis-server\"\nready = { tcp = \"127.0.0.1:6379\" }", true),
+        ("env = { PORT = \"3000\" }\nready = \"notify\"", true),
+        ("command = \"nginx\"\nreload = { strategy = \"signal\", signal = \"SIGHUP\" }", false),
+        ("command = \"nginx\"\nlisten = { http = { address = \"tcp://0.0.0.0:80\", nonblocking = true } }", false),
+        ("reload = \"rolling\"", false),
         ("", false),
         ("env = { PORT = \"3000\" }\nreload = \"restart\"", false),
-        ("env = { PORT = \"3000\" }\nready = \"notify\"", false),
         ("env = { PORT = \"3000\" }\nlisten = { http = \"tcp://0.0.0.0:3000\" }", false),
         ("env = { PORT = \"3000\" }\ntype = \"oneshot\"", false),
     ] {
         let scratch = Scratch::new();
         let command = if keys.contains("command") { "" } else { "command = \"/bin/sh\"\n" };
         scratch.write("keepalive.toml", format!("[services.web]\n{command}{keys}\n").as_bytes());
-        let warnings = |purpose| scratch.load_as(purpose, 0).unwrap().warnings;
+        let warnings =
+            |purpose| scratch.load_as(purpose, 0).map_or_else(|report| report.warnings, |loaded| loaded.warnings);
         let is_found = warnings(Purpose::Check).iter().any(|warning| warning.message == message);
         assert_eq!(is_found, is_warned, "{keys}");
         assert!(warnings(Purpose::Run).is_empty(), "{keys}");
     }
+    let scratch = Scratch::new();
+    let hint = |service: &str| {
+        scratch.write("keepalive.toml", format!("[services.web]\n{service}\n").as_bytes());
+        scratch.load_as(Purpose::Check, 0).unwrap_err().warnings[0].hint.clone()
+    };
+    let signal = "write `reload = { strategy = \"signal\", signal = \"SIGUSR1\" }`";
+    assert_eq!(hint("command = \"/usr/sbin/apache2 -DFOREGROUND\""), signal);
+    assert_eq!(hint("command = \"mysqld --port=3306\""), "write `reload = \"restart\"`");
+    scratch.write("keepalive.toml", b"[services.web]\ncommand = \"nginx\"\nreload = \"HUP\"\n");
+    assert!(scratch.load_as(Purpose::Check, 0).unwrap_err().warnings.is_empty(), "the error is enough");
 }
