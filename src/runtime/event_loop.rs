@@ -399,7 +399,7 @@ impl Runtime {
                 self.spawn(run, RunSpec::new(instance.slot(), restarts, instances, definition));
             }
             Action::StartProbe { run } => self.start_probe(run),
-            Action::AbortProbe { run } => self.probes.abort(run, &self.inputs.poller),
+            Action::AbortProbe { run } => self.probes.stop(run, &self.inputs.poller),
             Action::ReleaseRun { run, instance } => self.release_run(run, instance.slot()),
             Action::AnnounceStop { run } => self.channels.announce_stop(run, &self.inputs.poller),
             Action::Signal { run, scope, signal } => self.processes.signal(run, scope, signal),

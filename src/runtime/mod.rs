@@ -46,6 +46,7 @@ mod subsystem;
 mod text;
 mod token;
 mod turn;
+mod unready;
 mod wording;
 
 use std::path::PathBuf;

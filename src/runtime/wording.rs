@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use super::text::{Counted, Span};
+use super::unready;
 use crate::model::plan::{Service, SignalAction, Strategy};
 use crate::model::{InstanceId, Numbers, Plan, ServiceIndex, StartFailure, StartStep, Template, errno};
 use crate::supervisor::{
@@ -290,7 +291,10 @@ impl Display for Why<'_> {
             Reason::RestartRequested(by) => write_requested(formatter, plan, "restarted", *by),
             Reason::ReloadingReported => formatter.write_str("it sent RELOADING=1"),
             Reason::StoppingReported => formatter.write_str("it sent STOPPING=1"),
-            Reason::Fault(fault) => write_fault(formatter, *fault),
+            Reason::Fault(fault) => match plan.services.get(instance.service.position()) {
+                Some(service) => write_fault(formatter, service, *instance, *fault),
+                None => Ok(()),
+            },
             Reason::Replaced => formatter.write_str("replaced"),
             Reason::SpawnFailed { errno, retry_in, .. } => {
                 let (why, retry_in) = (errno::words(*errno), Span(remaining.unwrap_or(*retry_in)));
@@ -338,7 +342,7 @@ fn write_run(formatter: &mut Formatter<'_>, service: &Service, instance: Instanc
         Some(failure) => Failure(service, instance, failure).fmt(formatter),
         None => {
             if let Some(fault) = run.fault {
-                write_fault(formatter, fault)?;
+                write_fault(formatter, service, instance, fault)?;
                 formatter.write_str("; ")?;
             }
             let oom = if run.exit.oom_killed { " (out of memory)" } else { "" };
@@ -347,9 +351,12 @@ fn write_run(formatter: &mut Formatter<'_>, service: &Service, instance: Instanc
     }
 }
 
-fn write_fault(formatter: &mut Formatter<'_>, fault: Fault) -> fmt::Result {
+fn write_fault(formatter: &mut Formatter<'_>, service: &Service, instance: InstanceId, fault: Fault) -> fmt::Result {
     match fault {
-        Fault::NotReady(after) => write!(formatter, "not ready within {}", Span(after)),
+        Fault::NotReady(after, failure) => {
+            write!(formatter, "not ready within {}", Span(after))?;
+            unready::write_why(formatter, service, numbers(service, instance), failure)
+        }
         Fault::NotFinished(after) => write!(formatter, "not finished within {}", Span(after)),
         Fault::WatchdogTimeout(after) => write!(formatter, "no watchdog message for {}", Span(after)),
         Fault::WatchdogTriggered => formatter.write_str("it sent WATCHDOG=trigger"),
@@ -443,10 +450,14 @@ impl Display for Failure<'_> {
     }
 }
 
+fn numbers(service: &Service, instance: InstanceId) -> Numbers {
+    Numbers { instance: instance.slot().number, instances: service.instances }
+}
+
 /// What could not be executed, entered or set, if the configuration names it.
 fn operand(service: &Service, instance: InstanceId, step: StartStep) -> Option<String> {
     let process = &service.process;
-    let numbers = Numbers { instance: instance.slot().number, instances: service.instances };
+    let numbers = numbers(service, instance);
     let expanded = |template: &Template| template.shown(numbers);
     match step {
         StartStep::Listen(position) => {

@@ -84,6 +84,7 @@ impl Supervisor {
             Event::ExecFailed { run, failure } => self.on_exec_failed(run, failure),
             Event::BindFailed { run, failure } => self.on_bind_failed(run, failure),
             Event::Ready { run, source } => self.on_ready(run, source),
+            Event::ProbeFailed { run, failure } => self.on_probe_failed(run, failure),
             Event::Reloading { run, since } => self.on_reloading(run, since),
             Event::StoppingReported { run } => self.on_stopping_reported(run),
             Event::ResetFailures { run } => self.on_reset_failures(run),

@@ -10,7 +10,7 @@ use super::operator::{Refusal, Request, RequestId};
 use super::record::{JournalEntry, Outcome};
 use super::run_result::Exit;
 use crate::model::plan::{Plan, Service};
-use crate::model::{InstanceId, Mono, Pid, RunId, ServiceIndex, Signal, StartFailure};
+use crate::model::{InstanceId, Mono, Pid, ProbeFailure, RunId, ServiceIndex, Signal, StartFailure};
 
 /// Something that has happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +34,8 @@ pub enum Event {
     BindFailed { run: RunId, failure: StartFailure },
     /// The main process is ready, according to `source`.
     Ready { run: RunId, source: ReadySource },
+    /// An attempt of the readiness probe has failed.
+    ProbeFailed { run: RunId, failure: ProbeFailure },
     /// `RELOADING=1`: the process reloads and is not ready until the next [`Event::Ready`].
     Reloading {
         run: RunId,

@@ -36,7 +36,7 @@ use super::record::Reason;
 use super::run_result::{RestartCause, Restarts, RunResult};
 use super::state::{AfterStop, State, Stopped};
 use crate::model::plan::Service;
-use crate::model::{InstanceId, Mono, StartFailure};
+use crate::model::{InstanceId, Mono, ProbeFailure, StartFailure};
 
 #[derive(Debug)]
 pub(super) struct Instance {
@@ -70,6 +70,8 @@ pub(super) struct Instance {
     pub(super) spawn_failures: u32,
     /// Why the current run could not execute its program.
     pub(super) start_failure: Option<StartFailure>,
+    /// How the last attempt of the readiness probe of the current run has failed.
+    pub(super) probe_failure: Option<ProbeFailure>,
     pub(super) last_run: Option<RunResult>,
     /// Why it is in its state.
     pub(super) reason: Option<Reason>,
@@ -93,6 +95,7 @@ impl Instance {
             ends_beside_old: 0,
             spawn_failures: 0,
             start_failure: None,
+            probe_failure: None,
             last_run: None,
             reason: None,
         }

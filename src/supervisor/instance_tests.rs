@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::model::plan::{Control, ExitAction, LogStyle, Plan, Process as Program, Service, SignalActions};
-use crate::model::{Mono, ServiceIndex, Signal, StartStep, Template};
+use crate::model::{Mono, ProbeFailure, ServiceIndex, Signal, StartStep, Template};
 use crate::supervisor::state::StateKind;
 use crate::supervisor::{Event, ReadySource, Request, RequestId, Target, Verb};
 
@@ -69,6 +69,7 @@ fn other_reports(run: RunId) -> Vec<Event> {
     vec![
         Event::ExecFailed { run, failure: FAILURE },
         Event::Ready { run, source: ReadySource::Ipc },
+        Event::ProbeFailed { run, failure: ProbeFailure::TimedOut },
         Event::Reloading { run, since: None },
         Event::ResetFailures { run },
         Event::WatchdogPing { run },

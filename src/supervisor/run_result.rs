@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::model::plan::ExitSet;
-use crate::model::{ExitStatus, RunId, StartFailure};
+use crate::model::{ExitStatus, ProbeFailure, RunId, StartFailure};
 
 /// How a process has exited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +39,8 @@ impl RunResult {
 /// Why keepalive stops a process that runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It was not ready within `ready_timeout`, which is given here.
-    NotReady(Duration),
+    /// It was not ready within `ready_timeout`, which is given here. How the last attempt of its probe has failed.
+    NotReady(Duration, Option<ProbeFailure>),
     /// The oneshot has not finished within its `ready_timeout`, which is given here.
     NotFinished(Duration),
     /// It has not sent `WATCHDOG=1` within its watchdog interval, which is given here.
@@ -78,7 +78,7 @@ impl RestartCause {
     /// The cause of the restart after `run`, which has exited by itself or because of a fault.
     pub(super) fn of(run: &RunResult, success: &ExitSet) -> Self {
         match run.fault {
-            Some(Fault::NotReady(_) | Fault::NotFinished(_)) => Self::ReadyTimeout,
+            Some(Fault::NotReady(..) | Fault::NotFinished(_)) => Self::ReadyTimeout,
             Some(Fault::WatchdogTimeout(_) | Fault::WatchdogTriggered) => Self::Watchdog,
             None if run.failure.is_none() && success.contains(run.exit.status) => Self::Exit,
             None => Self::Crash,

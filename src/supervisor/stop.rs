@@ -107,7 +107,7 @@ impl Supervisor {
         let signal = match then {
             // As in systemd: the core dump shows where the process hangs.
             AfterStop::Fail(Fault::WatchdogTimeout(_) | Fault::WatchdogTriggered) => Signal::ABRT,
-            AfterStop::Fail(Fault::NotReady(_) | Fault::NotFinished(_))
+            AfterStop::Fail(Fault::NotReady(..) | Fault::NotFinished(_))
             | AfterStop::StayStopped(_)
             | AfterStop::Restart(_)
             | AfterStop::ExitOnItsOwn => stop.signal,

@@ -16,7 +16,7 @@ use super::run_result::{Exit, FailureReason, Fault, RestartCause, RestartDecisio
 use super::state::{AfterRun, AfterStop, ExitedProcess, Process, Running, StartDeadline, State, Stopped, Stopping};
 use super::state_name::StateName;
 use crate::model::plan::{Backoff, Kind, Ready, Service};
-use crate::model::{ExitStatus, InstanceId, Pid, RunId, StartFailure};
+use crate::model::{ExitStatus, InstanceId, Pid, ProbeFailure, RunId, StartFailure};
 
 /// The delay between attempts to create a process while the system is out of processes, memory or descriptors.
 const SPAWN_RETRY_BACKOFF: Backoff =
@@ -92,7 +92,7 @@ impl Supervisor {
 
     pub(super) fn start(&mut self, id: InstanceId, reason: Reason) {
         let instance = &mut self.services[id];
-        (instance.start_failure, instance.ready_again_by) = (None, None);
+        (instance.start_failure, instance.probe_failure, instance.ready_again_by) = (None, None, None);
         (instance.has_been_ready, instance.has_reported_stopping) = (false, false);
         if let Some(cause) = instance.ended_by.take() {
             instance.restarts.count(cause);
@@ -225,6 +225,12 @@ impl Supervisor {
     pub(super) fn on_exec_failed(&mut self, run: RunId, failure: StartFailure) {
         if let Some(id) = self.instance_of(run) {
             self.services[id].start_failure = Some(failure);
+        }
+    }
+
+    pub(super) fn on_probe_failed(&mut self, run: RunId, failure: ProbeFailure) {
+        if let Some(id) = self.instance_of(run) {
+            self.services[id].probe_failure = Some(failure);
         }
     }
 
@@ -370,7 +376,8 @@ impl Supervisor {
             State::Starting { process, deadline: StartDeadline::ReadyBy(_) } => {
                 let definition = Rc::clone(&self.services[id].definition);
                 let run = process.run;
-                self.stop(id, AfterStop::Fail(Fault::NotReady(definition.start_timeout())));
+                let failure = self.services[id].probe_failure;
+                self.stop(id, AfterStop::Fail(Fault::NotReady(definition.start_timeout(), failure)));
                 if let Ready::Probe(_) = definition.ready {
                     self.act(Action::AbortProbe { run });
                 }

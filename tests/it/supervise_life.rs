@@ -134,7 +134,8 @@ fn a_service_that_is_not_ready_in_time_ends_keepalive_with_1_and_the_reason() {
     let (code, _, stderr) = set.run(Place::Child).finish();
     assert_eq!(code, 1, "{stderr}");
     let end = set.end();
-    assert!(end.starts_with("a.0 failed: not ready within 100ms; killed by SIGTERM"), "{end}");
+    assert!(end.starts_with("a.0 failed: not ready within 100ms (file "), "{end}");
+    assert!(end.contains("/none: No such file or directory); killed by SIGTERM"), "{end}");
     assert!(end.ends_with(": exiting with code 1\n"), "{end}");
 }
 

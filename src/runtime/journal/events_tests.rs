@@ -200,7 +200,7 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
     use StateName::{Backoff, Completed, Failed, Running, Starting, Stopped, Stopping, Waiting};
     let (crashed, killed) = (run(ExitStatus::Code(1)), run(ExitStatus::Signal(Signal::KILL)));
     let out_of_memory = RunResult { exit: Exit { oom_killed: true, ..killed.exit }, ..killed };
-    let not_ready = RunResult { fault: Some(Fault::NotReady(Duration::from_secs(30))), ..killed };
+    let not_ready = RunResult { fault: Some(Fault::NotReady(Duration::from_secs(30), None)), ..killed };
     let failure = |step, errno| RunResult { failure: Some(StartFailure { step, errno }), ..crashed };
     let fail = RestartDecision::Fail;
     let between = |from, to, reason| (INSTANCE, from, to, reason);
@@ -227,7 +227,7 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
         (between(Running, Starting, Reason::ReloadingReported), "web.0 running → starting (it sent RELOADING=1)"),
         (between(Running, Stopping, Reason::StoppingReported), "web.0 running → stopping (it sent STOPPING=1)"),
         (
-            between(Starting, Stopping, Reason::Fault(Fault::NotReady(Duration::from_secs(30)))),
+            between(Starting, Stopping, Reason::Fault(Fault::NotReady(Duration::from_secs(30), None))),
             "web.0 starting → stopping (not ready within 30s)",
         ),
         (

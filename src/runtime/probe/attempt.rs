@@ -1,14 +1,13 @@
 //! One attempt of a readiness probe: connects, sends a request or starts a helper process, and gives a verdict.
 
 use std::ffi::CStr;
-use std::fmt;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
 use crate::model::plan::Probe;
-use crate::model::{ExitStatus, Numbers, Pid, Signal, Template, errno, instance_limit};
+use crate::model::{ExitStatus, Numbers, Pid, ProbeFailure as Failure, Signal, Template, instance_limit};
 use crate::runtime::runs::RunSpec;
 use crate::runtime::token::Token;
 use crate::sys::{Poller, fork, kill, socket, stream, strings};
@@ -70,36 +69,6 @@ pub(super) enum Verdict {
     Passed(Option<OwnedFd>),
     /// Failure.
     Failed(Failure),
-}
-
-/// Why an attempt has failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
-    Errno(Errno),
-    InvalidAddress,
-    NotHttp,
-    Status(u16),
-    Ended(ExitStatus),
-    TimedOut,
-    /// Too much data on `ready.fd` without a newline.
-    NoNewline,
-    /// The file of [`Probe::File`] has not been changed since the process was started.
-    OldFile,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Errno(number) => formatter.write_str(errno::words(*number)),
-            Self::InvalidAddress => formatter.write_str("invalid address"),
-            Self::NotHttp => formatter.write_str("not an HTTP response"),
-            Self::Status(status) => write!(formatter, "HTTP status {status}"),
-            Self::Ended(status) => status.fmt(formatter),
-            Self::TimedOut => formatter.write_str("timed out"),
-            Self::NoNewline => formatter.write_str("no newline in the data written to its descriptor"),
-            Self::OldFile => formatter.write_str("the file is older than the process"),
-        }
-    }
 }
 
 /// Starts an attempt for the process of `spec`. `run` starts the command of [`Probe::Exec`]. The poller reports progress with

@@ -1,6 +1,6 @@
 //! Readiness probes: schedules the attempts, each of which is an [`attempt`]. It also waits for the newline on `ready.fd`.
 //!
-//! A successful probe becomes [`Event::Ready`]. The supervisor enforces `ready_timeout`.
+//! A successful probe becomes [`Event::Ready`], a failed attempt [`Event::ProbeFailed`]. The supervisor enforces `ready_timeout`.
 
 mod attempt;
 
@@ -16,11 +16,12 @@ use super::rate_limited_log::{self, MessageKind};
 use super::runs::RunSpec;
 use super::subsystem::{Context, Subsystem};
 use super::token::Token;
-use crate::model::plan::{Probe, Ready};
-use crate::model::{ExitStatus, Mono, Pid, RunId, Signal, Template, errno};
+use super::unready::probe_target;
+use crate::model::plan::Ready;
+use crate::model::{ExitStatus, Mono, Pid, ProbeFailure as Failure, RunId, Signal, Template, errno};
 use crate::supervisor::{Event, ReadySource};
 use crate::sys::{Interest, Poller, kill, socket, strings, wait};
-use attempt::{Attempt, Failure, Helper, Task, Verdict};
+use attempt::{Attempt, Helper, Task, Verdict};
 
 /// The pause after the first failed attempt. It doubles each time, up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(20);
@@ -105,17 +106,7 @@ impl Probes {
         self.active.push(ActiveProbe::new(run, spec, Stage::Pausing { until: now }));
     }
 
-    /// The process was not ready in time: stops the probe, and logs its last failure.
-    pub(super) fn abort(&mut self, run: RunId, poller: &Poller) {
-        let Some(active) = self.active.iter().find(|active| active.run == run) else { return };
-        if let Some(failure) = active.last.filter(|_| !active.is_logged) {
-            let (name, number) = (&active.spec.definition.name, active.spec.instance.number);
-            log::warn!("{name}.{number}: last readiness probe failed: {failure}");
-        }
-        self.stop(run, poller);
-    }
-
-    /// The main process has exited: stops the probe.
+    /// The main process has exited, or was not ready in time: stops the probe.
     pub(super) fn stop(&mut self, run: RunId, poller: &Poller) {
         for active in self.active.extract_if(.., |active| active.run == run) {
             if let Some(helper) = active.stage.helper() {
@@ -130,17 +121,8 @@ impl Probes {
     /// `tcp 127.0.0.1:80 refused`. Returns whether it has a probe.
     pub(super) fn push_progress(&self, run: RunId, text: &mut String) -> bool {
         let Some(active) = self.active.iter().find(|active| active.run == run) else { return false };
-        let (kind, operand) = match &active.spec.definition.ready {
-            Ready::Probe(Probe::Tcp(address)) => ("tcp ", Some(address)),
-            Ready::Probe(Probe::Http { authority, .. }) => ("http ", Some(authority)),
-            Ready::Probe(Probe::File(path)) => ("file ", Some(path)),
-            Ready::Probe(Probe::Exec(command)) => ("exec ", command.first()),
-            Ready::Exec | Ready::Notify | Ready::Ipc | Ready::Fd(_) | Ready::Delay(_) => return false,
-        };
-        text.push_str(kind);
-        if let Some(operand) = operand {
-            text.push_str(&operand.shown(active.spec.numbers()));
-        }
+        let Some(target) = probe_target(&active.spec.definition.ready, active.spec.numbers()) else { return false };
+        text.push_str(&target);
         match active.last {
             None => {}
             Some(Failure::Errno(Errno::ECONNREFUSED)) => text.push_str(" refused"),
@@ -176,6 +158,10 @@ impl ActiveProbe {
 
     fn is_due(&self, now: Mono) -> bool {
         self.has_input || self.stage.due().is_some_and(|due| due <= now)
+    }
+
+    fn failure(&self) -> Option<Event> {
+        self.last.map(|failure| Event::ProbeFailed { run: self.run, failure })
     }
 
     /// Logs a failed attempt, and once if the probe cannot succeed.
@@ -289,6 +275,7 @@ impl Probes {
                         attempt::unwatch(context.poller, &pipe);
                         active.stage = Stage::Pausing { until: now };
                         active.log_failure(Failure::NoNewline);
+                        events.extend(active.failure());
                         continue;
                     }
                     PipeInput::Newline => {
@@ -332,6 +319,7 @@ impl Probes {
     fn enter_stage(&mut self, mut active: ActiveProbe, stage: StageChange) -> Option<Event> {
         let ready = Event::Ready { run: active.run, source: ReadySource::Probe };
         let (stage, event) = match stage {
+            StageChange::Stage(stage @ Stage::Pausing { .. }) => (stage, active.failure()),
             StageChange::Stage(stage) => (stage, None),
             StageChange::Ready(Some(stage)) => (stage, Some(ready)),
             StageChange::Ready(None) => return Some(ready),

@@ -244,7 +244,9 @@ impl Checker {
         self.event = Some(event.clone());
         match event {
             Event::Tick => self.requests.ticked_at = now,
-            Event::Boot | Event::NoChildren | Event::WatchdogTriggered { .. } | Event::TerminalClosed => {}
+            Event::Boot | Event::NoChildren | Event::TerminalClosed => {}
+            // The fault has it.
+            Event::WatchdogTriggered { .. } | Event::ProbeFailed { .. } => {}
             Event::Spawned { run, pid } => {
                 rule!(self.shutdown.may_spawn(), "run {run} gets a process during the shutdown");
                 self.model.on_spawned(*run, *pid, now)?;

@@ -78,7 +78,7 @@ impl Checker {
             actions.extend(definition.process.ipc.then_some(Action::AnnounceStop { run }));
             actions
         };
-        let is_late = matches!(reason, Reason::Fault(Fault::NotReady(_)));
+        let is_late = matches!(reason, Reason::Fault(Fault::NotReady(..)));
         if is_late && matches!(definition.ready, Ready::Probe(_)) {
             self.expected_actions.insert(0, Action::AbortProbe { run });
         }
