@@ -159,7 +159,7 @@ impl<'w> Decoder<'w> {
     /// Reports keys that are not in `schema`. `title` is the name of the table in messages.
     pub(super) fn check_keys(&mut self, table: &DeTable<'_>, title: &str, schema: &Schema) {
         let mut has_listed = false;
-        for (key, _) in table {
+        for (key, _) in entries(table) {
             let name: &str = key.get_ref();
             if schema.keys.contains(&name) {
                 continue;

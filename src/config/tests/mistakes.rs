@@ -176,3 +176,12 @@ fn a_service_cannot_be_named_keepalive() {
         &[("the name `keepalive` is reserved: messages of keepalive itself have it", "rename it")],
     );
 }
+
+#[test]
+fn the_known_keys_are_listed_with_the_first_unknown_key_in_the_file() {
+    let scratch = Scratch::new();
+    scratch.write("keepalive.toml", b"[services.web]\ncommand = \"web\"\nzzzzzz = 1\nqqqqqq = 2\n");
+    let hints: Vec<String> = scratch.load().unwrap_err().errors.into_iter().map(|error| error.hint).collect();
+    assert!(hints[0].starts_with("known keys: command, "), "{hints:?}");
+    assert_eq!(hints[1], "see the known keys above");
+}
