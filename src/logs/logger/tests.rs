@@ -387,9 +387,16 @@ fn pid_1_receives_the_last_lines_of_a_run_within_the_limits() {
     second.write_all(b"19\r\n\x1b[1m20\xff").unwrap();
     assert_eq!(answer(&mut world).text, lines(1..20) + "\\x1b[1m20\\xff");
     second.write_all(format!("{}\n{}\n", "a".repeat(2_500), "b".repeat(2_500)).as_bytes()).unwrap();
-    assert_eq!(answer(&mut world).text, "b".repeat(2_500));
+    let cut = |letter: &str, count| letter.repeat(count) + "…";
+    let expect = format!("{}\\x1b[1m20\\xff\n{}\n{}", lines(3..20), cut("a", 512), cut("b", 512));
+    assert_eq!(answer(&mut world).text, expect);
     second.write_all("ä".repeat(4_000).as_bytes()).unwrap();
-    assert_eq!(answer(&mut world).text, "ä".repeat(1_535));
+    assert!(answer(&mut world).text.ends_with(&format!("b…\n{}", cut("ä", 256))));
+    for _ in 0..10 {
+        second.write_all((cut("c", 600) + "\n").as_bytes()).unwrap();
+    }
+    let text = answer(&mut world).text;
+    assert_eq!(text, vec![cut("c", 512); 5].join("\n"), "not more than 3 KiB");
 }
 
 #[test]
