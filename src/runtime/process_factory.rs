@@ -208,7 +208,7 @@ impl ProcessFactory {
     fn fill(&mut self, run: RunId, spec: &RunSpec, command: &[Template], logging: &Logging) {
         let (numbers, process) = (spec.numbers(), &spec.definition.process);
         self.fill_env(&spec.definition, numbers, spec.restarts);
-        self.buffers.mark = self.run_marker.limits(run);
+        self.buffers.mark = self.run_marker.limits(run, &process.limits);
         let Buffers { argv, cwd, limits, env_files, .. } = &mut self.buffers;
         env_files.files.clear();
         env_files.files.extend(process.env_files.iter().map(|file| (file.path.expand(numbers), file.required)));

@@ -65,8 +65,11 @@ impl RunMarker {
         }
     }
 
-    /// The limits of the processes of a run.
-    pub(super) fn limits(self, run: RunId) -> [Option<Limit>; 2] {
+    /// The limits of the processes of a run. `own`: those of the service, which could not raise them any more.
+    pub(super) fn limits(self, run: RunId, own: &[Limit]) -> [Option<Limit>; 2] {
+        if own.iter().any(|limit| RESOURCES.iter().any(|(_, resource)| limit.resource == *resource)) {
+            return [None; 2];
+        }
         let [locks, rttime] = self.values(run);
         let [of_locks, of_rttime] = RESOURCES;
         let limit =
@@ -141,7 +144,7 @@ mod tests {
     use super::*;
 
     fn values(marker: RunMarker, run: u64) -> [Option<u64>; 2] {
-        marker.limits(RunId::new(run)).map(|limit| limit?.hard)
+        marker.limits(RunId::new(run), &[]).map(|limit| limit?.hard)
     }
 
     #[test]
@@ -153,6 +156,14 @@ mod tests {
             assert!(marker.is_of(RunId::new(one), mine) && !marker.is_of(RunId::new(other), mine));
         }
         assert!(!marker.is_of(RunId::new(1), [None, None]));
+    }
+
+    #[test]
+    fn a_service_that_sets_one_of_the_limits_has_no_mark() {
+        let own = |name, resource| [Limit { name, resource, soft: None, hard: None }];
+        let limits = |own: [Limit; 1]| RunMarker::below([None, None]).limits(RunId::new(7), &own);
+        assert_eq!(limits(own("rttime", libc::RLIMIT_RTTIME as u32)), [None; 2]);
+        assert!(limits(own("nofile", libc::RLIMIT_NOFILE as u32)).iter().all(Option::is_some));
     }
 
     #[test]

@@ -391,7 +391,7 @@ impl NotifyContext<'_> {
     ) -> Result<(), Rejection> {
         if self.processes.runs.get(run).is_none() {
             // It has ended, and its leftover processes are being stopped.
-            return Err(Rejection::ForeignMainPid { main, pid });
+            return Err(Rejection::Ended { main, pid });
         }
         events.extend(self.processes.poll_exec_result(run, self.poller));
         let changed = self.processes.change_main_pid(run, pid, sender, self.poller);

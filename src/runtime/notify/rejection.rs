@@ -25,6 +25,11 @@ pub(super) enum Rejection {
         main: Pid,
         pid: Pid,
     },
+    /// `MAINPID` of a main process that has exited since.
+    Ended {
+        main: Pid,
+        pid: Pid,
+    },
     /// `FDSTORE=1` with more descriptors than `fd_store` allows.
     StoreFull {
         main: Pid,
@@ -62,6 +67,12 @@ impl Display for Rejection {
             }
             Self::ForeignMainPid { main, pid } => {
                 write!(formatter, "cannot change the main pid from {main} to {pid}: not a process of the same instance")
+            }
+            Self::Ended { main, pid } => {
+                write!(
+                    formatter,
+                    "cannot change the main pid from {main} to {pid}: the main process has exited meanwhile"
+                )
             }
             Self::StoreFull { main, surplus, limit } => write!(
                 formatter,
