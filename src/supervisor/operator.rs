@@ -92,6 +92,8 @@ pub enum Refusal {
     Oneshot(ServiceIndex),
     /// The configuration cannot be read, or is invalid, for this reason.
     ConfigLoadFailed(Rc<str>),
+    /// Several instances or reloads have failed.
+    Several(Rc<[Self]>),
 }
 
 impl Refusal {
@@ -109,7 +111,8 @@ impl Refusal {
             | Self::TooMany(..)
             | Self::DependencyStopped(..)
             | Self::Oneshot(_)
-            | Self::ConfigLoadFailed(_) => None,
+            | Self::ConfigLoadFailed(_)
+            | Self::Several(_) => None,
         }
     }
 }
@@ -124,10 +127,10 @@ pub(super) struct Pending {
     pub(super) awaiting_stop: Vec<InstanceId>,
     /// Services whose reload must finish.
     pub(super) reloads: Vec<ServiceIndex>,
-    /// The first failure of these reloads.
-    pub(super) failure: Option<ReloadFailure>,
-    /// The first instance that must become ready whose process has exited.
-    pub(super) died: Option<InstanceId>,
+    /// The failures of these reloads.
+    pub(super) failures: Vec<Refusal>,
+    /// The instances that must become ready whose processes have exited.
+    pub(super) died: Vec<InstanceId>,
     /// It waits for the configuration to be loaded.
     pub(super) is_loading: bool,
 }
@@ -140,7 +143,7 @@ impl Pending {
         awaiting_stop: Vec<InstanceId>,
         reloads: Vec<ServiceIndex>,
     ) -> Self {
-        Self { id, awaiting_ready, awaiting_stop, reloads, failure: None, died: None, is_loading: false }
+        Self { id, awaiting_ready, awaiting_stop, reloads, failures: Vec::new(), died: Vec::new(), is_loading: false }
     }
 
     /// Cannot be done before the configuration has been loaded.

@@ -66,7 +66,7 @@ impl Supervisor {
     }
 
     /// By position: the services that those of `ids` depend on, directly or indirectly.
-    fn dependencies_of(&self, ids: &[InstanceId]) -> Vec<bool> {
+    pub(super) fn dependencies_of(&self, ids: &[InstanceId]) -> Vec<bool> {
         let mut found = vec![false; self.plan.services.len()];
         let mut pending: Vec<ServiceIndex> = ids.iter().map(|id| id.service).collect();
         while let Some(service) = pending.pop() {

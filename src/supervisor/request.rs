@@ -154,7 +154,9 @@ impl Supervisor {
     /// The process of an instance has exited, and is restarted: requests that wait for it have failed.
     pub(super) fn fail_requests(&mut self, id: InstanceId) {
         for pending in self.requests.iter_mut().filter(|pending| pending.awaiting_ready.contains(&id)) {
-            pending.died.get_or_insert(id);
+            if !pending.died.contains(&id) {
+                pending.died.push(id);
+            }
         }
     }
 
@@ -229,7 +231,7 @@ impl Supervisor {
             pending.reloads.retain(|other| *other != service);
             pending.awaiting_ready.extend_from_slice(started);
             pending.awaiting_stop.extend_from_slice(stopped);
-            pending.failure = pending.failure.take().or_else(|| failure.clone());
+            pending.failures.extend(failure.clone().map(|failure| Refusal::ReloadFailed(Box::new(failure))));
         }
     }
 
@@ -317,24 +319,37 @@ impl Supervisor {
         }
     }
 
+    /// It has failed when nothing is under way any more.
     fn progress(&self, pending: &Pending) -> Progress {
-        let mut progress = match &pending.failure {
-            _ if pending.is_loading || !pending.reloads.is_empty() => Progress::Ongoing,
-            Some(failure) => return Progress::Failed(Refusal::ReloadFailed(Box::new(failure.clone()))),
-            None => Progress::Done,
-        };
-        if let (Some(id), Progress::Done) = (pending.died, &progress) {
-            return Progress::Failed(Refusal::Died(id));
+        if pending.is_loading || !pending.reloads.is_empty() {
+            return Progress::Ongoing;
         }
+        let mut failures = pending.failures.clone();
         let ready = pending.awaiting_ready.iter().map(|id| (id, Awaited::Ready));
         for (id, awaited) in ready.chain(pending.awaiting_stop.iter().map(|id| (id, Awaited::Stopped))) {
             match self.instance_progress(*id, awaited) {
+                Progress::Failed(refusal) => failures.push(refusal),
+                _ if pending.died.contains(id) => failures.push(Refusal::Died(*id)),
                 Progress::Done => {}
-                Progress::Ongoing => progress = Progress::Ongoing,
-                Progress::Failed(refusal) => return Progress::Failed(refusal),
+                // It may wait for ever.
+                Progress::Ongoing if self.waits_for_any(*id, &pending.died) => {}
+                Progress::Ongoing => return Progress::Ongoing,
             }
         }
-        progress
+        match &failures[..] {
+            [] => Progress::Done,
+            [failure] => Progress::Failed(failure.clone()),
+            _ => Progress::Failed(Refusal::Several(failures.into())),
+        }
+    }
+
+    /// Whether it waits for one of these, directly or indirectly.
+    fn waits_for_any(&self, id: InstanceId, died: &[InstanceId]) -> bool {
+        if died.is_empty() || self.state_name(id) != StateName::Waiting {
+            return false;
+        }
+        let needed = self.dependencies_of(&[id]);
+        died.iter().any(|died| needed.get(died.service.position()) == Some(&true))
     }
 
     fn instance_progress(&self, id: InstanceId, awaited: Awaited) -> Progress {

@@ -58,6 +58,23 @@ fn a_oneshot_that_does_not_finish_in_time_fails_with_the_reason() {
 }
 
 #[test]
+fn a_request_for_several_tells_all_failures() {
+    let failing = |name: &str, code: u8| {
+        let command = format!("command = [\"PUPPET\", \"exit\", \"{code}\"]");
+        format!("[services.{name}]\n{command}\nautostart = false\nrestart = \"never\"\non_failure = \"ignore\"\n")
+    };
+    let keeper = "[services.keeper]\ncommand = [\"PUPPET\", \"ignore\"]\n";
+    let set = Set::new(&[&failing("a", 3), &failing("b", 4), keeper].concat());
+    let (_running, control) = begin(&set, Place::Child);
+    control.wait_for("keeper.0", "running");
+    let failed = control.post("/v1/services/a,b,keeper/start");
+    let reason = failed.reason();
+    let lines: Vec<_> = reason.lines().map(|line| line.split_once(", ran ").unwrap().0).collect();
+    let expect = ["a.0 has failed (exited with code 3", "b.0 has failed (exited with code 4"];
+    assert_eq!((failed.status, &lines[..]), (409, &expect[..]), "{reason}");
+}
+
+#[test]
 fn a_service_of_which_one_instance_has_failed_is_degraded_and_not_ready() {
     let set = Set::new(
         "[services.web]\ncommand = [\"sh\", \"-c\", \"test {instance} = 0 || exit 3; exec sleep 1000\"]\ninstances = 2\n\

@@ -47,7 +47,7 @@ fn every_rule_holds_after_every_step() {
 }
 
 /// Each of these must occur in at least one run. Otherwise the runs do not test the rules.
-const SITUATIONS: [&str; 65] = [
+const SITUATIONS: [&str; 66] = [
     "action AbortProbe",
     "action AnnounceStop",
     "action CancelConfigLoad",
@@ -105,6 +105,7 @@ const SITUATIONS: [&str; 65] = [
     "refusal Superseded",
     "refusal ReloadFailed",
     "refusal Reloading",
+    "refusal Several",
     "refusal ShuttingDown",
     "refusal UnknownInstance",
     "starting → completed",

@@ -288,6 +288,12 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: &Request, refusal: Refusal) -
             }
         }
         Refusal::ConfigLoadFailed(reason) => reason.to_string(),
+        Refusal::Several(refusals) => {
+            let mut lines: Vec<_> =
+                refusals.iter().take(MAX_LISTED).map(|refusal| refused(snapshot, request, refusal.clone())).collect();
+            lines.dedup();
+            lines.join("\n")
+        }
         Refusal::Reloading(service) => format!("{} is already being reloaded", service_name(snapshot.plan, service)),
         Refusal::ReloadFailed(failure) => WhyReloadFailed(snapshot.plan, &failure).to_string(),
     }

@@ -216,7 +216,10 @@ impl Model {
         let lingers = leftovers == Leftovers::Some
             && service.stop.kill_mode != KillMode::Process
             && stage != ShutdownStage::Forced;
-        let is_beside_old = self.surges.get(&id.surge()).is_some_and(|surge| !id.is_surge() && surge.is_old);
+        // The new process of a reload that has failed may outlast the next one of its instance.
+        let is_older = |surge: &Instance| surge.main.or(surge.lingering).is_some_and(|other| other < run);
+        let surge = self.surges.get(&id.surge()).filter(|_| !id.is_surge());
+        let is_beside_old = surge.is_some_and(|surge| surge.is_old || is_older(surge));
         let instance = self.get_mut(id);
         instance.has_executed |= instance.failure.is_none();
         let shortage = instance.failure.is_some_and(StartFailure::is_shortage);

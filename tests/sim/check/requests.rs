@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use keepalive::model::plan::Strategy;
 use keepalive::model::{InstanceId, Mono, ServiceIndex};
 use keepalive::supervisor::{Refusal, ReloadFailure, Request, RequestId, StateName, Target, Verb};
 
@@ -143,6 +144,10 @@ impl Requests {
             Request::Control(..) | Request::Several(..) | Request::Scale(..) | Request::Shutdown => {}
         }
         let is_signal = matches!(request, Request::Control(_, Verb::Signal(_)));
+        if let Err(Refusal::Several(refusals)) = result {
+            rule!(!is_signal && refusals.len() > 1, "{request:?} has no failures: {refusals:?}");
+            return refusals.iter().try_for_each(|refusal| open.check_failure(refusal, model, stage));
+        }
         let running =
             || open.up.iter().any(|target| model.find(*target).is_some_and(|instance| instance.main.is_some()));
         match result {
@@ -152,31 +157,7 @@ impl Requests {
             ),
             Err(Refusal::ShuttingDown) => rule!(stage != ShutdownStage::Up, "keepalive is not shutting down"),
             Err(Refusal::NotRunning(instance)) => rule!(is_signal && !running(), "{instance:?} is running"),
-            Err(Refusal::Failed(instance)) => {
-                let failed = model.find(instance).is_some_and(|instance| instance.state == StateName::Failed);
-                // The failure that causes the shutdown is the answer to all requests.
-                let is_meant = open.up.contains(&instance) || stage != ShutdownStage::Up;
-                rule!(failed && is_meant, "{instance:?} has not failed");
-            }
-            Err(Refusal::Died(instance)) => rule!(open.died.contains(&instance), "{instance:?} has not exited"),
-            Err(Refusal::Superseded(instance)) => {
-                let state = model.find(instance).map(|instance| instance.state);
-                let up = open.up.contains(&instance)
-                    && matches!(state, None | Some(StateName::Stopped | StateName::Stopping));
-                let down = open.down.contains(&instance) && state.is_some_and(is_active);
-                rule!(up || down, "{request:?} is not superseded: {instance:?} is {state:?}");
-            }
-            Err(
-                Refusal::UnknownInstance(_)
-                | Refusal::DependencyStopped(..)
-                | Refusal::Oneshot(_)
-                | Refusal::TooMany(..)
-                | Refusal::Reloading(_)
-                | Refusal::ReloadFailed(_)
-                | Refusal::ConfigLoadFailed(_),
-            ) => {
-                rule!(false, "{request:?} is refused: {result:?}")
-            }
+            Err(refusal) => open.check_failure(&refusal, model, stage)?,
         }
         Ok(())
     }
@@ -189,7 +170,7 @@ impl Requests {
             let overdue = at_once
                 || open.refusal.is_some()
                 || (open.is_done(model) && open.has_lasted(model, now))
-                || open.has_failed(model);
+                || open.has_failed(model, now);
             rule!(!overdue, "{id:?} could be answered: {open:?}");
         }
         Ok(())
@@ -202,6 +183,28 @@ impl Requests {
 }
 
 impl Open {
+    /// Checks one reason why a start or stop has failed.
+    fn check_failure(&self, refusal: &Refusal, model: &Model, stage: ShutdownStage) -> Verdict {
+        match refusal {
+            Refusal::Failed(instance) => {
+                let failed = model.find(*instance).is_some_and(|instance| instance.state == StateName::Failed);
+                // The failure that causes the shutdown is the answer to all requests.
+                let is_meant = self.up.contains(instance) || stage != ShutdownStage::Up;
+                rule!(failed && is_meant, "{instance:?} has not failed");
+            }
+            Refusal::Died(instance) => rule!(self.died.contains(instance), "{instance:?} has not exited"),
+            Refusal::Superseded(instance) => {
+                let state = model.find(*instance).map(|instance| instance.state);
+                let up = self.up.contains(instance)
+                    && matches!(state, None | Some(StateName::Stopped | StateName::Stopping));
+                let down = self.down.contains(instance) && state.is_some_and(is_active);
+                rule!(up || down, "{self:?} is not superseded: {instance:?} is {state:?}");
+            }
+            other => rule!(false, "{self:?} is refused: {other:?}"),
+        }
+        Ok(())
+    }
+
     fn apply_verb(&mut self, targets: Vec<InstanceId>, verb: Verb, model: &mut Model) {
         for target in &targets {
             let instance = model.get_mut(*target);
@@ -259,6 +262,11 @@ impl Open {
                     "the target could be reloaded: {self:?}"
                 );
             }
+            Err(Refusal::Several(failures)) => {
+                let is_reload = |failure: &Refusal| matches!(failure, Refusal::ReloadFailed(_));
+                let have_failed = is_over && self.has_failed_reload && failures.iter().all(is_reload);
+                rule!(have_failed && failures.len() > 1, "not all of these reloads have failed: {failures:?}");
+            }
             Err(
                 Refusal::UnknownInstance(_)
                 | Refusal::DependencyStopped(..)
@@ -280,18 +288,30 @@ impl Open {
         self.up.iter().all(is_up) && self.down.iter().all(is_down)
     }
 
-    /// Whether its processes run longer than any request waits for. One that has been sent the signal of a reload must outlive
-    /// that.
+    /// Whether its processes run longer than any request waits for.
     fn has_lasted(&self, model: &Model, now: Mono) -> bool {
-        let is_old = |instance: &Instance| now.since(instance.since) > PROOF_TIME + MAX_SOAK;
-        let mut up = self.up.iter().filter_map(|id| Some((model.find(*id)?, id.service)));
-        up.all(|(instance, service)| !instance.is_ready_at_once() || (is_old(instance) && !model.is_reloading(service)))
+        self.up.iter().all(|id| lasts(*id, model, now))
     }
 
-    fn has_failed(&self, model: &Model) -> bool {
-        let mut instances = self.up.iter().filter_map(|id| model.find(*id));
-        instances.any(|instance| instance.state == StateName::Failed)
+    /// Whether nothing is under way any more, and something has failed.
+    fn has_failed(&self, model: &Model, now: Mono) -> bool {
+        let has_failed = |id: &InstanceId| model.find(*id).is_some_and(|it| it.state == StateName::Failed);
+        let is_up = |id: &InstanceId| model.is_up(*id) && model.get(*id).queued.is_none() && lasts(*id, model, now);
+        let is_signalled = |id: &InstanceId| matches!(model.get(*id).definition.reload.strategy, Strategy::Signal(_));
+        let is_up = |id: &InstanceId| is_up(id) && !is_signalled(id);
+        self.up.iter().any(has_failed)
+            && self.up.iter().all(|id| has_failed(id) || self.died.contains(id) || is_up(id))
+            && self.down.iter().all(|id| model.find(*id).is_none_or(|instance| !is_active(instance.state)))
     }
+}
+
+/// Whether its process runs longer than any request waits for. One that has been sent the signal of a reload must outlive that,
+/// also if the reload has failed meanwhile.
+fn lasts(id: InstanceId, model: &Model, now: Mono) -> bool {
+    let is_old = |instance: &Instance| now.since(instance.since) > PROOF_TIME + MAX_SOAK;
+    model
+        .find(id)
+        .is_none_or(|instance| !instance.is_ready_at_once() || (is_old(instance) && !model.is_reloading(id.service)))
 }
 
 /// A start, stop or restart takes effect.

@@ -5,7 +5,7 @@ use keepalive::model::plan::{ExitAction, Ready, RestartPolicy, Service};
 use super::{Setup, depending_on, millis, seconds};
 use crate::plans::{oneshot, service};
 
-fn once(service: Service) -> Service {
+pub(crate) fn once(service: Service) -> Service {
     let mut service = Service { on_failure: ExitAction::Ignore, ..service };
     service.restart.policy = RestartPolicy::Never;
     service

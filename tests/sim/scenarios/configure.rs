@@ -163,7 +163,7 @@ fn a_waiting_reload_is_superseded_by_a_newer_configuration() {
     setup.forget();
     // The database does not become ready, and the next configuration has none.
     setup.configure(vec![changed(notify("web", 1))]);
-    assert_eq!(setup.only("reply"), ["reply 1 ReloadFailed"]);
+    assert_eq!(setup.only("reply"), ["reply 1 Several"]);
     setup.report_ready("web.0'");
     setup.exits("web.0'", 0);
     setup.exits("db.0", 0);

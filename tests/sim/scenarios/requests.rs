@@ -2,8 +2,9 @@
 
 use keepalive::model::plan::{ExitAction, KillMode, Reload, Restart, RestartPolicy, Service, Strategy};
 use keepalive::model::{ExitStatus, Signal};
-use keepalive::supervisor::{Event, Leftovers, Reason, Request, StateName, Verb};
+use keepalive::supervisor::{Event, Leftovers, Reason, Request, StateName, Target, Verb};
 
+use super::blocked::once;
 use super::{Setup, Spawns, depending_on, millis, seconds};
 use crate::plans::{oneshot, service};
 
@@ -326,6 +327,26 @@ fn a_requested_restart_is_refused_if_its_dependency_has_failed() {
     setup.forget();
     setup.exits("web", 0);
     setup.check(&["web.0 stopping → waiting", "web.0 waiting → failed", "reply 1 Failed"]);
+}
+
+#[test]
+fn the_answer_for_several_has_all_failures_when_the_rest_is_done() {
+    let mut services =
+        vec![once(service("one")), service("two"), service("three"), depending_on(&[2], service("four"))];
+    services.iter_mut().for_each(|service| {
+        service.autostart = false;
+        service.on_failure = ExitAction::Ignore;
+    });
+    services.push(service("other"));
+    let mut setup = Setup::boot(services);
+    setup.request(Request::Control(Target::All, Verb::Start));
+    setup.exits("one", 1);
+    assert_eq!(setup.only("reply"), Vec::<String>::new());
+    // `four` runs by now.
+    setup.exits("three", 1);
+    setup.after(millis(100));
+    setup.after(seconds(1));
+    assert_eq!(setup.only("reply"), ["reply 1 Several"]);
 }
 
 /// There is no process that a reload could replace.
