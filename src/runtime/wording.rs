@@ -272,10 +272,7 @@ pub(super) struct Why<'a> {
 impl Why<'_> {
     /// Whether the state says everything.
     pub(super) const fn is_silent(&self) -> bool {
-        matches!(
-            self.reason,
-            Reason::DependenciesReady | Reason::BackoffElapsed | Reason::Ready | Reason::CleanedUp | Reason::Shutdown
-        )
+        matches!(self.reason, Reason::DependenciesReady | Reason::BackoffElapsed | Reason::Ready | Reason::Shutdown)
     }
 }
 
@@ -283,7 +280,7 @@ impl Display for Why<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         let Why { plan, instance, to, reason, remaining } = self;
         match reason {
-            Reason::DependenciesReady | Reason::BackoffElapsed | Reason::Ready | Reason::CleanedUp => Ok(()),
+            Reason::DependenciesReady | Reason::BackoffElapsed | Reason::Ready => Ok(()),
             Reason::Shutdown => formatter.write_str("shutdown"),
             Reason::StartRequested(_) if instance.is_surge() => formatter.write_str("replacement process"),
             Reason::StartRequested(by) => write_requested(formatter, plan, "started", *by),
@@ -306,7 +303,7 @@ impl Display for Why<'_> {
             Reason::DependencyFailed { dependency } => {
                 write!(formatter, "cannot start: its dependency {} has failed", service_name(plan, *dependency))
             }
-            Reason::Exited { run, decision, definition } => {
+            Reason::Exited { run, decision, definition } | Reason::CleanedUp { run, decision, definition } => {
                 write_run(formatter, definition, *instance, run)?;
                 match to {
                     StateName::Stopping => formatter.write_str("; stopping leftover processes"),

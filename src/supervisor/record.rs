@@ -155,8 +155,8 @@ pub enum Reason {
         /// The definition of this run. The service may have another one when this is read.
         definition: Rc<Service>,
     },
-    /// The leftover processes of its last run are gone.
-    CleanedUp,
+    /// The leftover processes of its last run, which has ended like this, are gone.
+    CleanedUp { run: RunResult, decision: RestartDecision, definition: Rc<Service> },
     /// The system could not create a process for it.
     SpawnFailed {
         errno: Errno,

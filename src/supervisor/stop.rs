@@ -77,7 +77,10 @@ impl Supervisor {
         if matches!((cleaning_up.next, then), (AfterRun::StayStopped(_), AfterStop::StayStopped(_))) {
             return;
         }
-        let (next, _) = self.after_stop(then);
+        let (next, decision) = self.after_stop(then);
+        if let Some(Reason::Exited { decision: last, .. }) = &mut self.services[id].reason {
+            *last = decision;
+        }
         self.set_state(id, State::CleaningUp(CleaningUp { next, ..cleaning_up }));
     }
 
@@ -207,7 +210,14 @@ impl Supervisor {
 
     fn finish_cleanup(&mut self, id: InstanceId) {
         if let State::CleaningUp(CleaningUp { next, .. }) = self.services[id].state {
-            self.conclude(id, next, Reason::CleanedUp);
+            let mut reason = Reason::Replaced;
+            if let Some(Reason::Exited { run, mut decision, definition }) = self.services[id].reason.clone() {
+                if let (AfterRun::Restart { due }, RestartDecision::Restart { delay, .. }) = (next, &mut decision) {
+                    *delay = due.since(self.now);
+                }
+                reason = Reason::CleanedUp { run, decision, definition };
+            }
+            self.conclude(id, next, reason);
         }
     }
 

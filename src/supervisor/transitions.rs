@@ -40,7 +40,7 @@ impl Supervisor {
             return;
         }
         // After a cleanup the reason is still how the run has ended.
-        if reason != Reason::CleanedUp {
+        if !matches!(reason, Reason::CleanedUp { .. }) {
             self.services[id].reason = Some(reason.clone());
         }
         let process = state.last_process().or(before.last_process());

@@ -217,6 +217,7 @@ fn a_program_that_puts_itself_into_the_background_is_told_to_stay() {
         let hint = "web.0 left processes behind, stopping them (pid ";
         let told: Vec<&str> = stderr.lines().filter(|line| line.contains("left processes behind")).collect();
         assert!(told.len() == 1 && told[0].contains(hint) && told[0].contains("`--foreground`"), "{stderr}");
+        assert!(stderr.contains("other.0 stopping → failed (exited with code 1, ran "), "{stderr}");
     });
 }
 

@@ -213,7 +213,7 @@ fn write_members(plan: &Plan, event: &JournalEvent, object: &mut Object<'_>) {
             } else {
                 object.shown("reason", Why { plan, instance: *instance, to: *to, reason, remaining: None });
             }
-            if let Reason::Exited { run, .. } = reason {
+            if let Reason::Exited { run, .. } | Reason::CleanedUp { run, .. } = reason {
                 write_exit(Some(run.exit), object);
                 object.plain("uptime_ms", run.uptime.as_millis());
             }

@@ -191,6 +191,10 @@ fn ended(run: RunResult, decision: RestartDecision) -> Reason {
     Reason::Exited { run, decision, definition: Rc::new(service("web")) }
 }
 
+fn cleaned_up(run: RunResult, decision: RestartDecision) -> Reason {
+    Reason::CleanedUp { run, decision, definition: Rc::new(service("web")) }
+}
+
 fn restart(milliseconds: u64, unstable: u32, limit: Option<u32>) -> RestartDecision {
     RestartDecision::Restart { delay: Duration::from_millis(milliseconds), unstable, limit }
 }
@@ -243,7 +247,14 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
             "web.0 running → stopping (it sent WATCHDOG=trigger)",
         ),
         (between(Running, Stopping, Reason::Replaced), "web.0 running → stopping (replaced)"),
-        (between(Stopping, Stopped, Reason::CleanedUp), "web.0 stopping → stopped"),
+        (
+            between(Stopping, Backoff, cleaned_up(crashed, restart(100, 1, Some(16)))),
+            "web.0 stopping → backoff (exited with code 1, ran 3.2s; restart 1 of 16 in 100ms)",
+        ),
+        (
+            between(Stopping, Failed, cleaned_up(crashed, fail(FailureReason::Policy))),
+            "web.0 stopping → failed (exited with code 1, ran 3.2s)",
+        ),
         (
             between(Running, Stopping, Reason::StopRequested(Requester::Operator)),
             "web.0 running → stopping (stopped by operator)",

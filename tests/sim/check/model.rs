@@ -286,7 +286,7 @@ impl Model {
         match to {
             StateName::Stopping if instance.main.is_some() => instance.on_stop_signal(now),
             StateName::Starting
-                if matches!(reason, Reason::BackoffElapsed | Reason::Exited { .. } | Reason::CleanedUp) =>
+                if matches!(reason, Reason::BackoffElapsed | Reason::Exited { .. } | Reason::CleanedUp { .. }) =>
             {
                 rule!(instance.due.is_none_or(|due| due <= now), "{id:?} starts before its backoff is over");
             }
