@@ -112,6 +112,12 @@ impl Instance {
         }
     }
 
+    /// Its start is requested while it is stopped: that is no restart on its own.
+    pub(super) fn on_start_requested(&mut self) {
+        self.reset_failures();
+        self.ended_by = self.ended_by.map(|_| RestartCause::Operator);
+    }
+
     /// Forgets the failures.
     pub(super) const fn reset_failures(&mut self) {
         (self.unstable, self.spawn_failures) = (0, 0);

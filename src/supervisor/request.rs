@@ -276,7 +276,10 @@ impl Supervisor {
             self.start_dependencies(id.service, by);
         }
         match state {
-            State::Stopped { .. } => self.start_or_wait(id, Reason::StartRequested(by)),
+            State::Stopped { .. } => {
+                self.services[id].on_start_requested();
+                self.start_or_wait(id, Reason::StartRequested(by));
+            }
             State::BackingOff { .. } | State::CleaningUp(_) => self.stop(id, AfterStop::Restart(by)),
             State::Stopping(Stopping { then: AfterStop::Restart(_), .. }) => {}
             State::Stopping(_) => self.stop(id, AfterStop::Restart(by)),

@@ -99,7 +99,7 @@ impl Supervisor {
             self.services[id].reset_failures();
             self.stop(id, AfterStop::Restart(by));
         } else if let State::Stopped { why: Stopped::Operator } = state {
-            self.services[id].reset_failures();
+            self.services[id].on_start_requested();
             self.wait(id, Reason::StartRequested(by));
         }
     }

@@ -330,6 +330,15 @@ fn a_requested_restart_is_refused_if_its_dependency_has_failed() {
 }
 
 #[test]
+fn a_requested_start_of_what_has_failed_is_no_automatic_restart() {
+    let mut setup = Setup::boot(vec![once(service("web")), service("other")]);
+    setup.exits("web", 1);
+    setup.start("web");
+    let restarts = setup.supervisor.view().instances().next().unwrap().restarts;
+    assert_eq!((restarts.total(), restarts.automatic()), (1, 0));
+}
+
+#[test]
 fn the_answer_for_several_has_all_failures_when_the_rest_is_done() {
     let mut services =
         vec![once(service("one")), service("two"), service("three"), depending_on(&[2], service("four"))];
