@@ -343,7 +343,8 @@ fn write_run(formatter: &mut Formatter<'_>, service: &Service, instance: Instanc
                 formatter.write_str("; ")?;
             }
             let oom = if run.exit.oom_killed { " (out of memory)" } else { "" };
-            write!(formatter, "{}{oom}, ran {}", run.exit.status, Span(run.uptime))
+            let daemon = if run.is_daemon { ": it puts itself into the background" } else { "" };
+            write!(formatter, "{}{oom}, ran {}{daemon}", run.exit.status, Span(run.uptime))
         }
     }
 }

@@ -27,13 +27,8 @@ pub struct RunResult {
     pub failure: Option<StartFailure>,
     /// Set if keepalive has stopped it because of a fault.
     pub fault: Option<Fault>,
-}
-
-impl RunResult {
-    /// Whether it looks like the end of a program that puts itself into the background, if it has left processes behind.
-    pub(super) fn is_of_daemon(self) -> bool {
-        self.exit.status == ExitStatus::Code(0) && self.uptime < Duration::from_secs(1)
-    }
+    /// It has succeeded within a second and has left processes behind, as a program that puts itself into the background.
+    pub is_daemon: bool,
 }
 
 /// Why keepalive stops a process that runs.

@@ -9,7 +9,7 @@ use super::core::Supervisor;
 use super::event::{Action, Leftovers, Scope};
 use super::phase::Phase;
 use super::record::{JournalEvent, Reason, Requester};
-use super::run_result::{Fault, RestartDecision, RunResult};
+use super::run_result::{Fault, RestartDecision};
 use super::state::{AfterRun, AfterStop, CleaningUp, ExitedProcess, Process, State, StopStage, Stopped, Stopping};
 use crate::model::plan::{KillMode, Stop};
 use crate::model::{InstanceId, RunId, Signal};
@@ -178,7 +178,7 @@ impl Supervisor {
         if leftovers == Leftovers::None || stop.kill_mode == KillMode::Process || self.is_forced() {
             return self.conclude(id, next, reason);
         }
-        let is_daemon = stopping.is_none() && self.services[id].last_run.is_some_and(RunResult::is_of_daemon);
+        let is_daemon = stopping.is_none() && self.services[id].last_run.is_some_and(|run| run.is_daemon);
         self.record(JournalEvent::LeftoverProcessesFound { instance: id, pid: process.pid, is_daemon });
         // During `stop_delay` no signal has been sent.
         let stopping = stopping.filter(|(stage, _)| *stage != StopStage::Delayed);

@@ -15,7 +15,7 @@ use super::rollout::RolloutError;
 use super::run_result::{Exit, FailureReason, Fault, RestartCause, RestartDecision, RunResult};
 use super::state::{AfterRun, AfterStop, ExitedProcess, Process, Running, StartDeadline, State, Stopped, Stopping};
 use super::state_name::StateName;
-use crate::model::plan::{Backoff, Kind, Ready, Service};
+use crate::model::plan::{Backoff, KillMode, Kind, Ready, Service};
 use crate::model::{ExitStatus, InstanceId, Pid, ProbeFailure, RunId, StartFailure};
 
 /// The delay between attempts to create a process while the system is out of processes, memory or descriptors.
@@ -201,7 +201,8 @@ impl Supervisor {
     pub(super) fn on_bind_failed(&mut self, run: RunId, failure: StartFailure) {
         let Some(id) = self.spawning_instance(run) else { return };
         let exit = Exit { status: ExitStatus::Code(failure.exit_code()), oom_killed: false };
-        let result = RunResult { id: run, exit, uptime: Duration::ZERO, failure: Some(failure), fault: None };
+        let result =
+            RunResult { id: run, exit, uptime: Duration::ZERO, failure: Some(failure), fault: None, is_daemon: false };
         self.services[id].last_run = Some(result);
         self.fail_unproven(id, result);
         let (why, decision) = if self.is_draining() {
@@ -250,7 +251,13 @@ impl Supervisor {
             (instance.ended_by, instance.spawn_failures) = (Some(RestartCause::Crash), 0);
         }
         self.services[id].has_executed |= failure.is_none();
-        let result = RunResult { id: run, exit, uptime: self.now.since(process.since), failure, fault: None };
+        let uptime = self.now.since(process.since);
+        let is_daemon = leftovers == Leftovers::Some
+            && !matches!(state, State::Stopping(_))
+            && self.services[id].definition.stop.kill_mode != KillMode::Process
+            && exit.status == ExitStatus::Code(0)
+            && uptime < Duration::from_secs(1);
+        let result = RunResult { id: run, exit, uptime, failure, fault: None, is_daemon };
         let ended = ExitedProcess { id, process, leftovers, stopping: None };
         if let State::Stopping(stopping) = state {
             return self.on_stopped(ended, stopping, result);

@@ -7,7 +7,7 @@ use keepalive::model::{Pid, Signal};
 use keepalive::sys::procfs;
 
 use crate::control::begin;
-use crate::harness::{Running, have_root, in_every_place, wait_until};
+use crate::harness::{Place, Running, have_root, in_every_place, wait_until};
 use crate::port::ReservedPort;
 use crate::programs::program;
 use crate::services::Set;
@@ -219,6 +219,16 @@ fn a_program_that_puts_itself_into_the_background_is_told_to_stay() {
         assert!(told.len() == 1 && told[0].contains(hint) && told[0].contains("`--foreground`"), "{stderr}");
         assert!(stderr.contains("other.0 stopping → failed (exited with code 1, ran "), "{stderr}");
     });
+}
+
+#[test]
+fn the_last_failure_of_a_program_that_puts_itself_into_the_background_says_so() {
+    let set =
+        Set::new("[services.web]\ncommand = [\"sh\", \"-c\", \"setsid sleep 1000 & exit 0\"]\nmax_restarts = 0\n");
+    let (_, _, stderr) = set.run(Place::Child).finish();
+    let end = set.end();
+    assert!(end.starts_with("web.0 failed: exited with code 0, ran "), "{end} {stderr}");
+    assert!(end.contains(": it puts itself into the background; `max_restarts` is 0"), "{end}");
 }
 
 /// Everybody can read the mark of another run, but not take it without CAP_SYS_RESOURCE: nobody can make keepalive wait for,

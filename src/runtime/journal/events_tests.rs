@@ -184,6 +184,7 @@ fn run(status: ExitStatus) -> RunResult {
         uptime: Duration::from_millis(3_200),
         failure: None,
         fault: None,
+        is_daemon: false,
     }
 }
 
