@@ -2,7 +2,7 @@
 
 use keepalive::model::Signal;
 
-use crate::harness::{self, Place, in_every_place};
+use crate::harness::{self, KEEPALIVE, Place, Run, in_every_place};
 use crate::services::Set;
 
 #[test]
@@ -89,4 +89,23 @@ fn keepalive_does_not_wait_for_an_env_file_of_a_process() {
         running.expect("signal 15");
         assert_eq!(running.end(), 0, "{}", running.stderr());
     });
+}
+
+#[test]
+fn a_start_that_fails_before_the_program_shows_no_lines_of_an_earlier_run() {
+    let set = Set::new(
+        "[services.a]\ncommand = [\"PUPPET\", \"put\", \"OUT\", \"of the earlier run\\\\n\", \"THEN\", \"end-on-term\", \"3\"]\n\
+         env_file = { path = \"DIR/a.env\", when = \"start\" }\nmax_restarts = 0\n",
+    );
+    set.directory.file("a.env", b"A=1\n", 0o644);
+    let mut running = set.start(Place::Child);
+    assert!(running.line().contains("of the earlier run"));
+    std::fs::remove_file(set.directory.path().join("a.env")).unwrap();
+    let mut restart = Run::words(Place::Child, &[KEEPALIVE, "restart", "a", "--timeout=1h"]);
+    restart.command.env("KEEPALIVE_SOCKET", set.socket());
+    let (code, _, stderr) = restart.finish();
+    assert!(code != 0 && stderr.contains("a.env"), "{stderr}");
+    assert!(!stderr.contains("of the earlier run"), "{stderr}");
+    running.end();
+    assert!(!set.end().contains("of the earlier run"), "{}", set.end());
 }

@@ -5,7 +5,7 @@ use super::Logging;
 use crate::logs::channel;
 use crate::logs::protocol::{LastLines, Message, RunKey};
 use crate::model::{InstanceId, RunId};
-use crate::supervisor::{Cause, JournalEntry, JournalEvent, Reason, RestartDecision, RolloutError};
+use crate::supervisor::{Cause, JournalEntry, JournalEvent, Reason, RestartDecision, RolloutError, RunResult};
 
 /// The number of answers of the logger that are read in one turn.
 const MAX_ANSWERS_PER_TURN: usize = 64;
@@ -15,7 +15,13 @@ impl Logging {
     /// then they belong to the message.
     pub(in crate::runtime) fn on_entry(&mut self, entry: &JournalEntry) -> Option<RunKey> {
         let (instance, run, is_final) = failed_process(&entry.event)?;
-        self.request_last_lines(instance, run).filter(|_| is_final)
+        if run.failure.is_some() {
+            // It has written nothing, and the lines of an earlier run are not its own.
+            let slot = self.slots.get_mut(&instance)?;
+            (slot.last_lines, slot.current_answers) = (String::new(), 0);
+            return None;
+        }
+        self.request_last_lines(instance, run.id).filter(|_| is_final)
     }
 
     /// The last lines of the process whose failure is the cause of the exit of keepalive.
@@ -29,6 +35,7 @@ impl Logging {
         }
         let slot = self.slots.get_mut(&instance)?;
         slot.awaited_answers += 1;
+        slot.current_answers += 1;
         let run = slot.key_of(run);
         channel::send(Message::LastLines(run), None);
         Some(run)
@@ -56,14 +63,17 @@ impl Logging {
             if let Some(slot) = self.slots.values_mut().find(|known| known.number == slot && known.awaited_answers > 0)
             {
                 slot.awaited_answers -= 1;
-                slot.last_lines = text;
+                // Answers come in the order of the requests.
+                if slot.awaited_answers < slot.current_answers {
+                    (slot.last_lines, slot.current_answers) = (text, slot.awaited_answers);
+                }
             }
         }
     }
 }
 
 /// The instance whose process has failed, its run, and whether for good or in a reload.
-fn failed_process(event: &JournalEvent) -> Option<(InstanceId, RunId, bool)> {
+fn failed_process(event: &JournalEvent) -> Option<(InstanceId, &RunResult, bool)> {
     let (instance, run, is_final) = if let JournalEvent::Transition { instance, reason, .. } = event
         && let Reason::Exited { decision, run, .. } = reason
         && let RestartDecision::Fail(_) | RestartDecision::Restart { .. } = decision
@@ -77,5 +87,5 @@ fn failed_process(event: &JournalEvent) -> Option<(InstanceId, RunId, bool)> {
     } else {
         return None;
     };
-    run.failure.is_none().then_some((instance.slot(), run.id, is_final))
+    Some((instance.slot(), run, is_final))
 }

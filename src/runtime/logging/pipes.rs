@@ -41,6 +41,8 @@ pub(super) struct Slot {
     pub(super) awaited_answers: u32,
     /// The last lines of the last process, if it has failed.
     pub(super) last_lines: String,
+    /// How many of the awaited answers are not out of date: no later start has failed before its program.
+    pub(super) current_answers: u32,
 }
 
 /// What of a stream of `process` goes to keepalive's stream of the same name; `None` if it does not go through the logger.
@@ -150,6 +152,7 @@ impl Slot {
             latest_key: RunKey::new(number, RunId::new(0)),
             awaited_answers: 0,
             last_lines: String::new(),
+            current_answers: 0,
         }
     }
 
