@@ -279,7 +279,10 @@ impl Expansion<'_> {
         let operation = inner.get(name.len()..).unwrap_or_default();
         if name.is_empty() || !(operation.is_empty() || operation.starts_with(b":-")) {
             let message = format!("expected `${{VAR}}` or `${{VAR:-default}}`, found `${{{}}}`", lossy(inner));
-            return Err(error_at(position, close + 1, message, LITERAL));
+            let name = lossy(name);
+            let hint = format!("write `${{{name}}}` or `${{{name}:-default}}`, or `$$` for a literal `$`");
+            let hint = if name.is_empty() { LITERAL } else { &hint };
+            return Err(error_at(position, close + 1, message, hint));
         }
         let entry = self.scope.variables.and_then(|variables| variables.entry(name));
         let is_set = entry.is_some_and(|entry| self.output.push_value(entry, name));

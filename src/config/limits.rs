@@ -138,7 +138,8 @@ impl Decoder<'_> {
             let name: &str = key.get_ref();
             let Some(&(name, resource)) = LIMITS.iter().find(|(known, _)| *known == name) else {
                 let names = LIMITS.iter().map(|(name, _)| *name);
-                let hint = match nearest(name, names.clone()) {
+                // systemd: `LimitNOFILE`
+                let hint = match nearest(name.strip_prefix("Limit").unwrap_or(name), names.clone()) {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!("known limits: {}", names.collect::<Vec<_>>().join(", ")),
                 };
@@ -183,7 +184,13 @@ impl Decoder<'_> {
         // The largest number is RLIM_INFINITY, unlimited.
         let amount = amount.filter(|amount| *amount != u64::MAX);
         if amount.is_none() {
-            self.unexpected(value, "a number, a size or `\"unlimited\"`", "such as `65536` or `\"64MiB\"`");
+            let text = value.get_ref().as_str().unwrap_or_default();
+            let hint = match text.split_once(':') {
+                Some((soft, hard)) => format!("write `{{ soft = {soft}, hard = {hard} }}`"),
+                None if units::is_infinite(text) => "write `\"unlimited\"`".to_owned(),
+                None => "such as `65536` or `\"64MiB\"`".to_owned(),
+            };
+            self.unexpected(value, "a number, a size or `\"unlimited\"`", &hint);
         }
         amount.map(Some)
     }

@@ -57,7 +57,7 @@ impl Decoder<'_> {
                     _ => "",
                 };
                 let hint = match key {
-                    "" => match nearest(text, words.into_iter()) {
+                    "" => match nearest(text.strip_suffix("-reload").unwrap_or(text), words.into_iter()) {
                         Some(word) if self.expands_variables => format!("did you mean `\"{word}\"`?"),
                         Some(word) => format!("did you mean `{word}`?"),
                         None if !self.expands_variables => "such as `tcp=127.0.0.1:8080`".to_owned(),

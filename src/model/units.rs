@@ -81,6 +81,17 @@ pub fn is_infinite(text: &str) -> bool {
 #[must_use]
 pub fn meant_duration(text: &str) -> Option<String> {
     const UNITS: [(&str, &str); 6] = [("ms", "ms"), ("mo", ""), ("m", "m"), ("s", "s"), ("h", "h"), ("d", "d")];
+    // `1h30`
+    let unit = match text.trim_end_matches(|character: char| character.is_ascii_digit()).chars().next_back() {
+        Some('d') => "h",
+        Some('h') => "m",
+        _ => "s",
+    };
+    let completed = [text, unit].concat();
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number && parse_duration(&completed).is_some() {
+        return Some(completed);
+    }
     meant(text, &UNITS).filter(|meant| parse_duration(meant).is_some())
 }
 
@@ -202,6 +213,8 @@ mod tests {
             ("10 sec", Some("10s")),
             ("1.5S", Some("1.5s")),
             ("100msec", Some("100ms")),
+            ("1h30", Some("1h30m")),
+            ("1m30", Some("1m30s")),
             ("5", None),
             ("2weeks", None),
             ("1month", None),

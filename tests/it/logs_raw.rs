@@ -257,6 +257,9 @@ fn logs_shows_times_and_only_the_lines_since_then() {
     });
     let control = Control::at(&set.socket());
     assert_eq!(control.get("/v1/logs?since=soon").status, 400);
+    let invalid = control.get("/v1/logs?since=2026-13-01");
+    assert_eq!(invalid.status, 400);
+    assert!(invalid.body.contains("write the time in UTC"), "{}", invalid.body);
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
 }

@@ -27,6 +27,7 @@ fn words_of_other_programs_are_corrected() {
     const MODES: &str = "`\"mixed\"`, `\"group\"` or `\"process\"`";
     const INSTANCES: &str = "a whole number above 0 or `\"cpus\"`";
     const DURATION: &str = "a duration";
+    const LIMIT: &str = "a number, a size or `\"unlimited\"`";
     let per_cpu = "write `\"cpus\"` for one for each CPU";
     let foreground = "remove it, and let the program run in the foreground, such as `nginx -g 'daemon off;'`";
     for (key, word, expected, hint) in [
@@ -50,6 +51,9 @@ fn words_of_other_programs_are_corrected() {
         ("stop_timeout", "\"5\"", DURATION, "add a unit: `\"5s\"` or `\"5ms\"`"),
         ("stop_timeout", "\"5min\"", DURATION, "write `\"5m\"`"),
         ("stop_timeout", "\"infinity\"", DURATION, "the maximum is `\"213503d\"`"),
+        ("stop_timeout", "\"1h30\"", DURATION, "write `\"1h30m\"`"),
+        ("limits.memlock", "\"infinity\"", LIMIT, "write `\"unlimited\"`"),
+        ("limits.nofile", "\"1024:2048\"", LIMIT, "write `{ soft = 1024, hard = 2048 }`"),
         ("stop_timeout", "\"soon\"", DURATION, "such as `\"250ms\"`, `\"5s\"`, `\"1m30s\"`"),
         ("log.max_size", "\"512M\"", "a size", "write `\"512MiB\"`"),
         ("log.max_size", "\"512mb\"", "a size", "write `\"512MiB\"`"),
@@ -65,6 +69,18 @@ fn words_of_other_programs_are_corrected() {
     let [error] = &scratch.load().unwrap_err().errors[..] else { panic!() };
     assert!(error.message.starts_with("cannot read `") && error.hint == hint, "{error}");
     assert_eq!(plan("[services.web]\ncommand = \"web\"\nstop_signal = \"15\"\n").services[0].stop.signal, Signal::TERM);
+}
+
+#[test]
+fn expansions_and_readiness_of_other_programs_are_corrected() {
+    let hint = "write `${A}` or `${A:-default}`, or `$$` for a literal `$`";
+    for operation in [":?unset", ":+x"] {
+        let message = format!("expected `${{VAR}}` or `${{VAR:-default}}`, found `${{A{operation}}}`");
+        check_key(&format!("env = {{ B = \"${{A{operation}}}\" }}"), &message, hint);
+    }
+    let scratch = Scratch::new();
+    scratch.write("keepalive.toml", b"[services.web]\ncommand = \"web\"\nready = \"notify-reload\"\n");
+    assert_eq!(scratch.load().unwrap_err().errors[0].hint, "did you mean `\"notify\"`?");
 }
 
 #[test]

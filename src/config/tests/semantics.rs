@@ -135,7 +135,7 @@ keepalive.toml:3:11: variable `NONE` is not set
 keepalive.toml:4:14: expected `${VAR}` or `${VAR:-default}`, found `${B:+c}`
   4 | env = { A = "${B:+c}", KEEPALIVE_SERVICE = "x", "" = "y", C = [] }
     |              ^^^^^^^
-  = write `$$` for a literal `$`
+  = write `${B}` or `${B:-default}`, or `$$` for a literal `$`
 
 keepalive.toml:4:24: `KEEPALIVE_SERVICE` is reserved for keepalive
   4 | env = { A = "${B:+c}", KEEPALIVE_SERVICE = "x", "" = "y", C = [] }

@@ -201,8 +201,14 @@ fn logs(query: &Query<'_>, plan: &Plan) -> Result<Route, Invalid> {
         Some(text) => Some(whole(&text).ok_or_else(|| Invalid::because(format!("invalid number of lines `{text}`")))?),
         None => None,
     };
-    let since = match query.get("since").and_then(|text| Timestamp::parse(&text)) {
+    let text = query.get("since");
+    let since = match text.as_ref().and_then(|text| Timestamp::parse(text)) {
         Some(time) => Some(Since::Time(time.milliseconds())),
+        None if text.as_ref().is_some_and(|text| text.as_bytes().get(4) == Some(&b'-')) => {
+            let text = text.unwrap_or_default();
+            let message = format!("invalid time `{text}`: write the time in UTC, such as 2026-11-30T22:00:00Z");
+            return Err(Invalid::because(message));
+        }
         None => query.duration("since")?.map(Since::Age),
     };
     Ok(Route::Logs { names, instances, lines, since, follow: query.flag("follow")? })
