@@ -129,11 +129,14 @@ fn task(definition: &'static Definition, words: &Words) -> Result<Task, UsageErr
     let follow = if words.has("--follow") { Follow::Yes } else { Follow::No };
     Ok(match definition.name {
         "status" => Task::Status(words.names()?),
-        "describe" => Task::Describe(words.required_names(definition)?),
+        "describe" => {
+            let names = words.required_names(definition)?;
+            Task::Describe(names.into_iter().map(|name| if name == "all" { "*".to_owned() } else { name }).collect())
+        }
         "exec" => {
             let [name] = words.exact_operands(definition)?;
             let command = words.command.clone().ok_or_else(|| missing_operand(definition))?;
-            Task::Exec(single_name(name)?, command)
+            Task::Exec(process_name(name)?, command)
         }
         "start" => Task::Change(Change::Start, words.required_names(definition)?),
         "stop" => Task::Change(Change::Stop, words.required_names(definition)?),
@@ -236,7 +239,6 @@ impl Words {
 
 fn missing_operand(definition: &Definition) -> UsageError {
     let expected = match definition.name {
-        "describe" => "a name: web, web.2 or \"web*\"",
         "exec" => "a name, and a command after `--`",
         "scale" => "a service and a number",
         "signal" => "a name and a signal",
@@ -263,6 +265,15 @@ fn checked_name(word: &str) -> Result<String, UsageError> {
 fn single_name(word: &str) -> Result<String, UsageError> {
     if is_pattern(word.as_bytes()) {
         return Err(UsageError::new(format!("`{word}` is a pattern"), "such as web, web.2 or all"));
+    }
+    checked_name(word)
+}
+
+/// Checks that `word` names a service or an instance: it is neither a pattern nor `all`.
+fn process_name(word: &str) -> Result<String, UsageError> {
+    if word == "all" || is_pattern(word.as_bytes()) {
+        let message = format!("`exec` takes one service or instance, found `{word}`");
+        return Err(UsageError::new(message, "such as web or web.2"));
     }
     checked_name(word)
 }

@@ -29,6 +29,7 @@ fn each_command_is_parsed() {
     check_task("status", Task::Status(vec![]));
     check_task("status web db.1", Task::Status(names(&["web", "db.1"])));
     check_task("describe web.1 d*", Task::Describe(names(&["web.1", "d*"])));
+    check_task("describe all", Task::Describe(names(&["*"])));
     check_task("exec web -- sh -c x", Task::Exec("web".to_owned(), words(&["sh", "-c", "x"]).split_off(1)));
     check_task("start web all", Task::Change(Change::Start, names(&["web", "all"])));
     check_task("stop web", Task::Change(Change::Stop, names(&["web"])));
@@ -127,9 +128,13 @@ fn invalid_operands_and_options_get_a_hint() {
     check_refused(
         "describe",
         "describe",
-        "`keepalive describe` needs a name: web, web.2 or \"web*\"",
+        "`keepalive describe` needs a name: web, web.2, \"web*\" or all",
         "keepalive describe NAME…",
     );
+    for name in ["all", "web*"] {
+        let message = format!("`exec` takes one service or instance, found `{name}`");
+        check_refused("exec", &format!("exec {name} -- sh"), &message, "such as web or web.2");
+    }
     check_refused("scale", "scale web two", "`scale` needs a whole number, found `two`", "");
     check_refused("scale", "scale web 1 2", "unexpected argument `2`", "keepalive scale NAME N|+N|-N");
     check_refused("scale", "scale all 2", "`scale` needs one service, found `all`", "keepalive scale NAME N|+N|-N");

@@ -249,8 +249,8 @@ first line says which file and process it is.
         summary: "show the state, definition and latest events of a service",
         operands: &[NAME],
         text: "\
-NAME is web, web.2 or \"web*\". The definition is that of its next start, as check shows
-it: of environment variables it has only the names.
+NAME is web, web.2, \"web*\" or all. The definition is that of its next start, as check
+shows it: of environment variables it has only the names.
 ",
         ..COMMAND_DEFAULTS
     },
