@@ -34,7 +34,7 @@ pub(super) struct Schema {
     pub(super) keys: &'static [&'static str],
     /// Keys of later versions.
     pub(super) later: &'static [&'static str],
-    /// Keys of other programs, in lines such as `known: other another`.
+    /// Keys of other programs, in lines such as `known: other another` or `hint with spaces: other`.
     pub(super) foreign: &'static str,
 }
 
@@ -172,6 +172,7 @@ impl<'w> Decoder<'w> {
                 Some(known) if schema.later.contains(&known) => {
                     format!("did you mean `{known}`? it is not supported yet")
                 }
+                Some(hint) if hint.contains(' ') => hint.to_owned(),
                 Some(known) => format!("did you mean `{known}`?"),
                 None if std::mem::replace(&mut has_listed, true) => "see the known keys above".to_owned(),
                 None => format!("known keys: {}", schema.keys.join(", ")),
@@ -240,8 +241,13 @@ impl<'w> Decoder<'w> {
         let value = self.resolved(table.get(key)?)?;
         let boolean = value.boolean();
         if boolean.is_none() {
-            let is_quoted = matches!(value.get_ref().as_str(), Some("true" | "false"));
-            self.unexpected(&value, "`true` or `false`", if is_quoted { "write it without quotes" } else { "" });
+            let hint = match value.get_ref().as_str() {
+                Some("true" | "false") => "write it without quotes",
+                Some("yes" | "on") => "write `true`",
+                Some("no" | "off") => "write `false`",
+                _ => "",
+            };
+            self.unexpected(&value, "`true` or `false`", hint);
         }
         boolean
     }

@@ -76,19 +76,19 @@ env: environment instance_var increment_var
 env_file: environment_file env_production
 cwd: directory dir workdir working_dir working_directory
 depends_on: after requires needs priority wants
-instances: numprocs replicas scale workers
+instances: numprocs replicas scale workers deploy
 restart: autorestart
 stop_timeout: stop_grace_period kill_timeout stopwaitsecs timeout_stop_sec
-stop_signal: stopsignal kill_signal
+stop_signal: stopsignal kill_signal exec_stop
 min_uptime: startsecs
 stop_delay: drain
 kill_mode: stopasgroup killasgroup treekill
-max_restarts: startretries start_limit_burst
+max_restarts: startretries start_limit_burst start_limit_interval_sec start_limit_interval
 no_restart_exit_codes: stop_exit_codes restart_prevent_exit_status
 backoff: exp_backoff_restart_delay
-log: out_file error_file stdout stderr standard_output standard_error redirect_stderr
+log: logging log_file merge_logs out_file error_file stdout stderr standard_output standard_error redirect_stderr
 log: stdout_logfile stderr_logfile stdout_logfile_maxbytes stdout_logfile_backups
-max_memory: max_memory_restart memory_max
+max_memory: max_memory_restart memory_max mem_limit
 restart_schedule: cron_restart
 watch: ignore_watch
 ready: notify notification_fd wait_ready
@@ -100,12 +100,17 @@ state: persist
 ipc: shutdown_with_message
 watchdog: watchdog_sec
 success_exit_codes: exitcodes success_exit_status
-limits: rlimits ulimits limit_nofile
+limits: rlimits ulimits limit_nofile limit_nproc limit_core limit_memlock
 restart_delay: restart_sec
 pre_start: exec_start_pre
 post_stop: exec_stop_post
 groups: supplementary_groups
 fd_store: file_descriptor_store_max
+no_new_privs: no_new_privileges
+oom_score_adj: oom_score_adjust
+remove it, and let the program run in the foreground: pid_file
+write `timeout 1h` in front of the command: runtime_max_sec
+remove it, since a oneshot that has succeeded stays completed: remain_after_exit
 user: uid
 group: gid
 health: healthcheck health_check",

@@ -23,8 +23,11 @@ type: simple exec idle: service
 type: notify notify-reload: write `ready = \"notify\"` instead of `type`
 type: dbus: remove it, and write `ready = { exec = [\"busctl\", \"status\", \"NAME\"] }`
 type: forking: remove it, and let the program run in the foreground, such as `nginx -g 'daemon off;'`
-kill_mode: control-group cgroup: group
-kill_mode: none: process";
+kill_mode: control-group cgroup process-group: group
+kill_mode: none: process
+on_failure on_success: exit stop: shutdown
+on_failure: restart: write `restart = \"on-failure\"`
+strategy: HUP SIGHUP: write `{ strategy = \"signal\", signal = \"SIGHUP\" }`";
 
 /// Finds `word` in a table with lines such as `a b: word another: meaning`, which `context` and `word` select. `*` is any
 /// context that is not empty.

@@ -26,6 +26,8 @@ fn words_of_other_programs_are_corrected() {
     const KINDS: &str = "`\"service\"` or `\"oneshot\"`";
     const MODES: &str = "`\"mixed\"`, `\"group\"` or `\"process\"`";
     const INSTANCES: &str = "a whole number above 0 or `\"cpus\"`";
+    const ENDS: &str = "`\"shutdown\"` or `\"ignore\"`";
+    const RELOADS: &str = "`\"rolling\"`, `\"signal\"` or `\"restart\"`";
     const DURATION: &str = "a duration";
     const LIMIT: &str = "a number, a size or `\"unlimited\"`";
     let per_cpu = "write `\"cpus\"` for one for each CPU";
@@ -43,6 +45,12 @@ fn words_of_other_programs_are_corrected() {
         ("type", "\"notify\"", KINDS, "write `ready = \"notify\"` instead of `type`"),
         ("type", "\"forking\"", KINDS, foreground),
         ("kill_mode", "\"control-group\"", MODES, "did you mean `\"group\"`?"),
+        ("kill_mode", "\"process-group\"", MODES, "did you mean `\"group\"`?"),
+        ("on_failure", "\"exit\"", ENDS, "did you mean `\"shutdown\"`?"),
+        ("on_failure", "\"restart\"", ENDS, "write `restart = \"on-failure\"`"),
+        ("on_success", "\"stop\"", ENDS, "did you mean `\"shutdown\"`?"),
+        ("reload", "\"HUP\"", RELOADS, "write `{ strategy = \"signal\", signal = \"SIGHUP\" }`"),
+        ("autostart", "\"yes\"", "`true` or `false`", "write `true`"),
         ("kill_mode", "\"none\"", MODES, "did you mean `\"process\"`?"),
         ("instances", "\"max\"", INSTANCES, per_cpu),
         ("instances", "0", INSTANCES, per_cpu),
@@ -69,6 +77,24 @@ fn words_of_other_programs_are_corrected() {
     let [error] = &scratch.load().unwrap_err().errors[..] else { panic!() };
     assert!(error.message.starts_with("cannot read `") && error.hint == hint, "{error}");
     assert_eq!(plan("[services.web]\ncommand = \"web\"\nstop_signal = \"15\"\n").services[0].stop.signal, Signal::TERM);
+}
+
+#[test]
+fn keys_of_other_programs_are_corrected() {
+    for (key, hint) in [
+        ("NoNewPrivileges", "did you mean `no_new_privs`?"),
+        ("OOMScoreAdjust", "did you mean `oom_score_adj`?"),
+        ("ExecStop", "did you mean `stop_signal`?"),
+        ("StartLimitIntervalSec", "did you mean `max_restarts`?"),
+        ("mem_limit", "did you mean `max_memory`? it is not supported yet"),
+        ("merge_logs", "did you mean `log`?"),
+        ("PIDFile", "remove it, and let the program run in the foreground"),
+        ("RuntimeMaxSec", "write `timeout 1h` in front of the command"),
+        ("RemainAfterExit", "remove it, since a oneshot that has succeeded stays completed"),
+    ] {
+        check_key(&format!("{key} = 1"), &format!("unknown key `{key}` in `[services.web]`"), hint);
+    }
+    check_key("limits = { LimitNOFILE = 1 }", "unknown limit `LimitNOFILE`", "did you mean `nofile`?");
 }
 
 #[test]

@@ -277,6 +277,7 @@ keepalive.toml:1:13: expected a table, found `1`
 keepalive.toml:3:26: expected `true` or `false`, found `"yes"`
   3 | services.web.autostart = "yes"
     |                          ^^^^^
+  = write `true`
 
 keepalive.toml:4:20: expected a table, found an array
   4 | services.web.env = []

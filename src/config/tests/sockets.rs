@@ -339,6 +339,7 @@ keepalive.toml:11:57: expected `true` or `false`, found `1`
 keepalive.toml:12:14: expected `true` or `false`, found `"no"`
   12 | listen_fds = "no"
      |              ^^^^
+  = write `false`
 
 4 errors in the configuration
 "#,
