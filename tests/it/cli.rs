@@ -27,7 +27,7 @@ const VALID: &[u8] = br#"
 command = "sleep 300{instance} 'a b'"
 instances = 2
 depends_on = ["prepare"]
-env = { PORT = "300{instance}", SECRET = "xyz" }
+env = { NUMBER = "300{instance}", SECRET = "xyz" }
 ready = { delay = "2s" }
 limits = { core = 0 }
 
@@ -61,7 +61,7 @@ prepare
 web
   command    sleep 300{instance} 'a b'
   instances  2
-  env        PORT SECRET and the environment of keepalive
+  env        NUMBER SECRET and the environment of keepalive
   depends on prepare
   ready      2s after the program starts
   restart    always, immediately; after runs shorter than 10s: backoff from 100ms, factor 2, up to 30s, at most 16 times
@@ -87,7 +87,7 @@ fn check_prints_the_plan_as_json() {
     let mut expected = serde_json::json!({
         "name": "web", "type": "service", "instances": 2, "command": ["sleep", "300{instance}", "a b"], "cwd": null,
         "user": null, "group": null, "groups": [], "umask": null,
-        "env": ["PORT", "SECRET"], "env_clear": false,
+        "env": ["NUMBER", "SECRET"], "env_clear": false,
         "log": {"stdout": "raw", "stderr": "raw"}, "limits": {"core": {"soft": 0, "hard": 0}},
         "nice": null, "oom_score_adj": null, "no_new_privs": false, "depends_on": ["prepare"], "autostart": true,
         "restart": "always", "restart_delay_ms": 0, "min_uptime_ms": 10000,
