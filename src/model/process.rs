@@ -242,9 +242,15 @@ impl StartFailure {
             return write!(formatter, ", line {line}: {}", error.words().0);
         }
         if let StartStep::Interpreter(name) = self.step {
-            return write!(formatter, ": it needs `{name}`, which does not exist");
+            return write!(formatter, ": {}", name.missing());
         }
         write!(formatter, ": {}", errno::words(self.errno))
+    }
+
+    /// Whether the program, or what executes it, is missing or not executable.
+    #[must_use]
+    pub const fn is_of_program(self) -> bool {
+        matches!(self.step, StartStep::Exec | StartStep::Interpreter(_))
     }
 
     /// Whether a resource of the system was exhausted, so that the same start may succeed later.

@@ -34,6 +34,14 @@ impl ProgramName {
     }
 }
 
+impl ProgramName {
+    /// That the interpreter with this name is missing.
+    pub fn missing(&self) -> impl fmt::Display {
+        let hint = if self.text().ends_with(b"\r") { " (the first line ends with CR LF: use LF)" } else { "" };
+        fmt::from_fn(move |formatter| write!(formatter, "it needs `{self}`, which does not exist{hint}"))
+    }
+}
+
 impl fmt::Display for ProgramName {
     /// With control characters as escapes: `/bin/sh\r`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::random::Random;
 use super::run_result::{FailureReason, RestartDecision, RunResult};
-use crate::model::StartStep;
+use crate::model::StartFailure;
 use crate::model::plan::{Backoff, Kind, RestartPolicy, Service};
 
 /// Whether the process was ready before it exited. If not, the run counts as a failed start, however long it took.
@@ -43,7 +43,7 @@ pub(super) fn decide(
         };
     }
     // A mistake in the configuration, and no crash.
-    if !has_executed && run.failure.is_some_and(|failure| failure.step == StartStep::Exec) {
+    if !has_executed && run.failure.is_some_and(StartFailure::is_of_program) {
         return RestartDecision::Fail(FailureReason::NeverExecuted);
     }
     if start == StartResult::Ready && run.uptime >= restart.min_uptime {

@@ -104,7 +104,11 @@ fn a_file_that_cannot_be_run_says_why_and_exits_with_126() {
     for (name, content, reason) in [
         ("foreign", &*foreign, "Exec format error"),
         ("short", b"\x7fELF\x02\x01\x01\0\0\0\0\0", "Exec format error"),
-        ("crlf", b"#!/bin/sh\r\nexit 0\r\n", "it needs `/bin/sh\\r`, which does not exist"),
+        (
+            "crlf",
+            b"#!/bin/sh\r\nexit 0\r\n",
+            "it needs `/bin/sh\\r`, which does not exist (the first line ends with CR LF: use LF)",
+        ),
         ("script", b"#!/no/such/interpreter\n", "it needs `/no/such/interpreter`, which does not exist"),
     ] {
         let path = directory.file(name, content, 0o755);
@@ -118,7 +122,7 @@ fn a_file_that_cannot_be_run_says_why_and_exits_with_126() {
         }
         // With memory of its own, the process reports by the pipe alone.
         for score in ["", "oom_score_adj = 0\n"] {
-            let set = Set::new(&format!("[services.a]\ncommand = [{path:?}]\nrestart = \"never\"\n{score}"));
+            let set = Set::new(&format!("[services.a]\ncommand = [{path:?}]\n{score}"));
             let (code, _, stderr) = set.run(Place::Child).finish();
             assert_eq!(code, 126, "{stderr}");
             assert!(stderr.contains(&format!("cannot execute `{path}`: {reason}: exiting with code 126")), "{stderr}");

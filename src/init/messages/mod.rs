@@ -74,7 +74,7 @@ fn report_native(options: &Options, event: Event<'_>) {
         }
         Event::CannotStart(errno) => log::error!("cannot create a process: {}", errno::words(errno)),
         Event::CannotExecute(program, _, StartFailure { step: StartStep::Interpreter(name), .. }) => {
-            log::error!("cannot run `{program}`: it needs `{name}`, which does not exist");
+            log::error!("cannot run `{program}`: {}", name.missing());
         }
         Event::CannotExecute(program, _, failure) => {
             log::error!("cannot run `{program}`: {}", describe_exec_error(failure.errno))

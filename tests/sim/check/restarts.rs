@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keepalive::model::plan::{Backoff, Kind, RestartPolicy, Service};
-use keepalive::model::{Mono, StartStep};
+use keepalive::model::{Mono, StartFailure};
 use keepalive::supervisor::{Exit, FailureReason, Fault, Reason, RestartDecision, StateName};
 use nix::errno::Errno;
 
@@ -77,7 +77,7 @@ fn decide(service: &Service, instance: &Instance, exit: Exit, now: Mono) -> Expe
             RestartDecision::Fail(FailureReason::Policy)
         });
     }
-    let cannot_execute = instance.failure.is_some_and(|failure| failure.step == StartStep::Exec);
+    let cannot_execute = instance.failure.is_some_and(StartFailure::is_of_program);
     if cannot_execute && !instance.has_executed {
         return Expected::Shutdown(RestartDecision::Fail(FailureReason::NeverExecuted));
     }
