@@ -22,15 +22,14 @@ fn run(arguments: Vec<OsString>) -> u8 {
     let context = Context { variable: &|name| std::env::var_os(name), id: process::id().get() };
     match drop_in::read(&arguments, &context).map_or_else(|| cli::read(&arguments), Ok) {
         Ok(Invocation::Init { options, command }) => {
-            logs::messages::init(if options.compat == Compat::Native && options.verbosity > 0 {
-                log::LevelFilter::Debug
-            } else {
-                log::LevelFilter::Warn
-            });
+            let is_native = options.compat == Compat::Native;
+            let is_verbose = is_native && options.verbosity > 0;
+            let level = if is_verbose { log::LevelFilter::Debug } else { log::LevelFilter::Warn };
+            logs::messages::init(level, is_native.then_some(Path::new(TERMINATION_LOG)));
             init::run(&options, command)
         }
         Ok(Invocation::Supervise { config, main }) => {
-            logs::messages::init(log::LevelFilter::Info);
+            logs::messages::init(log::LevelFilter::Info, None);
             let find = |environment: &Environment<'_>| config::find(config.as_deref(), environment);
             let path = match with_environment(Purpose::Run, &config::query_fs, find) {
                 Ok(path) => path,
@@ -44,7 +43,7 @@ fn run(arguments: Vec<OsString>) -> u8 {
             supervise(INVALID_CONFIG, Some(file), read)
         }
         Ok(Invocation::SuperviseOne(inline)) => {
-            logs::messages::init(log::LevelFilter::Info);
+            logs::messages::init(log::LevelFilter::Info, None);
             supervise(USAGE, None, Box::new(move |environment| config::load_inline(&inline, environment)))
         }
         Ok(Invocation::Check { config, form }) => check(config.as_deref(), form),

@@ -5,12 +5,14 @@
 
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use env_filter::{Builder, Filter};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::channel;
 use super::protocol::{MAX_PACKET_BYTES, Message};
+use super::termination_log;
 use crate::sys::{self, StandardError, packet};
 
 /// The variable with the filter: `debug`, `warn`, `off`, `keepalive=debug`, …
@@ -20,8 +22,10 @@ const TYPICAL_LINE_BYTES: usize = 160;
 
 /// Starts logging, up to `level` unless `KEEPALIVE_LOG` says otherwise.
 ///
+/// `termination_log`: where errors are written too, for a program that ends with its first error.
+///
 /// A second call has no effect.
-pub fn init(level: LevelFilter) {
+pub fn init(level: LevelFilter, termination_log: Option<&'static Path>) {
     let mut builder = Builder::new();
     builder.filter_level(level);
     let value = std::env::var_os(FILTER_VARIABLE).unwrap_or_default();
@@ -30,7 +34,7 @@ pub fn init(level: LevelFilter) {
     let filter = builder.build();
     log::set_max_level(filter.filter());
     // An error if there is a logger already.
-    log::set_boxed_logger(Box::new(Messages(filter))).ok();
+    log::set_boxed_logger(Box::new(Messages { filter, termination_log })).ok();
     if !is_valid {
         log::warn!("invalid {FILTER_VARIABLE} `{text}`: expected error, warn, info, debug or off");
     }
@@ -48,20 +52,27 @@ fn names_only_keepalive(filter: &str) -> bool {
 }
 
 /// The logger of the `log` crate.
-struct Messages(Filter);
+struct Messages {
+    filter: Filter,
+    termination_log: Option<&'static Path>,
+}
 
 impl Log for Messages {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.0.enabled(metadata)
+        self.filter.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.0.matches(record) {
+        if !self.filter.matches(record) {
             return;
         }
         let mut message = String::with_capacity(TYPICAL_LINE_BYTES);
         // Writing to a String cannot fail.
         let _ = message.write_fmt(*record.args());
+        if let Some(path) = self.termination_log.filter(|_| record.level() == Level::Error) {
+            // The same text goes to stderr.
+            termination_log::write(path, &format!("{message}\n")).ok();
+        }
         write(record.level(), message);
     }
 

@@ -55,6 +55,18 @@ fn a_crash_loop_ends_the_container_with_the_code_of_the_service_and_the_reason()
 }
 
 #[test]
+fn init_mode_writes_the_reason_too() {
+    let Some(engine) = Engine::find() else { return };
+    let image = engine.image("[services.other]\ncommand = \"/srv/steady\"\n");
+    let reason = MountedFile::empty();
+    let mount = format!("--volume={}:/dev/termination-log", reason.0.display());
+    let container = image.run(&[&mount], &["--", "no-such-program"]);
+
+    assert_eq!(container.wait_for_end(), 127, "{}", container.describe());
+    assert_eq!(reason.read(), "cannot run `no-such-program`: not found\n");
+}
+
+#[test]
 fn a_service_killed_by_a_signal_gives_128_plus_its_number() {
     let Some(engine) = Engine::find() else { return };
     let image = engine.image("[services.broken]\ncommand = [\"sh\", \"-c\", \"kill -SEGV $$$$\"]\nrestart = \"never\"");
