@@ -72,20 +72,22 @@ fn level_of(event: &JournalEvent) -> Level {
 
 fn level_of_transition(from: StateName, to: StateName, reason: &Reason) -> Level {
     match reason {
+        // It has failed when its leftover processes are gone, which is another line.
+        Reason::Exited { decision: RestartDecision::Fail(_), .. } if to == StateName::Stopping => Level::Warn,
         Reason::Exited { decision: RestartDecision::Fail(_), .. }
         | Reason::CleanedUp { decision: RestartDecision::Fail(_), .. }
         | Reason::DependencyCompleted { .. }
         | Reason::DependencyFailed { .. } => Level::Error,
         Reason::Fault(_) => Level::Warn,
-        Reason::Exited { decision: RestartDecision::Restart { unstable, .. }, run, definition }
-        | Reason::CleanedUp { decision: RestartDecision::Restart { unstable, .. }, run, definition } => {
+        Reason::Exited { decision: RestartDecision::Restart { unstable, .. }, run, definition } => {
             let success = run.failure.is_none() && definition.restart.success.contains(run.exit.status);
             // A process that is being stopped has not crashed. A fault has been logged when the stop began.
             let is_crash = *unstable > 0 || (from != StateName::Stopping && !success);
             if is_crash && run.fault.is_none() { Level::Warn } else { Level::Info }
         }
         Reason::Exited { decision: RestartDecision::Complete | RestartDecision::StayStopped, .. }
-        | Reason::CleanedUp { decision: RestartDecision::Complete | RestartDecision::StayStopped, .. } => Level::Info,
+        // A crash has been logged when the process exited.
+        | Reason::CleanedUp { .. } => Level::Info,
         // Only the first failure is a warning.
         Reason::SpawnFailed { attempt: 1, .. } => Level::Warn,
         Reason::SpawnFailed { .. } => Level::Debug,
