@@ -25,7 +25,7 @@ impl Processes {
 
     /// Strays of the run will be searched for in the next turn.
     pub(super) fn search(&mut self, run: RunId) {
-        self.runs.on_search(run);
+        self.runs.on_search(run, &self.liveness);
         self.strays.wanted.push(run);
     }
 

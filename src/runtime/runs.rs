@@ -74,7 +74,8 @@ pub(super) struct Run {
     retries: u8,
     /// How many searches for strays are under way: until there is an answer, there may be some.
     searches: usize,
-    /// There were processes in its sessions and groups when the last answer came: they may have left since.
+    /// There were processes in its sessions and groups when it was searched, which may have left since: another search
+    /// follows when they are gone.
     may_have_left: bool,
     /// The last signal to its leftover processes.
     pub(super) sent: Option<Signal>,
@@ -249,9 +250,11 @@ impl Runs {
     }
 
     /// Strays of a run are searched for; [`Self::set_strays`] follows.
-    pub(super) fn on_search(&mut self, run: RunId) {
+    pub(super) fn on_search(&mut self, run: RunId, liveness: &PidLiveness) {
         if let Some(run) = self.runs.get_mut(&run) {
+            run.prune(liveness, &mut self.by_pid);
             run.searches += 1;
+            run.may_have_left |= run.has_members(liveness);
         }
     }
 
@@ -270,7 +273,8 @@ impl Runs {
         if let Some(run) = self.runs.get_mut(&run) {
             run.prune(liveness, &mut self.by_pid);
             run.searches = run.searches.saturating_sub(1);
-            (run.strays, run.may_have_left) = (strays, run.has_members(liveness));
+            run.strays = strays;
+            run.may_have_left |= run.has_members(liveness);
         }
     }
 
@@ -436,7 +440,7 @@ impl Run {
 
     /// Whether there are leftover processes. Call [`Self::prune`] first.
     fn is_in_use(&self, liveness: &PidLiveness) -> bool {
-        self.searches > 0 || !self.strays.is_empty() || self.has_members(liveness)
+        self.searches > 0 || self.may_have_left || !self.strays.is_empty() || self.has_members(liveness)
     }
 
     /// Whether there are processes in its sessions and groups. Call [`Self::prune`] first.
