@@ -13,10 +13,12 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Licences that an MIT-licensed binary may include. A person must review a new one.
-const LICENCES: [&str; 5] = [
+const LICENCES: [&str; 6] = [
     "MIT",
     "MIT OR Apache-2.0",
     "Apache-2.0 OR MIT",
+    // As cargo wrote it before SPDX expressions.
+    "Apache-2.0/MIT",
     "Unlicense OR MIT",
     // unicode-ident, which runs at build time only.
     "(MIT OR Apache-2.0) AND Unicode-3.0",

@@ -164,6 +164,7 @@ impl Runtime {
             self.take_turn(part);
         }
         self.dispatch(Event::Tick);
+        self.turn.watch_memory();
         Ok(())
     }
 

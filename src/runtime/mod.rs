@@ -54,7 +54,7 @@ use std::rc::Rc;
 
 use crate::model::exit_code::OS_ERROR;
 use crate::model::{Plan, Signal};
-use crate::sys::{DispositionReset, StringList, process, signals};
+use crate::sys::{DispositionReset, StringList, allocator, process, signals};
 pub use config_loader::LoadConfig;
 use event_loop::Runtime;
 use signal_source::OnHangup;
@@ -65,6 +65,7 @@ use signal_source::OnHangup;
 /// there is one; `load_config` loads it again.
 #[must_use]
 pub fn run(plan: Plan, environment: StringList, config: Option<PathBuf>, load_config: LoadConfig) -> u8 {
+    allocator::set_reserve_aside();
     let plan = Rc::new(plan);
     let inherited = signals::block_all(DispositionReset::All);
     process::set_cloexec_on_inherited_fds();

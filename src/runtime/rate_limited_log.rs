@@ -21,6 +21,8 @@ const INTERVAL: Duration = Duration::from_secs(10);
 pub(super) enum MessageKind {
     /// A process cannot be created for keepalive's own work.
     HelperShortage,
+    /// The system refuses keepalive memory.
+    MemoryShortage,
     /// A notify message, or a part of it, is ignored.
     NotifyRejected,
     MainPidChanged,

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::rate_limited_log::{self, MessageKind};
 use super::signal_source::SignalSource;
 use crate::model::{AwakeClock, Mono};
 use crate::supervisor::Outcome;
-use crate::sys::{self, Poller};
+use crate::sys::{self, Poller, allocator};
 
 /// A loop that waits this long is idle.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
@@ -30,11 +31,21 @@ pub(super) struct Turn {
     pub(super) outcome: Option<Outcome>,
     /// The loop has been idle since the start and since the last client came. What they have used has been released.
     pub(super) is_settled: bool,
+    /// Whether the reserve of memory was in use at the end of the last turn.
+    is_memory_short: bool,
 }
 
 impl Turn {
     pub(super) fn new(clock: AwakeClock) -> Self {
-        Self { now: clock.now(), clock, budget: 0, until: None, outcome: None, is_settled: false }
+        Self {
+            now: clock.now(),
+            clock,
+            budget: 0,
+            until: None,
+            outcome: None,
+            is_settled: false,
+            is_memory_short: false,
+        }
     }
 
     /// The time from now until `due`.
@@ -50,6 +61,15 @@ impl Turn {
     /// Reads the clock after the start of a process.
     pub(super) fn on_started(&mut self) {
         self.now = self.clock.read(sys::now());
+    }
+
+    /// Warns when the system begins to refuse memory.
+    pub(super) fn watch_memory(&mut self) {
+        let was_short = std::mem::replace(&mut self.is_memory_short, allocator::is_reserve_in_use());
+        if self.is_memory_short && !was_short {
+            let what = format_args!("memory is short: the system refuses keepalive more, and it uses its reserve");
+            rate_limited_log::warn(MessageKind::MemoryShortage, None, what);
+        }
     }
 
     /// Reads the clock after `poller` has waited for at most `timeout`.

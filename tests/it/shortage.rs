@@ -1,18 +1,18 @@
-//! Lack of descriptors at the start of keepalive, and while a service is restarted.
+//! Lack of descriptors and of memory, at the start of keepalive and while a service is restarted.
 
 use std::process::Command;
 
 use keepalive::model::Signal;
 use keepalive::sys::signal_process;
 
-use crate::harness::{KEEPALIVE, Place, Run, Running, in_every_place, wait_for_death};
+use crate::harness::{KEEPALIVE, Place, Run, Running, in_every_place, wait_for_death, wait_until};
 use crate::http::Control;
 use crate::port::ReservedPort;
 use crate::services::Set;
 
-/// Sets the soft limit of descriptors of keepalive. prlimit(1)
-fn limit_descriptors(running: &Running, soft: &str) {
-    let words = [format!("--pid={}", running.keepalive()), format!("--nofile={soft}:")];
+/// Sets a soft limit of keepalive. prlimit(1)
+fn limit(running: &Running, name: &str, soft: &str) {
+    let words = [format!("--pid={}", running.keepalive()), format!("--{name}={soft}:")];
     assert!(Command::new("prlimit").args(words).status().unwrap().success());
 }
 
@@ -32,13 +32,13 @@ fn a_restart_while_the_descriptor_limit_is_too_low_is_tried_again_and_counts_as_
         control.wait_for("web.0", "running");
         let open = control.descriptors_of(running.keepalive());
         for soft in [3, 4, 5, 6, 7, 8, open - 1, open, open + 1] {
-            limit_descriptors(&running, &soft.to_string());
+            limit(&running, "nofile", &soft.to_string());
             let main = running.command();
             signal_process(main, Signal::KILL).unwrap();
             wait_for_death(main);
             // So that keepalive tries at least once.
             std::thread::sleep(std::time::Duration::from_millis(150));
-            limit_descriptors(&running, "1024");
+            limit(&running, "nofile", "1024");
             running.ready();
             control.wait_for("web.0", "running");
         }
@@ -56,4 +56,56 @@ fn with_few_descriptors_at_the_start_proc_is_not_said_to_be_missing() {
         assert_eq!(code, 0, "{stderr}");
         assert!(!stderr.contains("/proc"), "{stderr}");
     }
+}
+
+#[test]
+fn without_memory_a_crash_is_restarted_requests_are_answered_and_the_stop_is_the_usual() {
+    in_every_place(|place| {
+        let set = Set::new(
+            "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ninstances = 3\nmin_uptime = \"0s\"\n\
+             limits = { as = \"unlimited\" }\n",
+        );
+        let mut running = set.start(place);
+        let control = Control::at(&set.socket());
+        let names = ["web.0", "web.1", "web.2"];
+        for _ in names {
+            running.ready();
+        }
+        // Everything that is asked for is refused: the limit is below what is mapped already.
+        limit(&running, "as", "4096");
+        for round in 1..=20 {
+            for name in names {
+                let answer = control.post(&format!("/v1/services/{name}/signal?signal=KILL"));
+                assert_eq!(answer.status, 200, "{}", answer.reason());
+                running.ready();
+                wait_until("restart", || (control.instance(name)["restarts"] == round).then_some(()));
+            }
+            assert_eq!(control.get("/metrics").status, 200, "round {round}");
+        }
+        limit(&running, "as", "unlimited");
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+        let stderr = running.stderr();
+        assert!(stderr.contains("memory is short"), "{stderr}");
+    });
+}
+
+#[test]
+fn what_ends_for_lack_of_memory_says_so_and_exits_with_71() {
+    let set = Set::new("[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\n");
+    let check = |pages: u64| {
+        let limit = format!("--as={}", pages * 4096);
+        let ended = Command::new("prlimit").args([&limit, KEEPALIVE, "check", "-c", &set.config]).output().unwrap();
+        // The kernel kills with a signal what it cannot load.
+        (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+    };
+    // The smallest limit with which it works.
+    let (mut fails, mut works) = (256, 1 << 16);
+    while works - fails > 1 {
+        let middle = u64::midpoint(fails, works);
+        if check(middle).0 == Some(0) { works = middle } else { fails = middle }
+    }
+    let (code, stderr) = check(fails);
+    assert_eq!(code, Some(71), "{stderr}");
+    assert!(stderr.contains("out of memory"), "{stderr}");
 }
