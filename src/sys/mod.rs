@@ -1,9 +1,9 @@
 //! System calls: the only place for `unsafe`, the clocks, fork and kill.
 //!
 //! One file for each family of manual pages. Every function is safe to call and returns the bare `Errno`, because only
-//! the caller can say which operation failed. Nothing here makes decisions, logs, or keeps state other than
-//! descriptors and the reserve of memory. Signal masks and dispositions use raw system calls, because musl refuses signals 32 to 34. Start reading at [`spawn`],
-//! then [`signals`] and [`wait`].
+//! the caller can say which operation failed. Nothing here makes decisions, logs, or keeps state other than descriptors
+//! and the reserve of memory. Signal masks and dispositions use raw system calls, because musl refuses signals 32 to
+//! 34. Start reading at [`spawn`], then [`signals`] and [`wait`].
 
 #![allow(unsafe_code, reason = "the only folder that makes system calls")]
 
