@@ -39,8 +39,8 @@ pub(super) struct OomCounter {
 /// other files it reports nothing.
 #[derive(Clone, Copy, Debug)]
 enum Watch {
-    /// From this time on.
-    Due(Mono),
+    /// Not since this time, for [`NOTIFICATION_INTERVAL`].
+    Paused(Mono),
     On,
     /// It cannot be watched.
     Impossible,
@@ -56,26 +56,30 @@ impl OomCounter {
 
     fn of(file: Option<File>) -> Self {
         let seen = file.as_ref().and_then(read).unwrap_or(0);
-        let watch = if file.is_some() { Watch::Due(Mono::default()) } else { Watch::Impossible };
+        let watch = if file.is_some() { Watch::Paused(Mono::default()) } else { Watch::Impossible };
         Self { file, seen, unattributed: 0, risen_at: Mono::default(), watch }
     }
 
     /// When the file must be watched again.
-    pub(super) const fn due(&self) -> Option<Mono> {
+    pub(super) fn due(&self) -> Option<Mono> {
         match self.watch {
-            Watch::Due(due) => Some(due),
+            Watch::Paused(since) => Some(since + NOTIFICATION_INTERVAL),
             Watch::On | Watch::Impossible => None,
         }
     }
 
     /// Watches the file if it is time to.
     pub(super) fn watch(&mut self, now: Mono, poller: &Poller) {
-        if let (Watch::Due(due), Some(file)) = (self.watch, &self.file)
-            && due <= now
-        {
+        let Watch::Paused(since) = self.watch else { return };
+        if since + NOTIFICATION_INTERVAL > now {
+            return;
+        }
+        if let Some(file) = &self.file {
             let is_added = poller.add_hangup(file, Token::OomCounter).is_ok();
             self.watch = if is_added { Watch::On } else { Watch::Impossible };
         }
+        // It may have risen at any time since then.
+        self.update(since);
     }
 
     /// The file has changed.
@@ -83,7 +87,7 @@ impl OomCounter {
         self.update(now);
         if let Some(file) = &self.file {
             poller.remove(file).ok();
-            self.watch = Watch::Due(now + NOTIFICATION_INTERVAL);
+            self.watch = Watch::Paused(now);
         }
     }
 
@@ -95,15 +99,16 @@ impl OomCounter {
         is_oom_kill
     }
 
-    fn update(&mut self, now: Mono) {
-        if now.since(self.risen_at) > DEATH_TIMEOUT {
+    /// `changed_at`: the earliest time at which the counter can have changed.
+    fn update(&mut self, changed_at: Mono) {
+        if changed_at.since(self.risen_at) > DEATH_TIMEOUT {
             self.unattributed = 0;
         }
         let Some(count) = self.file.as_ref().and_then(read) else { return };
         let kills = count.saturating_sub(std::mem::replace(&mut self.seen, count));
         if kills > 0 {
             self.unattributed += kills;
-            self.risen_at = now;
+            self.risen_at = changed_at;
         }
     }
 }
@@ -207,6 +212,20 @@ mod tests {
         assert!(!counter.attribute(at(1_001)));
         set(9);
         counter.on_changed(at(5_000), &poller);
+        assert!(counter.attribute(at(6_000)));
+    }
+
+    #[test]
+    fn a_kill_between_two_notifications_is_as_old_as_it_can_be() {
+        let (mut counter, set) = counter();
+        let poller = Poller::new().unwrap();
+        counter.on_changed(at(1_000), &poller);
+        set(8);
+        counter.watch(at(1_500), &poller);
+        assert!(!counter.attribute(at(2_001)));
+        counter.on_changed(at(5_000), &poller);
+        set(9);
+        counter.watch(at(5_500), &poller);
         assert!(counter.attribute(at(6_000)));
     }
 }
