@@ -15,6 +15,8 @@ use crate::sys::{ChildEvent, pidfd, process, procfs};
 const MAX_DELAY: Duration = Duration::from_secs(4);
 /// How long keepalive does not look for strays after an inspector has not answered: what made it hang may still be there.
 const PAUSE: Duration = Duration::from_secs(60);
+/// How many children keepalive itself looks at.
+const MAX_CHILDREN: usize = 8192;
 
 impl Processes {
     /// The main process of a run has been reaped: reports that by [`Self::settle_exits`].
@@ -61,8 +63,9 @@ impl Processes {
     fn has_unknown_children(&self, helpers: &[Pid]) -> bool {
         // Most children are main processes, about which the kernel need not be asked.
         let is_of_run = |pid| self.runs.of_pid(pid).is_some() || self.runs.of_session(pid).next().is_some();
-        let is_known = |pid: &Pid| helpers.contains(pid) || is_of_run(*pid);
-        procfs::children(process::id()).is_none_or(|children| !children.iter().all(is_known))
+        let is_known = |pid| helpers.contains(&pid) || is_of_run(pid);
+        let Some(children) = procfs::children(process::id()) else { return true };
+        !children.enumerate().all(|(position, child)| position < MAX_CHILDREN && child.is_ok_and(is_known))
     }
 
     /// An inspector has answered a question, or has not.

@@ -94,7 +94,7 @@ impl Question {
     /// Runs in an inspector. `keepalive`: the process whose children are looked at.
     pub(super) fn answer(&self, keepalive: Pid) -> Vec<u8> {
         let mut answer = Vec::new();
-        for child in procfs::children(keepalive).unwrap_or_default() {
+        for child in procfs::children(keepalive).into_iter().flatten().flatten() {
             let Some(limits) = procfs::unused_limits(child) else {
                 // It has exited since, and may have had children.
                 self.runs.iter().for_each(|run| drop(writeln!(answer, "{run} 0")));

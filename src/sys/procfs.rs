@@ -6,18 +6,17 @@
 use std::ffi::CStr;
 use std::fs::ReadDir;
 use std::io::Write as _;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
 use nix::sys::stat::Mode;
 use nix::unistd;
 
 use super::process;
 use crate::model::Pid;
-
-/// More than 8000 children.
-const CHILDREN_BYTES: usize = 64 << 10;
 
 /// The fields of /proc/PID/stat, proc_pid_stat(5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,19 +125,6 @@ fn read_at<'a>(directory: BorrowedFd<'_>, path: std::fmt::Arguments<'_>, buffer:
     buffer.get(..length)
 }
 
-/// Reads until the end of the file or of the buffer.
-fn read_all_at<'a>(directory: BorrowedFd<'_>, path: std::fmt::Arguments<'_>, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
-    let file = open_at(directory, path)?;
-    let mut length = 0;
-    while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {
-        match unistd::read(&file, rest).ok()? {
-            0 => break,
-            count => length += count,
-        }
-    }
-    buffer.get(..length)
-}
-
 fn open_at(directory: BorrowedFd<'_>, path: std::fmt::Arguments<'_>) -> Option<OwnedFd> {
     let mut room = [0; 48];
     (&mut room[..]).write_fmt(path).ok()?;
@@ -160,23 +146,51 @@ pub fn pid_of_pidfd(pidfd: impl AsFd) -> Option<Pid> {
     Pid::new(number(line.trim_ascii())?)
 }
 
-/// The children of a process, dead ones included; `None` if they cannot be read, there are some thousands, or memory is short.
-/// proc_tid_children(5)
+/// An iterator over the children of a process, including zombies, in the order in which they have become its children.
+#[derive(Debug)]
+pub struct Children {
+    file: OwnedFd,
+    buffer: [u8; 4096],
+    /// What is left of the buffer.
+    rest: Range<usize>,
+}
+
+/// Iterates over the children of a process. `None` if they cannot be read. proc_tid_children(5)
 ///
 /// For a process that keeps none of its threads but the first.
 #[must_use]
-pub fn children(pid: Pid) -> Option<Vec<Pid>> {
-    if !is_own() {
-        return None;
+pub fn children(pid: Pid) -> Option<Children> {
+    let file = is_own().then(|| open_at(AT_FDCWD, format_args!("/proc/{pid}/task/{pid}/children\0")))??;
+    Some(Children { file, buffer: [0; 4096], rest: 0..0 })
+}
+
+impl Children {
+    /// `None` at the end of the file.
+    fn next_byte(&mut self) -> Result<Option<u8>, Errno> {
+        if self.rest.is_empty() {
+            self.rest = 0..unistd::read(&self.file, &mut self.buffer)?;
+        }
+        Ok(self.rest.next().and_then(|position| self.buffer.get(position).copied()))
     }
-    let mut text = Vec::new();
-    text.try_reserve_exact(CHILDREN_BYTES).ok()?;
-    text.resize(CHILDREN_BYTES, 0);
-    let text = read_all_at(AT_FDCWD, format_args!("/proc/{pid}/task/{pid}/children\0"), &mut text)?;
-    if text.len() == CHILDREN_BYTES {
-        return None;
+}
+
+impl Iterator for Children {
+    type Item = Result<Pid, Errno>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut number: i32 = 0;
+        loop {
+            match self.next_byte() {
+                Ok(Some(digit @ b'0'..=b'9')) => number = number.wrapping_mul(10).wrapping_add((digit - b'0').into()),
+                Ok(other) => match (Pid::new(number), other) {
+                    (Some(pid), _) => return Some(Ok(pid)),
+                    (None, Some(_)) => {}
+                    (None, None) => return None,
+                },
+                Err(error) => return Some(Err(error)),
+            }
+        }
     }
-    text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(|word| Pid::new(number(word)?)).collect()
 }
 
 /// Two hard limits of a process, `RLIMIT_LOCKS` and, in microseconds, `RLIMIT_RTTIME`; the inner `None`: unlimited. `None`: it
@@ -326,6 +340,16 @@ mod tests {
         let own = process::id();
         assert_eq!(processes().filter(|stat| stat.pid == own).count(), 1);
         assert_eq!(stat(own).map(|stat| stat.pid), Some(own));
+    }
+
+    #[test]
+    fn children_are_read_in_pieces() {
+        let (reader, writer) = unistd::pipe().unwrap();
+        let text: String = (1..=2000).map(|pid| format!("{pid} ")).collect();
+        assert_eq!(unistd::write(&writer, text.as_bytes()), Ok(text.len()));
+        drop(writer);
+        let children = Children { file: reader, buffer: [0; 4096], rest: 0..0 };
+        assert!(children.map(|pid| pid.unwrap().get()).eq(1..=2000));
     }
 
     #[test]
