@@ -122,8 +122,7 @@ impl Supervisor {
             DrainStage::Services => self.force_shutdown(None),
             DrainStage::Leftovers { .. } if drain.deadline <= self.now => self.force_shutdown(None),
             DrainStage::Leftovers { .. } => {
-                self.record(JournalEvent::LeftoverProcessesKilled);
-                self.kill_everything();
+                self.kill_everything(JournalEvent::LeftoverProcessesKilled);
             }
             DrainStage::Killed { .. } => {
                 self.record(JournalEvent::ProcessesAbandoned);
@@ -133,11 +132,10 @@ impl Supervisor {
     }
 
     fn force_shutdown(&mut self, signal: Option<Signal>) {
-        self.record(JournalEvent::ShutdownForced { signal });
         if let Phase::Draining(drain) = &mut self.phase {
             drain.outcome.code = forced_code(&drain.outcome);
         }
-        self.kill_everything();
+        self.kill_everything(JournalEvent::ShutdownForced { signal });
         self.finish_all_cleanups();
         for id in self.services.ids_with_surges() {
             if !self.services[id].state.is_inactive() {
@@ -146,11 +144,13 @@ impl Supervisor {
         }
     }
 
-    fn kill_everything(&mut self) {
+    /// `why` is recorded afterwards: the logger is killed too, with the messages that it has not written yet.
+    fn kill_everything(&mut self, why: JournalEvent) {
         if let Phase::Draining(drain) = &mut self.phase {
             drain.stage = DrainStage::Killed { until: self.now + KILL_TIMEOUT };
         }
         self.act(Action::SignalAll { signal: Signal::KILL });
+        self.record(why);
     }
 
     /// keepalive has no child left.

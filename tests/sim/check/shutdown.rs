@@ -30,9 +30,17 @@ struct Drain {
     /// A person does not want to wait any longer, or a signal means SIGKILL to all.
     must_kill: bool,
     forced: bool,
-    /// The time of SIGKILL to all processes.
-    killed_at: Option<Mono>,
+    killed: Killed,
     has_cancelled_config_load: bool,
+}
+
+/// Whether all processes have been sent SIGKILL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Killed {
+    No,
+    /// The reason is still to be recorded.
+    WithoutReason,
+    At(Mono),
 }
 
 /// The progress of the shutdown.
@@ -71,7 +79,8 @@ impl Shutdown {
     /// The latest time at which the supervisor must wake up.
     pub(crate) fn latest(&self) -> Option<Mono> {
         let drain = self.drain.as_ref()?;
-        Some(drain.killed_at.map_or(drain.deadline, |at| at + KILL_TIMEOUT))
+        let Killed::At(at) = drain.killed else { return Some(drain.deadline) };
+        Some(at + KILL_TIMEOUT)
     }
 
     pub(crate) fn on_signal(&mut self, signal: Signal, plan: &Plan, now: Mono) {
@@ -134,7 +143,7 @@ impl Shutdown {
         let cause = cause.clone();
         let first_interrupt = (event == Some(&Event::Signal(Signal::INT))).then_some(now);
         let must_kill = matches!(event, Some(Event::Signal(signal)) if plan.signals.of(*signal) == SignalAction::Kill);
-        let (forced, killed_at, has_cancelled_config_load) = (false, None, false);
+        let (forced, killed, has_cancelled_config_load) = (false, Killed::No, false);
         self.drain = Some(Drain {
             deadline,
             cause,
@@ -142,7 +151,7 @@ impl Shutdown {
             first_interrupt,
             must_kill,
             forced,
-            killed_at,
+            killed,
             has_cancelled_config_load,
         });
         Ok(())
@@ -166,8 +175,9 @@ impl Shutdown {
             None => rule!(drain.deadline <= now, "the shutdown is forced before shutdown_timeout"),
         }
         rule!(!drain.forced, "the shutdown is forced twice");
+        rule!(drain.killed == Killed::WithoutReason, "forced without SIGKILL to all");
         drain.forced = true;
-        drain.killed_at = Some(now);
+        drain.killed = Killed::At(now);
         if matches!(drain.cause, Cause::Signal(_) | Cause::Requested) {
             drain.code = 137;
         }
@@ -180,14 +190,15 @@ impl Shutdown {
             return Err(Violation("leftovers are killed without a shutdown".into()));
         };
         rule!(now < drain.deadline, "shutdown_timeout is over, but the shutdown is not forced");
-        drain.killed_at = Some(now);
+        rule!(drain.killed == Killed::WithoutReason, "leftovers are killed without SIGKILL to all");
+        drain.killed = Killed::At(now);
         Ok(())
     }
 
-    pub(crate) fn check_signal_all(&self, signal: Signal, model: &Model) -> Verdict {
-        let Some(drain) = &self.drain else { return Err(Violation(format!("{signal} to all without a shutdown"))) };
+    pub(crate) fn check_signal_all(&mut self, signal: Signal, model: &Model) -> Verdict {
+        let Some(drain) = &mut self.drain else { return Err(Violation(format!("{signal} to all without a shutdown"))) };
         if signal == Signal::KILL {
-            rule!(drain.killed_at.is_some(), "SIGKILL to all without a reason");
+            drain.killed = Killed::WithoutReason;
         } else {
             rule!(!model.any_left(), "{signal} to all while services still have processes");
         }
@@ -199,7 +210,7 @@ impl Shutdown {
         rule!(outcome.cause == drain.cause, "the cause has changed: {:?}", outcome.cause);
         rule!(outcome.code == drain.code, "the exit code is {}, not {}", outcome.code, drain.code);
         if left == Leftovers::Some || model.any_left() {
-            let patient = drain.killed_at.is_some_and(|at| at + KILL_TIMEOUT <= now);
+            let patient = matches!(drain.killed, Killed::At(at) if at + KILL_TIMEOUT <= now);
             rule!(patient, "keepalive exits while processes are left");
         }
         self.outcome = Some(outcome.clone());
@@ -209,8 +220,9 @@ impl Shutdown {
     /// During a shutdown, every instance without a live dependent is stopping.
     pub(crate) fn check_all_stopping(&self, model: &Model) -> Verdict {
         let Some(drain) = &self.drain else { return Ok(()) };
+        rule!(drain.killed != Killed::WithoutReason, "SIGKILL to all without a reason");
         rule!(
-            !drain.must_kill || drain.killed_at.is_some(),
+            !drain.must_kill || drain.killed != Killed::No,
             "the second SIGINT, or a signal to kill, has not caused SIGKILL"
         );
         for (id, instance) in model.all().filter(|(_, instance)| is_active(instance.state)) {

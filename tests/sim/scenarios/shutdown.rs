@@ -88,7 +88,7 @@ fn a_second_sigint_kills_at_once() {
     setup.forget();
     setup.after(millis(200));
     setup.signal(Signal::INT);
-    setup.check(&["forced", "kill all SIGKILL", "db.0 running → stopping", "kill db.0 group SIGKILL"]);
+    setup.check(&["kill all SIGKILL", "forced", "db.0 running → stopping", "kill db.0 group SIGKILL"]);
     setup.dies("db", Signal::KILL);
     setup.forget();
     setup.dies("web", Signal::KILL);
@@ -213,7 +213,7 @@ fn a_daemon_that_left_its_group_gets_sigterm_and_then_sigkill() {
     setup.exits("web", 0);
     setup.check(&["web.0 stopping → stopped", "kill all SIGTERM", "kill all SIGCONT"]);
     setup.after(seconds(5));
-    setup.check(&["leftoverprocesseskilled", "kill all SIGKILL"]);
+    setup.check(&["kill all SIGKILL", "leftoverprocesseskilled"]);
     setup.send(Event::NoChildren);
     setup.check(&["exit 0"]);
 }
@@ -232,7 +232,7 @@ fn a_daemon_that_outlasts_the_shutdown_timeout_forces_the_stop() {
     setup.after(millis(2_999));
     setup.check(&[]);
     setup.after(millis(1));
-    setup.check(&["forced", "kill all SIGKILL"]);
+    setup.check(&["kill all SIGKILL", "forced"]);
     setup.send(Event::NoChildren);
     setup.check(&["exit 137"]);
 }
@@ -315,8 +315,8 @@ fn a_pending_signal_does_not_reach_a_process_reaped_during_a_shutdown() {
     setup.check(&[
         "draining: signal",
         "web.0 running → stopping",
-        "forced",
         "kill all SIGKILL",
+        "forced",
         "processesabandoned",
         "exit 137",
     ]);
