@@ -16,7 +16,7 @@ const MAX_DELAY: Duration = Duration::from_secs(4);
 /// How long keepalive does not look for strays after an inspector has not answered: what made it hang may still be there.
 const PAUSE: Duration = Duration::from_secs(60);
 /// How many children keepalive itself looks at.
-const MAX_CHILDREN: usize = 8192;
+pub(super) const MAX_CHILDREN: usize = 8192;
 
 impl Processes {
     /// The main process of a run has been reaped: reports that by [`Self::settle_exits`].

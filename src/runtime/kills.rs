@@ -2,13 +2,14 @@
 
 use nix::errno::Errno;
 
+use super::exits::MAX_CHILDREN;
 use super::order::Order;
 use super::processes::Processes;
 use super::runs::Run;
 use crate::model::{Pid, RunId, Signal, errno};
 use crate::supervisor::Scope;
 use crate::sys::wait::{self, WaitOptions};
-use crate::sys::{self, ChildEvent, PidLiveness, kill};
+use crate::sys::{self, ChildEvent, PidLiveness, kill, procfs};
 
 impl Processes {
     pub(super) fn signal(&mut self, run: RunId, scope: Scope, signal: Signal) {
@@ -89,6 +90,14 @@ impl Processes {
         }
         for run in self.runs.living() {
             kill::signal_group(run.pid.led_group(), signal).ok();
+        }
+        if signal == Signal::KILL {
+            // Not even if no inspector can be started do processes outlive keepalive: the children of those that are
+            // killed here are children of keepalive next.
+            let children = procfs::children(sys::process::id()).into_iter().flatten().flatten();
+            for child in children.take(MAX_CHILDREN).filter(|child| !helpers.contains(child)) {
+                kill::signal_process(child, signal).ok();
+            }
         }
         self.orders.push(Order::Descendants { signal, spared: helpers.to_vec() });
     }

@@ -5,7 +5,7 @@ use std::process::Command;
 use keepalive::model::Signal;
 use keepalive::sys::signal_process;
 
-use crate::harness::{KEEPALIVE, Place, Run, Running, in_every_place, wait_for_death, wait_until};
+use crate::harness::{KEEPALIVE, Place, Run, Running, have_root, in_every_place, wait_for_death, wait_until};
 use crate::http::Control;
 use crate::port::ReservedPort;
 use crate::services::Set;
@@ -108,4 +108,27 @@ fn what_ends_for_lack_of_memory_says_so_and_exits_with_71() {
     let (code, stderr) = check(fails);
     assert_eq!(code, Some(71), "{stderr}");
     assert!(stderr.contains("out of memory"), "{stderr}");
+}
+
+#[test]
+fn no_process_outlives_keepalive_although_no_helper_can_be_created() {
+    if !have_root() {
+        return;
+    }
+    // RLIMIT_NPROC counts the processes of a user.
+    const USER: &str = "--reuid=54355";
+    let set = Set::new(
+        "[keepalive]\ncontrol = false\nshutdown_timeout = \"300ms\"\n[services.a]\nkill_mode = \"process\"\n\
+         command = [\"PUPPET\", \"daemonise\", \"0\", \"ignore\", \"15\"]\n[services.b]\ncommand = [\"sleep\", \"1000\"]\n",
+    );
+    let mut run = Run::words(Place::Child, &["setpriv", USER, "--clear-groups", KEEPALIVE, "-c", "/proc/self/fd/0"]);
+    run.command.current_dir("/").stdin(std::fs::File::open(&set.config).unwrap());
+    let mut running = run.start();
+    let daemon = running.ready();
+    let of = format!("--pid={}", running.keepalive());
+    let prlimit = ["setpriv", USER, "--clear-groups", "prlimit", &of, "--nproc=1"];
+    assert_eq!(Run::words(Place::Child, &prlimit).finish().0, 0);
+    running.send(Signal::TERM);
+    running.end();
+    wait_for_death(daemon);
 }
