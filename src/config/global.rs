@@ -12,7 +12,8 @@ use super::decoder::{Decoder, Schema, UniqueResource, Value, entries};
 use super::environment::Environment;
 use super::expand::{Placeholders, Scope};
 use super::suggest::nearest_signal;
-use crate::model::plan::{Address, Control, LogFormat, LogStyle, Output, SignalAction, SignalActions, TERMINATION_LOG};
+use super::words::{LOG_FORMATS, SIGNAL_ACTIONS};
+use crate::model::plan::{Address, Control, LogFormat, LogStyle, Output, SignalActions, TERMINATION_LOG};
 use crate::model::{Signal, Template};
 
 const SCHEMA: Schema = Schema {
@@ -86,11 +87,10 @@ impl Decoder<'_> {
     fn log_style(&mut self, value: &Value<'_>) -> LogStyle {
         const SCHEMA: Schema =
             Schema { keys: &["format", "timestamps"], later: &[], foreign: "format: type\ntimestamps: timestamp time" };
-        const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
         let mut style = LogStyle::default();
         let Some(table) = self.table(value, "such as `{ format = \"json\" }`") else { return style };
         self.check_keys(table, "`log` of `[keepalive]`", &SCHEMA);
-        style.format = self.choice(table, "format", &FORMATS).unwrap_or_default();
+        style.format = self.choice(table, "format", &LOG_FORMATS).unwrap_or_default();
         style.timestamps = self.boolean(table, "timestamps").unwrap_or_default();
         style
     }
@@ -130,18 +130,11 @@ impl Decoder<'_> {
     }
 
     fn signal_actions(&mut self, value: &Value<'_>, actions: &mut SignalActions) {
-        const WORDS: [(&str, SignalAction); 5] = [
-            ("reload", SignalAction::Reload),
-            ("forward", SignalAction::Forward),
-            ("shutdown", SignalAction::Shutdown),
-            ("kill", SignalAction::Kill),
-            ("ignore", SignalAction::Ignore),
-        ];
         let Some(table) = self.table(value, "such as `{ SIGUSR1 = \"ignore\" }`") else { return };
         let mut seen: Vec<Signal> = Vec::new();
         for (key, _) in entries(table) {
             let name: &str = key.get_ref();
-            let action = self.choice(table, name, &WORDS);
+            let action = self.choice(table, name, &SIGNAL_ACTIONS);
             let Some(signal) = Signal::parse(name) else {
                 let hint = nearest_signal(name).unwrap_or_else(|| "such as `SIGUSR1`".to_owned());
                 self.error(key.span(), &format!("`{name}` is not a signal"), &hint);

@@ -1,69 +1,269 @@
 //! The output of `check --json`: the plan, or the errors; and the definition of a service.
+//!
+//! Structures are taken apart field by field, so that the compiler asks for a new one.
 
-use serde_json::{Value, json};
+use std::time::Duration;
 
 use super::expand::LISTEN_FDS_START;
 use super::graph::start_order;
 use super::report::{Diagnostic, Report};
 use super::show::dependencies;
-use crate::model::Plan;
-use crate::model::plan::{Process, Service};
+use super::words::{
+    EXIT_ACTIONS, KILL_MODES, KINDS, LISTEN_MODES, LOG_FORMATS, OUTPUTS, RESTART_POLICIES, SIGNAL_ACTIONS, word_of,
+};
+use crate::model::json::{Object, push, shown};
+use crate::model::plan::{
+    Address, Backoff, Control, EnvFile, ExitSet, Limit, Listen, LogStyle, Probe, Process, Ready, Reload, Restart,
+    Service, SignalAction, State, Stop, Strategy,
+};
+use crate::model::{ExitStatus, Plan, Signal};
 
 /// `{"valid": true, "errors": [], "warnings": […], "plan": {…}}`.
 #[must_use]
 pub fn plan_json(plan: &Plan, warnings: &[Diagnostic]) -> String {
-    let mut json = serde_json::to_value(plan).unwrap_or_default();
-    let order = start_order(plan).into_iter().filter_map(|index| plan.services.get(index.position()));
-    set(&mut json, "start_order", order.map(|service| &*service.name).collect());
-    for (service, json) in plan.services.iter().zip(array(&mut json, "services")) {
-        complete(json, plan, service);
-    }
-    text(&json!({ "valid": true, "errors": [], "warnings": warnings, "plan": json }))
-}
-
-/// As a service in [`plan_json`].
-#[must_use]
-pub fn definition_json(plan: &Plan, service: &Service) -> Value {
-    let mut json = serde_json::to_value(service).unwrap_or_default();
-    complete(&mut json, plan, service);
-    json
-}
-
-fn complete(json: &mut Value, plan: &Plan, service: &Service) {
-    set(json, "depends_on", dependencies(plan, service).into());
-    set(json, "log", log_json(&service.process));
-    for (fd, socket) in (LISTEN_FDS_START..).zip(array(json, "listen")) {
-        set(socket, "fd", fd.into());
-    }
+    check_json(&[], warnings, Some(plan))
 }
 
 /// `{"valid": false, "errors": […], "warnings": […], "plan": null}`.
 #[must_use]
 pub fn report_json(report: &Report) -> String {
-    text(&json!({ "valid": false, "errors": report.errors, "warnings": report.warnings, "plan": null }))
+    check_json(&report.errors, &report.warnings, None)
 }
 
-fn text(value: &Value) -> String {
-    format!("{value}\n")
-}
-
-fn set(object: &mut Value, key: &str, value: Value) {
-    if let Value::Object(object) = object {
-        object.insert(key.to_owned(), value);
+fn check_json(errors: &[Diagnostic], warnings: &[Diagnostic], plan: Option<&Plan>) -> String {
+    let mut out = Vec::new();
+    let mut object = Object::new(&mut out);
+    object.plain("valid", plan.is_some());
+    for (name, diagnostics) in [("errors", errors), ("warnings", warnings)] {
+        object.array(name, diagnostics, write_diagnostic);
     }
+    match plan {
+        Some(plan) => write_plan(object.object("plan"), plan),
+        None => object.null("plan"),
+    }
+    object.end();
+    out.push(b'\n');
+    // The strings in it are UTF-8.
+    String::from_utf8(out).unwrap_or_default()
 }
 
-fn array<'v>(object: &'v mut Value, key: &str) -> impl Iterator<Item = &'v mut Value> {
-    object.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten()
+fn write_diagnostic(out: &mut Vec<u8>, diagnostic: &Diagnostic) {
+    let Diagnostic { file, line, column, message, hint, excerpt: _ } = diagnostic;
+    let mut object = Object::new(out);
+    object.text("file", file);
+    object.plain("line", line);
+    object.plain("column", column);
+    object.text("message", message);
+    object.text("hint", hint);
+    object.end();
 }
 
-fn log_json(process: &Process) -> Value {
-    let mut json = json!({ "stdout": process.stdout, "stderr": process.stderr });
+fn write_plan(mut object: Object<'_>, plan: &Plan) {
+    let Plan { shutdown_timeout, signals, termination_log, log, control, http, services } = plan;
+    milliseconds(&mut object, "shutdown_timeout_ms", *shutdown_timeout);
+    let mut actions = object.object("signals");
+    for signal in Signal::all().filter(|signal| signals.of(*signal) != SignalAction::Forward) {
+        actions.text(&signal.to_string(), word_of(&SIGNAL_ACTIONS, signals.of(signal)));
+    }
+    actions.end();
+    object.shown("termination_log", termination_log.display());
+    let LogStyle { format, timestamps } = log;
+    let mut log = object.object("log");
+    log.text("format", word_of(&LOG_FORMATS, *format));
+    log.plain("timestamps", timestamps);
+    log.end();
+    match control {
+        Control::Default => object.plain("control", true),
+        Control::At(path) => object.shown("control", path.display()),
+        Control::Off => object.plain("control", false),
+    }
+    object.optional_shown("http", *http);
+    object.array("services", services, |out, service| write_definition(out, plan, service));
+    let order = start_order(plan).into_iter().filter_map(|index| plan.services.get(index.position()));
+    object.texts("start_order", order.map(|service| &service.name));
+    object.end();
+}
+
+/// Writes the definition of a service, as it is in [`plan_json`].
+pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
+    let Service { name, kind, instances, depends_on: _, autostart, restart, .. } = service;
+    let Service { on_failure, on_success, stop, ready, ready_timeout, watchdog, reload, process, .. } = service;
+    let mut object = Object::new(out);
+    object.text("name", name);
+    object.text("type", word_of(&KINDS, *kind));
+    object.plain("instances", instances);
+    object.texts("depends_on", dependencies(plan, service));
+    object.plain("autostart", autostart);
+    write_restart(&mut object, restart);
+    object.text("on_failure", word_of(&EXIT_ACTIONS, *on_failure));
+    object.text("on_success", word_of(&EXIT_ACTIONS, *on_success));
+    let Stop { signal, delay, timeout, kill_mode } = stop;
+    object.shown("stop_signal", signal);
+    milliseconds(&mut object, "stop_delay_ms", *delay);
+    milliseconds(&mut object, "stop_timeout_ms", *timeout);
+    object.text("kill_mode", word_of(&KILL_MODES, *kill_mode));
+    write_ready(&mut object, ready);
+    object.optional("ready_timeout_ms", ready_timeout.map(|timeout| timeout.as_millis()));
+    object.optional("watchdog_ms", watchdog.map(|watchdog| watchdog.as_millis()));
+    write_reload(object.object("reload"), reload);
+    write_process(&mut object, process);
+    object.end();
+}
+
+fn write_restart(object: &mut Object<'_>, restart: &Restart) {
+    let Restart { policy, delay, min_uptime, backoff, max_restarts, success, prevent } = restart;
+    object.text("restart", word_of(&RESTART_POLICIES, *policy));
+    milliseconds(object, "restart_delay_ms", *delay);
+    milliseconds(object, "min_uptime_ms", *min_uptime);
+    let Backoff { initial, factor, max, jitter } = backoff;
+    let mut backoff = object.object("backoff");
+    milliseconds(&mut backoff, "initial_ms", *initial);
+    // The formatter of the standard library adds 10 KB to the binary.
+    backoff.plain("factor", serde_json::Value::from(*factor));
+    milliseconds(&mut backoff, "max_ms", *max);
+    backoff.plain("jitter", serde_json::Value::from(*jitter));
+    backoff.end();
+    limited(object, "max_restarts", max_restarts.map(u64::from));
+    write_exit_set(object, "success_exit_codes", success);
+    write_exit_set(object, "no_restart_exit_codes", prevent);
+}
+
+fn write_exit_set(object: &mut Object<'_>, name: &str, set: &ExitSet) {
+    object.array(name, set.iter(), |out, status| match status {
+        ExitStatus::Code(code) => push(out, format_args!("{code}")),
+        ExitStatus::Signal(signal) => shown(out, format_args!("{signal}")),
+    });
+}
+
+fn write_ready(object: &mut Object<'_>, ready: &Ready) {
+    let word = match ready {
+        Ready::Exec => "exec",
+        Ready::Notify => "notify",
+        Ready::Ipc => "ipc",
+        Ready::Delay(_) | Ready::Fd(_) | Ready::Probe(_) => "",
+    };
+    if !word.is_empty() {
+        return object.text("ready", word);
+    }
+    let mut object = object.object("ready");
+    match ready {
+        Ready::Exec | Ready::Notify | Ready::Ipc => {}
+        Ready::Delay(delay) => milliseconds(&mut object, "delay_ms", *delay),
+        Ready::Fd(number) => object.plain("fd", number),
+        Ready::Probe(Probe::Tcp(address)) => object.shown("tcp", address),
+        Ready::Probe(Probe::Http { authority, target }) => {
+            object.shown("http", format_args!("http://{authority}{target}"));
+        }
+        Ready::Probe(Probe::File(path)) => object.shown("file", path),
+        Ready::Probe(Probe::Exec(command)) => object.texts("exec", command),
+    }
+    object.end();
+}
+
+fn write_reload(mut object: Object<'_>, reload: &Reload) {
+    let Reload { strategy, max_surge, soak } = reload;
+    let (strategy, signal) = match strategy {
+        Strategy::Rolling => ("rolling", None),
+        Strategy::Restart => ("restart", None),
+        Strategy::Signal(signal) => ("signal", Some(signal)),
+    };
+    object.text("strategy", strategy);
+    object.optional_shown("signal", signal);
+    object.plain("max_surge", max_surge);
+    milliseconds(&mut object, "soak_ms", *soak);
+    object.end();
+}
+
+fn write_process(object: &mut Object<'_>, process: &Process) {
+    let Process { command, cwd, credentials, umask, env: _, own_env: _, env_files, inherit_env, input: _, .. } =
+        process;
+    let Process { stdout: _, stderr: _, log_files: _, limits, nice, oom_score_adj, no_new_privs, .. } = process;
+    let Process { listen, listen_mode, listen_fds, fd_store, state, ipc, .. } = process;
+    object.texts("command", command);
+    object.optional_shown("cwd", cwd.as_ref());
+    let credentials = credentials.as_ref();
+    object.optional("user", credentials.map(|credentials| credentials.uid));
+    object.optional("group", credentials.map(|credentials| credentials.gid));
+    let groups = credentials.map_or(&[][..], |credentials| &credentials.groups);
+    object.array("groups", groups, |out, group| push(out, format_args!("{group}")));
+    object.optional_shown("umask", umask.map(|umask| format!("{umask:04o}")));
+    object.texts("env", process.env_names());
+    object.array("env_files", env_files, write_env_file);
+    object.plain("env_clear", !inherit_env);
+    write_log(object.object("log"), process);
+    let mut all = object.object("limits");
+    for Limit { name, resource: _, soft, hard } in limits {
+        let mut limit = all.object(name);
+        limited(&mut limit, "soft", *soft);
+        limited(&mut limit, "hard", *hard);
+        limit.end();
+    }
+    all.end();
+    object.optional("nice", *nice);
+    object.optional("oom_score_adj", *oom_score_adj);
+    object.plain("no_new_privs", no_new_privs);
+    object.array("listen", (LISTEN_FDS_START..).zip(listen), write_socket);
+    object.text("listen_mode", word_of(&LISTEN_MODES, *listen_mode));
+    object.plain("listen_fds", listen_fds);
+    object.plain("fd_store", fd_store);
+    match state {
+        Some(State { size, persist }) => {
+            let mut state = object.object("state");
+            state.plain("size_bytes", size);
+            state.optional_shown("persist", persist.as_ref());
+            state.end();
+        }
+        None => object.null("state"),
+    }
+    object.plain("ipc", ipc);
+}
+
+fn write_env_file(out: &mut Vec<u8>, file: &EnvFile) {
+    let EnvFile { path, required } = file;
+    let mut object = Object::new(out);
+    object.shown("path", path);
+    object.plain("required", required);
+    object.end();
+}
+
+fn write_socket(out: &mut Vec<u8>, (fd, socket): (usize, &Listen)) {
+    let Listen { name, address, nonblocking } = socket;
+    let mut object = Object::new(out);
+    object.text("name", name);
+    object.shown("address", address);
+    object.plain("fd", fd);
+    object.plain("nonblocking", nonblocking);
+    if let Address::Unix { mode, owner, .. } = address {
+        let (user, group) = owner.unzip();
+        object.shown("mode", format_args!("{mode:04o}"));
+        object.optional("user", user);
+        object.optional("group", group);
+    }
+    object.end();
+}
+
+fn write_log(mut object: Object<'_>, process: &Process) {
+    object.text("stdout", word_of(&OUTPUTS, process.stdout));
+    object.text("stderr", word_of(&OUTPUTS, process.stderr));
     let files = &process.log_files;
     for (key, path) in files.iter() {
-        set(&mut json, key, path.to_string().into());
-        set(&mut json, "max_size_bytes", files.max_size.into());
-        set(&mut json, "max_files", files.max_files.into());
+        object.shown(key, path);
     }
-    json
+    if files.has_any() {
+        object.plain("max_size_bytes", files.max_size);
+        object.plain("max_files", files.max_files);
+    }
+    object.end();
+}
+
+fn milliseconds(object: &mut Object<'_>, name: &str, duration: Duration) {
+    object.plain(name, duration.as_millis());
+}
+
+/// Writes `None` as `"unlimited"`.
+fn limited(object: &mut Object<'_>, name: &str, number: Option<u64>) {
+    match number {
+        Some(number) => object.plain(name, number),
+        None => object.text(name, "unlimited"),
+    }
 }

@@ -9,6 +9,7 @@ use toml::de::DeTable;
 use super::decoder::{Decoder, Schema, Value};
 use super::environment::Purpose;
 use super::expand::Scope;
+use super::words;
 use crate::model::plan::{LogFiles, Output};
 use crate::model::{Numbers, Template};
 
@@ -56,8 +57,6 @@ max_files: backups keep",
     }
 
     fn output(&mut self, table: &DeTable<'_>, key: &str) -> Option<Output> {
-        const WORDS: [(&str, Output); 4] =
-            [("raw", Output::Raw), ("prefix", Output::Prefix), ("inherit", Output::Inherit), ("null", Output::Null)];
         let value = self.resolved(table.get(key)?)?;
         let path = value.get_ref().as_str().filter(|text| text.starts_with('/') && self.unexpanded(&value).is_none());
         match path {
@@ -67,7 +66,7 @@ max_files: backups keep",
                 let hint = format!("write `{key}_file = \"{}\"`", path.escape_debug());
                 self.unexpected(&value, OUTPUTS, &hint);
             }
-            None => return self.choice(table, key, &WORDS),
+            None => return self.choice(table, key, &words::OUTPUTS),
         }
         None
     }

@@ -37,6 +37,7 @@ mod suggest;
 mod tests;
 mod users;
 mod variables;
+mod words;
 
 pub use document::{control, load, load_with_main};
 pub use env_file::read_env_file;

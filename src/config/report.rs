@@ -48,7 +48,7 @@ pub(super) struct UnlocatedDiagnostic {
 }
 
 /// An error or warning.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// The path of the file as the user gave it, or `command line`.
     pub file: String,
@@ -61,7 +61,6 @@ pub struct Diagnostic {
     /// How to correct it; may be empty.
     pub hint: String,
     /// The line with a caret under the location; may be empty.
-    #[serde(skip)]
     pub excerpt: String,
 }
 

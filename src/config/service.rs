@@ -13,10 +13,11 @@ use super::environment::Purpose;
 use super::expand::{Placeholders, Scope};
 use super::sockets;
 use super::suggest::nearest_signal;
+use super::words::{EXIT_ACTIONS, KILL_MODES, KINDS, RESTART_POLICIES};
 use crate::model::instance_limit::TooManyInstances;
 use crate::model::plan::{
-    Backoff, ExitAction, ExitSet, Input, KillMode, Kind, Output, Process, Ready, Reload, Restart, RestartPolicy,
-    Service, Stop, Strategy,
+    Backoff, ExitAction, ExitSet, Input, Kind, Output, Process, Ready, Reload, Restart, RestartPolicy, Service, Stop,
+    Strategy,
 };
 use crate::model::{ExitStatus, Signal, Template};
 
@@ -190,14 +191,12 @@ impl Decoder<'_> {
         let scope = Scope { service: name, placeholders: Placeholders::All, sockets: &sockets, variables };
         let process = self.process((&scope, &files), &span, table, words);
         let mut service = Service::new(name, process);
-        const KINDS: [(&str, Kind); 2] = [("service", Kind::Service), ("oneshot", Kind::Oneshot)];
         service.kind = self.choice(table, "type", &KINDS).unwrap_or(service.kind);
         service.instances = self.instances(table);
         service.autostart = self.boolean(table, "autostart").unwrap_or(true);
         self.restart(table, &mut service.restart);
-        const ENDS: [(&str, ExitAction); 2] = [("shutdown", ExitAction::Shutdown), ("ignore", ExitAction::Ignore)];
-        service.on_failure = self.choice(table, "on_failure", &ENDS).unwrap_or(service.on_failure);
-        service.on_success = self.choice(table, "on_success", &ENDS).unwrap_or(service.on_success);
+        service.on_failure = self.choice(table, "on_failure", &EXIT_ACTIONS).unwrap_or(service.on_failure);
+        service.on_success = self.choice(table, "on_success", &EXIT_ACTIONS).unwrap_or(service.on_success);
         self.stop(table, &mut service.stop);
         let env = service.process.env.clone();
         let ready = table.get("ready").and_then(|value| self.ready(value, &scope.with_env(&env), &service));
@@ -241,12 +240,7 @@ impl Decoder<'_> {
     }
 
     fn restart(&mut self, table: &DeTable<'_>, restart: &mut Restart) {
-        const POLICIES: [(&str, RestartPolicy); 3] = [
-            ("always", RestartPolicy::Always),
-            ("on-failure", RestartPolicy::OnFailure),
-            ("never", RestartPolicy::Never),
-        ];
-        restart.policy = self.choice(table, "restart", &POLICIES).unwrap_or(restart.policy);
+        restart.policy = self.choice(table, "restart", &RESTART_POLICIES).unwrap_or(restart.policy);
         restart.delay = self.duration(table, "restart_delay", restart.delay);
         restart.min_uptime = self.duration(table, "min_uptime", restart.min_uptime);
         if let Some(value) = table.get("backoff")
@@ -312,8 +306,6 @@ impl Decoder<'_> {
     }
 
     fn stop(&mut self, table: &DeTable<'_>, stop: &mut Stop) {
-        const MODES: [(&str, KillMode); 3] =
-            [("mixed", KillMode::Mixed), ("group", KillMode::Group), ("process", KillMode::Process)];
         if let Some(value) = table.get("stop_signal")
             && let Some(signal) = self.signal(value)
         {
@@ -322,7 +314,7 @@ impl Decoder<'_> {
         }
         stop.delay = self.duration(table, "stop_delay", stop.delay);
         stop.timeout = self.duration(table, "stop_timeout", stop.timeout);
-        stop.kill_mode = self.choice(table, "kill_mode", &MODES).unwrap_or(stop.kill_mode);
+        stop.kill_mode = self.choice(table, "kill_mode", &KILL_MODES).unwrap_or(stop.kill_mode);
     }
 
     /// SIGCONT follows the stop signal.

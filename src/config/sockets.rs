@@ -8,6 +8,7 @@ use toml::de::DeTable;
 
 use super::decoder::{Decoder, Schema, UniqueResource, Value, entries};
 use super::expand::{MAX_FD_NAME_LENGTH, Placeholders, Scope};
+use super::words::LISTEN_MODES;
 use crate::model::Template;
 use crate::model::plan::{Address, Listen, ListenMode};
 
@@ -53,8 +54,7 @@ impl Decoder<'_> {
     }
 
     pub(super) fn listen_mode(&mut self, table: &DeTable<'_>, listen: &[Listen]) -> ListenMode {
-        const MODES: [(&str, ListenMode); 2] = [("shared", ListenMode::Shared), ("reuseport", ListenMode::Reuseport)];
-        let mode = self.choice(table, "listen_mode", &MODES).unwrap_or(ListenMode::Shared);
+        let mode = self.choice(table, "listen_mode", &LISTEN_MODES).unwrap_or(ListenMode::Shared);
         let Some(value) = table.get("listen_mode") else { return mode };
         let unix = listen.iter().find(|socket| matches!(socket.address, Address::Unix { .. }));
         if !table.contains_key("listen") {

@@ -1,7 +1,5 @@
 //! The values of `success_exit_codes` and `no_restart_exit_codes`.
 
-use serde::{Serialize, Serializer};
-
 use super::process::ExitStatus;
 use super::signal::Signal;
 
@@ -50,11 +48,5 @@ impl FromIterator<ExitStatus> for ExitSet {
             set.insert(status);
         }
         set
-    }
-}
-
-impl Serialize for ExitSet {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(self.iter())
     }
 }

@@ -8,13 +8,9 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde::ser::{SerializeMap as _, Serializer};
-
 pub use super::exit_set::ExitSet;
 use super::process::ServiceIndex;
 pub use super::process_spec::{Credentials, EnvFile, Input, Limit, LogFiles, Output, Process, State};
-use super::serial::{self, Written};
 use super::signal::Signal;
 pub use super::socket::{Address, Listen, ListenMode};
 use super::template::Template;
@@ -23,26 +19,21 @@ use super::template::Template;
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// A validated configuration.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// The time for the whole shutdown. Then all remaining processes get SIGKILL.
-    #[serde(rename = "shutdown_timeout_ms", serialize_with = "serial::milliseconds")]
     pub shutdown_timeout: Duration,
     /// The action for each signal that keepalive receives.
-    #[serde(serialize_with = "signals")]
     pub signals: SignalActions,
     /// The file to which keepalive writes why it exits with a failure, if the file exists.
-    #[serde(serialize_with = "serial::path")]
     pub termination_log: PathBuf,
     /// The format of captured output and of keepalive's own messages.
     pub log: LogStyle,
     /// The control socket.
     pub control: Control,
     /// `http`: the address of the read-only HTTP server; `None`: no server.
-    #[serde(serialize_with = "serial::text_or_null")]
     pub http: Option<SocketAddr>,
     /// The services in the order of the file. [`ServiceIndex`] is a position here. Never empty.
-    #[serde(serialize_with = "services")]
     pub services: Vec<Rc<Service>>,
 }
 
@@ -61,7 +52,7 @@ impl Plan {
 }
 
 /// `[keepalive] log`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogStyle {
     /// `format`.
     pub format: LogFormat,
@@ -70,8 +61,7 @@ pub struct LogStyle {
 }
 
 /// `log.format`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// Plain text.
     #[default]
@@ -140,42 +130,35 @@ impl Default for SignalActions {
 }
 
 /// A section `[services.NAME]`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Unique in the plan: ASCII letters, digits, `-` and `_`, starting with a letter or digit, at most 64 bytes.
     pub name: Box<str>,
     /// `type`.
-    #[serde(rename = "type")]
     pub kind: Kind,
     /// The number of instances, at least 1; 0 if the configuration no longer contains the service.
     pub instances: u32,
     /// The services that must be ready (or have succeeded) first. No cycles, no duplicates.
-    #[serde(skip)]
     pub depends_on: Box<[ServiceIndex]>,
     /// Whether it is started when keepalive starts.
     pub autostart: bool,
     /// When and how often it is restarted.
-    #[serde(flatten)]
     pub restart: Restart,
     /// The action when it has failed permanently.
     pub on_failure: ExitAction,
     /// The action when it has completed.
     pub on_success: ExitAction,
     /// How it is stopped.
-    #[serde(flatten)]
     pub stop: Stop,
     /// When it is ready.
     pub ready: Ready,
     /// `ready_timeout`: a start, or a run of a oneshot, that takes longer fails; `None`: no limit, the default of a oneshot.
-    #[serde(rename = "ready_timeout_ms", serialize_with = "serial::milliseconds_or_null")]
     pub ready_timeout: Option<Duration>,
     /// `watchdog`: an instance that sends no `WATCHDOG=1` for longer fails.
-    #[serde(rename = "watchdog_ms", serialize_with = "serial::milliseconds_or_null")]
     pub watchdog: Option<Duration>,
     /// How its processes are replaced.
     pub reload: Reload,
     /// How its processes are started. The supervisor does not use it.
-    #[serde(flatten)]
     pub process: Process,
 }
 
@@ -201,8 +184,7 @@ impl Service {
 }
 
 /// `type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Runs until it is stopped.
     Service,
@@ -211,8 +193,7 @@ pub enum Kind {
 }
 
 /// `on_failure`, `on_success`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitAction {
     /// keepalive stops all services in order and exits.
     Shutdown,
@@ -221,33 +202,26 @@ pub enum ExitAction {
 }
 
 /// When an instance is restarted.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Restart {
     /// `restart`. For a oneshot, `Always` means the same as `OnFailure`: it has completed once it succeeds.
-    #[serde(rename = "restart")]
     pub policy: RestartPolicy,
     /// The delay before every restart.
-    #[serde(rename = "restart_delay_ms", serialize_with = "serial::milliseconds")]
     pub delay: Duration,
     /// A shorter run is unstable.
-    #[serde(rename = "min_uptime_ms", serialize_with = "serial::milliseconds")]
     pub min_uptime: Duration,
     /// The additional delay between consecutive unstable runs.
     pub backoff: Backoff,
     /// The maximum number of consecutive unstable restarts; `None`: no limit.
-    #[serde(serialize_with = "serial::limited")]
     pub max_restarts: Option<u32>,
     /// The exit statuses that mean success.
-    #[serde(rename = "success_exit_codes")]
     pub success: ExitSet,
     /// The exit statuses after which it is never restarted, whatever the policy.
-    #[serde(rename = "no_restart_exit_codes")]
     pub prevent: ExitSet,
 }
 
 /// `restart`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestartPolicy {
     /// After every exit.
     Always,
@@ -258,39 +232,33 @@ pub enum RestartPolicy {
 }
 
 /// The delays between restarts: delay n = min(initial · factorⁿ⁻¹, max), ± jitter.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backoff {
     /// The first delay.
-    #[serde(rename = "initial_ms", serialize_with = "serial::milliseconds")]
     pub initial: Duration,
     /// The factor between consecutive delays, at least 1.
     pub factor: f64,
     /// The longest delay before jitter, at least `initial`.
-    #[serde(rename = "max_ms", serialize_with = "serial::milliseconds")]
     pub max: Duration,
     /// The fraction by which a delay is randomly lengthened or shortened, 0…1.
     pub jitter: f64,
 }
 
 /// How an instance is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stop {
     /// `stop_signal`, followed by SIGCONT.
-    #[serde(rename = "stop_signal")]
     pub signal: Signal,
     /// `stop_delay`: the delay between marking it not ready and sending the stop signal.
-    #[serde(rename = "stop_delay_ms", serialize_with = "serial::milliseconds")]
     pub delay: Duration,
     /// `stop_timeout`: the time between the stop signal and SIGKILL.
-    #[serde(rename = "stop_timeout_ms", serialize_with = "serial::milliseconds")]
     pub timeout: Duration,
     /// The processes that are signalled.
     pub kill_mode: KillMode,
 }
 
 /// `kill_mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillMode {
     /// The stop signal goes to the main process. When it has exited, the stop signal goes to its leftover processes.
     Mixed,
@@ -301,13 +269,11 @@ pub enum KillMode {
 }
 
 /// `ready`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ready {
     /// As soon as the program has been executed.
     Exec,
     /// This time after the program has been executed.
-    #[serde(rename = "delay_ms", serialize_with = "serial::milliseconds")]
     Delay(Duration),
     /// When the process sends `READY=1`, sd_notify(3).
     Notify,
@@ -316,18 +282,15 @@ pub enum Ready {
     /// When the process writes a newline to this descriptor, as in s6.
     Fd(u8),
     /// When a probe succeeds.
-    #[serde(untagged)]
     Probe(Probe),
 }
 
 /// A readiness probe.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// Succeeds if this `address:port` accepts a connection.
     Tcp(Template),
     /// Succeeds if a `GET` request is answered with a status from 200 to 399.
-    #[serde(serialize_with = "http_probe")]
     Http {
         /// `address:port`, also sent as the `Host` header.
         authority: Template,
@@ -341,15 +304,13 @@ pub enum Probe {
 }
 
 /// `reload`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reload {
     /// `strategy`.
-    #[serde(flatten, serialize_with = "strategy")]
     pub strategy: Strategy,
     /// `max_surge`: how many more processes than instances there may be, at least 1.
     pub max_surge: u32,
     /// `soak`: how long a new process must stay up after it has become ready.
-    #[serde(rename = "soak_ms", serialize_with = "serial::milliseconds")]
     pub soak: Duration,
 }
 
@@ -362,46 +323,4 @@ pub enum Strategy {
     Signal(Signal),
     /// Instances are stopped and started again, one after the other.
     Restart,
-}
-
-fn services<S: Serializer>(services: &[Rc<Service>], to: S) -> Written<S> {
-    to.collect_seq(services.iter().map(|service| &**service))
-}
-
-/// Serializes the signals that are not forwarded, each with its action.
-fn signals<S: Serializer>(actions: &SignalActions, to: S) -> Written<S> {
-    let word = |signal| match actions.of(signal) {
-        SignalAction::Forward => None,
-        SignalAction::Reload => Some("reload"),
-        SignalAction::Shutdown => Some("shutdown"),
-        SignalAction::Kill => Some("kill"),
-        SignalAction::Ignore => Some("ignore"),
-    };
-    to.collect_map(Signal::all().filter_map(|signal| Some((signal, word(signal)?))))
-}
-
-fn strategy<S: Serializer>(strategy: &Strategy, to: S) -> Written<S> {
-    let (strategy, signal) = match strategy {
-        Strategy::Rolling => ("rolling", None),
-        Strategy::Restart => ("restart", None),
-        Strategy::Signal(signal) => ("signal", Some(signal)),
-    };
-    let mut map = to.serialize_map(None)?;
-    map.serialize_entry("strategy", strategy)?;
-    map.serialize_entry("signal", &signal)?;
-    map.end()
-}
-
-fn http_probe<S: Serializer>(authority: &Template, target: &Template, to: S) -> Written<S> {
-    to.collect_str(&format_args!("http://{authority}{target}"))
-}
-
-impl Serialize for Control {
-    fn serialize<S: Serializer>(&self, to: S) -> Written<S> {
-        match self {
-            Self::Default => to.serialize_bool(true),
-            Self::At(path) => to.collect_str(&path.display()),
-            Self::Off => to.serialize_bool(false),
-        }
-    }
 }

@@ -103,8 +103,7 @@ impl InstanceId {
 }
 
 /// How a process exited, waitid(2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(untagged)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ExitStatus {
     /// The process called exit(3) with this code.
     Code(u8),

@@ -1,24 +1,19 @@
 //! How the process of an instance is started.
 
-use serde::Serialize;
-use serde::ser::{SerializeMap as _, Serializer};
-
-use super::serial::{self, Written};
 use super::socket::{Listen, ListenMode};
 use super::template::Template;
 
 /// `state`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     /// The size in bytes.
-    #[serde(rename = "size_bytes")]
     pub size: u64,
     /// The file that holds the state; `None`: a memfd that keepalive holds.
     pub persist: Option<Template>,
 }
 
 /// An `env_file` that the process reads each time it starts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnvFile {
     /// The absolute path.
     pub path: Template,
@@ -27,7 +22,7 @@ pub struct EnvFile {
 }
 
 /// How the process of an instance is started.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a key of its own, `true` or `false`")]
 pub struct Process {
     /// Program and arguments; never empty. The program is searched for in `PATH` unless it contains a `/`.
@@ -35,36 +30,26 @@ pub struct Process {
     /// `cwd`; `None`: keepalive's own.
     pub cwd: Option<Template>,
     /// `user`, `group`, `groups`; `None`: keepalive's own.
-    #[serde(flatten, serialize_with = "credentials")]
     pub credentials: Option<Credentials>,
     /// `umask`; `None`: keepalive's own.
-    #[serde(serialize_with = "serial::octal_or_null")]
     pub umask: Option<u32>,
     /// Environment variables as `NAME=value`, at most one for each name. They override inherited variables.
-    #[serde(serialize_with = "env")]
     pub env: Box<[Template]>,
     /// How many variables of `env`, at its start, come from the key `env`; 0 without `env_files`.
-    #[serde(skip)]
     pub own_env: usize,
     /// The `env_file`s that the process reads each time it starts. They override `env`, except its first `own_env`.
     pub env_files: Box<[EnvFile]>,
     /// Whether the process inherits the environment that keepalive was started with.
-    #[serde(rename = "env_clear", serialize_with = "serial::negated")]
     pub inherit_env: bool,
     /// The source of stdin.
-    #[serde(skip)]
     pub input: Input,
     /// `log.stdout`.
-    #[serde(skip)]
     pub stdout: Output,
     /// `log.stderr`.
-    #[serde(skip)]
     pub stderr: Output,
     /// The log files, to which they are written in addition.
-    #[serde(skip)]
     pub log_files: LogFiles,
     /// `limits`.
-    #[serde(serialize_with = "limits")]
     pub limits: Box<[Limit]>,
     /// `nice`; `None`: keepalive's own.
     pub nice: Option<i8>,
@@ -121,8 +106,7 @@ pub enum Input {
 }
 
 /// The destination of a process's stdout or stderr.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     /// keepalive captures it and writes each line as it is.
     Raw,
@@ -164,41 +148,20 @@ impl LogFiles {
 }
 
 /// A resource limit, setrlimit(2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     /// The name in `limits`, such as `nofile`.
-    #[serde(skip)]
     pub name: &'static str,
     /// The `RLIMIT_` number.
-    #[serde(skip)]
     pub resource: u32,
     /// The soft limit; `None`: unlimited.
-    #[serde(serialize_with = "serial::limited")]
     pub soft: Option<u64>,
     /// The hard limit; `None`: unlimited.
-    #[serde(serialize_with = "serial::limited")]
     pub hard: Option<u64>,
-}
-
-fn credentials<S: Serializer>(credentials: &Option<Credentials>, to: S) -> Written<S> {
-    let mut map = to.serialize_map(None)?;
-    let credentials = credentials.as_ref();
-    map.serialize_entry("user", &credentials.map(|credentials| credentials.uid))?;
-    map.serialize_entry("group", &credentials.map(|credentials| credentials.gid))?;
-    map.serialize_entry("groups", credentials.map_or(&[][..], |credentials| &credentials.groups))?;
-    map.end()
-}
-
-fn env<S: Serializer>(env: &[Template], to: S) -> Written<S> {
-    to.collect_seq(names(env))
 }
 
 /// The names of variables. Their values may be secrets.
 fn names(env: &[Template]) -> impl Iterator<Item = String> {
     let entries = env.iter().map(Template::to_string);
     entries.map(|entry| entry.split('=').next().unwrap_or_default().to_owned())
-}
-
-fn limits<S: Serializer>(limits: &[Limit], to: S) -> Written<S> {
-    to.collect_map(limits.iter().map(|limit| (limit.name, limit)))
 }

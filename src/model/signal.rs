@@ -124,12 +124,6 @@ impl fmt::Display for Signal {
     }
 }
 
-impl serde::Serialize for Signal {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

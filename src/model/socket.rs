@@ -4,9 +4,6 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use serde::Serialize;
-use serde::ser::{SerializeMap as _, Serializer};
-
 /// An entry of `listen`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
@@ -78,29 +75,12 @@ impl fmt::Display for Address {
 }
 
 /// `listen_mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenMode {
     /// All instances share one socket.
     Shared,
     /// Each instance has a socket of its own with `SO_REUSEPORT`: the kernel distributes the connections.
     Reuseport,
-}
-
-impl Serialize for Listen {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut map = to.serialize_map(None)?;
-        map.serialize_entry("name", &self.name)?;
-        map.serialize_entry("address", &self.address.to_string())?;
-        map.serialize_entry("nonblocking", &self.nonblocking)?;
-        if let Address::Unix { mode, owner, .. } = &self.address {
-            let (user, group) = owner.unzip();
-            map.serialize_entry("mode", &format!("{mode:04o}"))?;
-            map.serialize_entry("user", &user)?;
-            map.serialize_entry("group", &group)?;
-        }
-        map.end()
-    }
 }
 
 #[cfg(test)]

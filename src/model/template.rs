@@ -2,8 +2,6 @@
 
 use std::ffi::{CStr, CString};
 
-use serde::{Serialize, Serializer};
-
 /// A word of a command line, a `NAME=value` of the environment or a path, which may contain `{instance}` and `{instances}`.
 ///
 /// `{service}` and `${VAR}` were expanded when the configuration was read. A template holds bytes, because environment
@@ -170,12 +168,6 @@ fn push_decimal(number: u32, buffer: &mut Vec<u8>) {
     }
     if let Some(digits) = buffer.get_mut(start..) {
         digits.reverse();
-    }
-}
-
-impl Serialize for Template {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
     }
 }
 

@@ -23,7 +23,6 @@ mod inherited_fds;
 mod inspector;
 mod ipc;
 mod journal;
-mod json;
 mod kills;
 mod logging;
 mod notify;

@@ -5,9 +5,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use super::snapshot::{StatusSnapshot, word_of};
 use super::status::{begin_service, begin_status, write_instance};
 use crate::config::{json, show};
+use crate::model::json::{push, text};
 use crate::model::plan::{Credentials, Limit};
 use crate::model::{InstanceId, Numbers, ServiceIndex};
-use crate::runtime::json::{push, text};
 use crate::runtime::process_factory::ProcessFactory;
 use crate::runtime::wording::Name;
 use crate::supervisor::{InstanceView, ServiceView, Target};
@@ -34,7 +34,9 @@ pub(super) fn describe(target: Target, snapshot: &StatusSnapshot<'_>, out: &mut 
             write_instance(&instance, snapshot, out);
         }
         let plan = snapshot.plan;
-        push(out, format_args!("],\"definition\":{},\"text\":", json::definition_json(plan, service.definition)));
+        out.extend(b"],\"definition\":");
+        json::write_definition(out, plan, service.definition);
+        out.extend(b",\"text\":");
         let state = |index| snapshot.view.services().find(|other| other.index == index).map(word_of);
         let note = |index: ServiceIndex| state(index).map_or(String::new(), |state| format!(" ({state})"));
         let exit = |instance: InstanceView<'_>| Some((instance.id, instance.last_run?.exit.status));

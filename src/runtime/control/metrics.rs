@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::snapshot::{Cursor, StatusSnapshot, is_full, is_ready};
 use crate::model::ExitStatus;
-use crate::runtime::json::push;
+use crate::model::json::push;
 use crate::runtime::logging::Count;
 use crate::runtime::wording::Name;
 use crate::supervisor::{InstanceView, RestartCause, ServiceView, StateName};

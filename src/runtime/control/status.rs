@@ -2,9 +2,9 @@
 
 use super::reason::reason_of;
 use super::snapshot::{Cursor, StatusSnapshot, is_full, is_ready, word_of};
+use crate::model::json::{Object, push, text};
 use crate::model::plan::Kind;
 use crate::runtime::journal::events::write_exit;
-use crate::runtime::json::{Object, push, text};
 use crate::runtime::wording::Name;
 use crate::supervisor::{InstanceView, ServiceView, StateName};
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::runtime::json::{Object, text};
+use crate::model::json::{Object, text};
 
 /// A parsed line. Values are passed on unchanged.
 #[derive(Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::logs::timestamp::Timestamp;
+use crate::model::json::Object;
 use crate::model::{ExitStatus, InstanceId, Mono, Plan};
-use crate::runtime::json::Object;
 use crate::runtime::text::Counted;
 use crate::runtime::wording::{Line, Name, SuppressedLine, Why, service_name};
 use crate::supervisor::{Cause, Changes, Exit, JournalEvent, Reason};
