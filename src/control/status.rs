@@ -1,9 +1,9 @@
 //! The status of services as a table.
 
 use std::borrow::Cow;
-use std::fmt::{Display, Write as _};
+use std::fmt::{self, Display, Write as _};
 
-use serde::Deserialize;
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::format;
@@ -17,54 +17,171 @@ use crate::model::visible::one_line;
 const MAX_NAMES: usize = 10;
 
 /// The members of `/v1/status` that are used; others are ignored.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default)]
 pub(super) struct Status {
-    #[serde(default)]
-    pid: u64,
-    #[serde(default)]
+    pid: Option<u64>,
     version: String,
-    /// The configuration file.
-    config: Option<String>,
-    #[serde(default)]
-    uptime_ms: u64,
-    #[serde(default)]
+    /// The configuration file; empty: none.
+    config: String,
+    uptime_ms: Option<u64>,
     state: String,
-    /// A response without these is invalid.
     services: Vec<StatusEntry>,
+    /// A response without services is invalid.
+    has_services: bool,
 }
 
 /// A service, or one of its instances: most members are the same.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct StatusEntry {
     /// Of a service.
-    #[serde(default)]
     name: String,
     /// Of an instance.
-    #[serde(default)]
     pub(super) id: String,
-    #[serde(default)]
     pub(super) state: String,
     pub(super) pid: Option<u64>,
     ready: Option<bool>,
     /// Whether this is the surge instance of a rolling reload.
-    #[serde(default)]
-    surge: bool,
+    surge: Option<bool>,
     pub(super) restarts: Option<u64>,
     pub(super) uptime_ms: Option<u64>,
-    #[serde(default)]
     reason: String,
     oom_killed: Option<bool>,
     /// The status text that the process has sent by sd_notify.
-    #[serde(default)]
     status_text: String,
     pub(super) rss_bytes: Option<u64>,
     pub(super) cpu_ms: Option<u64>,
     pub(super) processes: Option<u64>,
     /// Of a service that is described: its last exits and its definition.
-    #[serde(default)]
     text: String,
-    #[serde(default)]
     instances: Vec<Self>,
+}
+
+/// A structure that is filled with the members of a JSON object.
+trait Members {
+    /// Where the value of the member `name` belongs.
+    fn member(&mut self, name: &str) -> Member<'_>;
+}
+
+/// The place of a value. `null` is the same as no value.
+enum Member<'m> {
+    Text(&'m mut String),
+    Number(&'m mut Option<u64>),
+    Flag(&'m mut Option<bool>),
+    Entries(&'m mut Vec<StatusEntry>),
+    Ignored,
+}
+
+impl Members for Status {
+    fn member(&mut self, name: &str) -> Member<'_> {
+        match name {
+            "pid" => Member::Number(&mut self.pid),
+            "version" => Member::Text(&mut self.version),
+            "config" => Member::Text(&mut self.config),
+            "uptime_ms" => Member::Number(&mut self.uptime_ms),
+            "state" => Member::Text(&mut self.state),
+            "services" => {
+                self.has_services = true;
+                Member::Entries(&mut self.services)
+            }
+            _ => Member::Ignored,
+        }
+    }
+}
+
+impl Members for StatusEntry {
+    fn member(&mut self, name: &str) -> Member<'_> {
+        match name {
+            "name" => Member::Text(&mut self.name),
+            "id" => Member::Text(&mut self.id),
+            "state" => Member::Text(&mut self.state),
+            "pid" => Member::Number(&mut self.pid),
+            "ready" => Member::Flag(&mut self.ready),
+            "surge" => Member::Flag(&mut self.surge),
+            "restarts" => Member::Number(&mut self.restarts),
+            "uptime_ms" => Member::Number(&mut self.uptime_ms),
+            "reason" => Member::Text(&mut self.reason),
+            "oom_killed" => Member::Flag(&mut self.oom_killed),
+            "status_text" => Member::Text(&mut self.status_text),
+            "rss_bytes" => Member::Number(&mut self.rss_bytes),
+            "cpu_ms" => Member::Number(&mut self.cpu_ms),
+            "processes" => Member::Number(&mut self.processes),
+            "text" => Member::Text(&mut self.text),
+            "instances" => Member::Entries(&mut self.instances),
+            _ => Member::Ignored,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Status {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut status = Self::default();
+        deserializer.deserialize_map(Object(&mut status))?;
+        if status.has_services { Ok(status) } else { Err(D::Error::missing_field("services")) }
+    }
+}
+
+impl<'de> Deserialize<'de> for StatusEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut entry = Self::default();
+        deserializer.deserialize_map(Object(&mut entry))?;
+        Ok(entry)
+    }
+}
+
+/// Reads an object. What serde derives for a structure is five times as much code, for each of the two.
+struct Object<'m>(&'m mut dyn Members);
+
+impl<'de> Visitor<'de> for Object<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(member) = map.next_key_seed(Name(self.0))? {
+            map.next_value_seed(member)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads the name of a member.
+struct Name<'m>(&'m mut dyn Members);
+
+impl<'de, 'm> DeserializeSeed<'de> for Name<'m> {
+    type Value = Member<'m>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Member<'m>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'m> Visitor<'_> for Name<'m> {
+    type Value = Member<'m>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a name")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Member<'m>, E> {
+        Ok(self.0.member(name))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Member<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        match self {
+            Self::Text(text) => *text = Option::deserialize(deserializer)?.unwrap_or_default(),
+            Self::Number(number) => *number = Deserialize::deserialize(deserializer)?,
+            Self::Flag(flag) => *flag = Deserialize::deserialize(deserializer)?,
+            Self::Entries(entries) => *entries = Deserialize::deserialize(deserializer)?,
+            Self::Ignored => IgnoredAny::deserialize(deserializer).map(drop)?,
+        }
+        Ok(())
+    }
 }
 
 /// The text member `key` of `value`; empty if there is none.
@@ -187,7 +304,7 @@ impl Status {
         self.services.iter().flat_map(|service| {
             let all = if service.instances.is_empty() { std::slice::from_ref(service) } else { &*service.instances };
             // Surge instances come last in the JSON.
-            let (ones, surges) = all.split_at(all.partition_point(|one| !one.surge));
+            let (ones, surges) = all.split_at(all.partition_point(|one| !one.is_surge()));
             let alone = surges.iter().filter(|surge| ones.iter().all(|one| one.id != surge.id));
             ones.iter()
                 .flat_map(move |one| std::iter::once(one).chain(surges.iter().filter(|surge| surge.id == one.id)))
@@ -201,8 +318,8 @@ impl Status {
     }
 
     /// Whether it is that of a keepalive that is PID 1, of which there is one.
-    pub(super) const fn is_init(&self) -> bool {
-        self.pid == 1
+    pub(super) fn is_init(&self) -> bool {
+        self.pid == Some(1)
     }
 
     /// `keepalive 0.1.0, pid 1, up 2m10s: 5 running, 1 backoff`; if it is not PID 1, `keepalive 0.1.0 of FILE, pid …`
@@ -210,7 +327,7 @@ impl Status {
         // There are eight states at most.
         let mut counts: Vec<(&str, usize)> = Vec::new();
         let instances = || self.services.iter().flat_map(|service| &service.instances);
-        for instance in instances().filter(|instance| !instance.surge) {
+        for instance in instances().filter(|instance| !instance.is_surge()) {
             match counts.iter_mut().find(|(known, _)| *known == instance.state) {
                 Some((_, count)) => *count += 1,
                 None => counts.push((&instance.state, 1)),
@@ -218,16 +335,16 @@ impl Status {
         }
         // The most frequent state first.
         counts.sort_unstable_by(|(name, count), (other, others)| others.cmp(count).then(name.cmp(other)));
-        let Self { version, pid, .. } = self;
+        let Self { version, config, .. } = self;
+        let (pid, age) = (self.pid.unwrap_or_default(), format::age(self.uptime_ms.unwrap_or_default()));
         let state = if self.state == "stopping" { ", stopping" } else { "" };
-        let config = self.config.as_ref().filter(|_| !self.is_init());
-        let config = config.map(|path| format!(" of {path}")).unwrap_or_default();
-        let mut summary = format!("keepalive {version}{config}, pid {pid}, up {}{state}", format::age(self.uptime_ms));
+        let of = if config.is_empty() || self.is_init() { String::new() } else { format!(" of {config}") };
+        let mut summary = format!("keepalive {version}{of}, pid {pid}, up {age}{state}");
         for (position, (state, count)) in counts.iter().enumerate() {
             // Writing to a String cannot fail.
             let _ = write!(summary, "{} {count} {state}", if position == 0 { ':' } else { ',' });
         }
-        match instances().filter(|instance| instance.surge).count() {
+        match instances().filter(|instance| instance.is_surge()).count() {
             0 => {}
             several => {
                 let _ = write!(summary, "; {several} being replaced");
@@ -283,6 +400,10 @@ impl StatusEntry {
         self.rss_bytes.filter(|_| self.pid.is_some())
     }
 
+    fn is_surge(&self) -> bool {
+        self.surge == Some(true)
+    }
+
     fn is_unready(&self) -> bool {
         self.state == "running" && self.ready == Some(false)
     }
@@ -303,8 +424,8 @@ impl StatusEntry {
         let mut note = match self.state.as_str() {
             "running" if self.is_unready() && self.reason.is_empty() => Cow::Borrowed("not ready"),
             "running" if self.is_unready() => Cow::Owned(format!("not ready; {}", self.reason)),
-            "starting" if self.surge => Cow::Borrowed("takes over when it is ready"),
-            "running" if self.surge => Cow::Borrowed("takes over when it has stayed up"),
+            "starting" if self.is_surge() => Cow::Borrowed("takes over when it is ready"),
+            "running" if self.is_surge() => Cow::Borrowed("takes over when it has stayed up"),
             "running" | "completed" => Cow::Borrowed(""),
             _ => Cow::Borrowed(self.reason.as_str()),
         };
