@@ -136,14 +136,12 @@ pub(super) struct EnvFile {
 }
 
 impl<'w> Decoder<'w> {
-    pub(super) fn error(&mut self, span: Range<usize>, message: &str, hint: &str) {
-        let location = Location { source: self.source, span: Some(span) };
-        self.errors.push(UnlocatedDiagnostic { location, message: message.to_owned(), hint: hint.to_owned() });
+    pub(super) fn error(&mut self, span: Range<usize>, message: impl Into<String>, hint: impl Into<String>) {
+        self.errors.push(UnlocatedDiagnostic::new(self.source, span, message.into(), hint.into()));
     }
 
-    pub(super) fn warning(&mut self, span: Range<usize>, message: &str, hint: &str) {
-        let location = Location { source: self.source, span: Some(span) };
-        self.warnings.push(UnlocatedDiagnostic { location, message: message.to_owned(), hint: hint.to_owned() });
+    pub(super) fn warning(&mut self, span: Range<usize>, message: impl Into<String>, hint: impl Into<String>) {
+        self.warnings.push(UnlocatedDiagnostic::new(self.source, span, message.into(), hint.into()));
     }
 
     /// Records a resource that must not be used by another entry.
@@ -152,8 +150,8 @@ impl<'w> Decoder<'w> {
     }
 
     /// Records an error: `value` is not what is expected.
-    pub(super) fn unexpected(&mut self, value: &Value<'_>, expected: &str, hint: &str) {
-        self.error(value.span(), &format!("expected {expected}, found {}", self.describe(value)), hint);
+    pub(super) fn unexpected(&mut self, value: &Value<'_>, expected: &str, hint: impl Into<String>) {
+        self.error(value.span(), format!("expected {expected}, found {}", self.describe(value)), hint);
     }
 
     /// Reports keys that are not in `schema`. `title` is the name of the table in messages.
@@ -165,7 +163,7 @@ impl<'w> Decoder<'w> {
                 continue;
             }
             if schema.later.contains(&name) {
-                self.error(key.span(), &format!("`{name}` is not supported yet"), "remove it");
+                self.error(key.span(), format!("`{name}` is not supported yet"), "remove it");
                 continue;
             }
             let hint = match schema.meant_by(name) {
@@ -177,7 +175,7 @@ impl<'w> Decoder<'w> {
                 None if std::mem::replace(&mut has_listed, true) => "see the known keys above".to_owned(),
                 None => format!("known keys: {}", schema.keys.join(", ")),
             };
-            self.error(key.span(), &format!("unknown key `{name}` in {title}"), &hint);
+            self.error(key.span(), format!("unknown key `{name}` in {title}"), hint);
         }
     }
 
@@ -187,7 +185,7 @@ impl<'w> Decoder<'w> {
         match self.try_resolved(value) {
             Ok(resolved) => Some(resolved),
             Err(error) => {
-                self.expand_error(value, &error);
+                self.expand_error(value, error);
                 None
             }
         }
@@ -275,7 +273,7 @@ impl<'w> Decoder<'w> {
                     None => "such as `\"250ms\"`, `\"5s\"`, `\"1m30s\"`".to_owned(),
                 },
             };
-            self.unexpected(&value, "a duration", &hint);
+            self.unexpected(&value, "a duration", hint);
         }
         duration
     }
@@ -299,7 +297,7 @@ impl<'w> Decoder<'w> {
                 Some(meant) => format!("write `\"{meant}\"`"),
                 None => "such as `\"64KiB\"`, `\"512MiB\"`".to_owned(),
             };
-            self.unexpected(&value, "a size", &hint);
+            self.unexpected(&value, "a size", hint);
         }
         size
     }
@@ -324,7 +322,7 @@ impl<'w> Decoder<'w> {
             let quoted =
                 value.get_ref().as_str().filter(|text| text.parse().is_ok_and(|number| range.contains(&number)));
             let hint = quoted.map_or_else(String::new, |text| format!("write it without quotes: `{text}`"));
-            self.unexpected(value, &expected, &hint);
+            self.unexpected(value, &expected, hint);
         }
         number
     }
@@ -367,7 +365,7 @@ impl<'w> Decoder<'w> {
             Some(word) => format!("did you mean `\"{word}\"`?"),
             None => String::new(),
         };
-        self.unexpected(&value, &alternatives(words), &hint);
+        self.unexpected(&value, &alternatives(words), hint);
         None
     }
 
@@ -379,7 +377,7 @@ impl<'w> Decoder<'w> {
         };
         if signal.is_none() {
             let hint = nearest_signal(value.get_ref().as_str().unwrap_or_default());
-            self.unexpected(&value, "a signal", &hint.unwrap_or_else(|| "such as `\"SIGTERM\"`".to_owned()));
+            self.unexpected(&value, "a signal", hint.unwrap_or_else(|| "such as `\"SIGTERM\"`".to_owned()));
         }
         signal
     }
@@ -411,7 +409,7 @@ impl<'w> Decoder<'w> {
         }
     }
 
-    pub(super) fn expand_error(&mut self, value: &Value<'_>, error: &expand::ExpandError) {
+    pub(super) fn expand_error(&mut self, value: &Value<'_>, error: expand::ExpandError) {
         let is_unset = error.kind == expand::ExpandErrorKind::UnsetVariable;
         let text = value.get_ref().as_str().and_then(|text| text.get(error.at.clone())).unwrap_or_default();
         let hint = if is_unset && self.leaves_to_shell {
@@ -420,9 +418,9 @@ impl<'w> Decoder<'w> {
             "a variable of an `env_file` with `when = \"start\"` is known only to the process: use `when = \"load\"`"
                 .to_owned()
         } else {
-            error.hint.clone()
+            error.hint
         };
-        self.error(self.span_of_part(value, &error.at), &error.message, &hint);
+        self.error(self.span_of_part(value, &error.at), error.message, hint);
     }
 
     /// The variables for `${VAR}`: those of `own` and of keepalive's own environment.

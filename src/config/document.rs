@@ -198,7 +198,7 @@ impl<'r> PlanBuilder<'r> {
                     }
                     Err(reason) => {
                         let message = format!("cannot read `{}`: {reason}", path.display());
-                        self.decoder.error(pattern.span(), &message, "");
+                        self.decoder.error(pattern.span(), message, "");
                     }
                 }
             }
@@ -223,7 +223,7 @@ impl<'r> PlanBuilder<'r> {
             Ok(names) => names,
             Err(reason) => {
                 let message = format!("cannot read `{}`: {reason}", listed.display());
-                self.decoder.error(value.span(), &message, "");
+                self.decoder.error(value.span(), message, "");
                 return Vec::new();
             }
         };
@@ -292,7 +292,7 @@ impl<'r> PlanBuilder<'r> {
                 Some(first) => (format!("service `{name}` is defined twice, first at {first}"), "rename one of them"),
                 None => ("the name `main` is reserved for the command after `--`".to_owned(), "rename it"),
             };
-        self.decoder.error(span, &message, hint);
+        self.decoder.error(span, message, hint);
     }
 
     /// `file:line:column`

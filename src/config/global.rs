@@ -137,15 +137,15 @@ impl Decoder<'_> {
             let action = self.choice(table, name, &SIGNAL_ACTIONS);
             let Some(signal) = Signal::parse(name) else {
                 let hint = nearest_signal(name).unwrap_or_else(|| "such as `SIGUSR1`".to_owned());
-                self.error(key.span(), &format!("`{name}` is not a signal"), &hint);
+                self.error(key.span(), format!("`{name}` is not a signal"), hint);
                 continue;
             };
             if !signal.is_catchable() {
-                self.error(key.span(), &format!("{signal} cannot be caught by any process"), "remove it");
+                self.error(key.span(), format!("{signal} cannot be caught by any process"), "remove it");
             } else if signal == Signal::CHLD {
                 self.error(key.span(), "SIGCHLD is reserved for keepalive", "remove it");
             } else if seen.contains(&signal) {
-                self.error(key.span(), &format!("{signal} is configured twice"), "remove one of them");
+                self.error(key.span(), format!("{signal} is configured twice"), "remove one of them");
             }
             seen.push(signal);
             if let Some(action) = action {

@@ -67,7 +67,7 @@ impl Decoder<'_> {
                 "all instances get the same `{name}`: only the first can bind that port, unless the program sets SO_REUSEPORT"
             );
             let hint = "pass the socket with `listen`, or write a port for each, such as `300{instance}`";
-            self.warning(value.span(), &message, hint);
+            self.warning(value.span(), message, hint);
         }
     }
 

@@ -28,7 +28,7 @@ impl Decoder<'_> {
         let Some(directory) = self.directory_to_inspect(process) else { return };
         if let Some(message) = check_directory(&directory) {
             let span = table.get("cwd").map_or(program, Value::span);
-            self.error(span, &message, "create it, or correct `cwd`");
+            self.error(span, message, "create it, or correct `cwd`");
             return;
         }
         self.inspect_program(process, &process.command, program);
@@ -58,7 +58,7 @@ impl Decoder<'_> {
         }
         let path = self.search_path(process);
         if let Err((message, hint)) = find_program((name, &first.to_string()), &path, &directory) {
-            self.error(program, &message, &hint);
+            self.error(program, message, hint);
         }
     }
 

@@ -60,7 +60,7 @@ impl Decoder<'_> {
         let is_guess = self.environment.uid == 0 && table.get("group").is_none() && self.users.by_id(uid).is_none();
         if let Some(value) = user.filter(|_| is_guess) {
             let message = format!("user {uid} is not in /etc/passwd: using group {gid}");
-            self.warning(value.span(), &message, "set `group`");
+            self.warning(value.span(), message, "set `group`");
         }
         let user = known.ok().filter(|_| user.is_some());
         (self.permitted(value, credentials, groups), user)
@@ -78,8 +78,8 @@ impl Decoder<'_> {
             format!("only root can change user or group, and keepalive runs as user {}", self.environment.uid);
         let hint = "start keepalive as root, or remove `user`, `group` and `groups`";
         match self.environment.purpose {
-            Purpose::Run => self.error(value.span(), &message, hint),
-            Purpose::Check => self.warning(value.span(), &message, hint),
+            Purpose::Run => self.error(value.span(), message, hint),
+            Purpose::Check => self.warning(value.span(), message, hint),
         }
         Some(wanted)
     }
@@ -105,7 +105,7 @@ impl Decoder<'_> {
                 (_, None) => "not found in /etc/passwd; a number needs no entry there".to_owned(),
             };
             let shown = self.unexpanded(value).unwrap_or(name);
-            self.error(value.span(), &format!("unknown user `{}`", shown.escape_debug()), &hint);
+            self.error(value.span(), format!("unknown user `{}`", shown.escape_debug()), hint);
         }
         user
     }
@@ -127,7 +127,7 @@ impl Decoder<'_> {
                 None => "not found in /etc/group; a number needs no entry there".to_owned(),
             };
             let shown = self.unexpanded(value).unwrap_or(name);
-            self.error(value.span(), &format!("unknown group `{}`", shown.escape_debug()), &hint);
+            self.error(value.span(), format!("unknown group `{}`", shown.escape_debug()), hint);
         }
         gid
     }
@@ -143,7 +143,7 @@ impl Decoder<'_> {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!("known limits: {}", names.collect::<Vec<_>>().join(", ")),
                 };
-                self.error(key.span(), &format!("unknown limit `{name}`"), &hint);
+                self.error(key.span(), format!("unknown limit `{name}`"), hint);
                 return None;
             };
             let (soft, hard) = self.limit(value)?;
@@ -190,7 +190,7 @@ impl Decoder<'_> {
                 None if units::is_infinite(text) => "write `\"unlimited\"`".to_owned(),
                 None => "such as `65536` or `\"64MiB\"`".to_owned(),
             };
-            self.unexpected(value, "a number, a size or `\"unlimited\"`", &hint);
+            self.unexpected(value, "a number, a size or `\"unlimited\"`", hint);
         }
         amount.map(Some)
     }
@@ -201,7 +201,7 @@ impl Decoder<'_> {
         let Some(most) = (self.environment.hard_limit)(resource) else { return };
         if self.environment.purpose == Purpose::Check && wanted.is_none_or(|wanted| wanted > most) {
             let message = format!("the hard limit for `{name}` is {most}, and raising it requires CAP_SYS_RESOURCE");
-            self.warning(value.span(), &message, "lower it, or raise the container's limit");
+            self.warning(value.span(), message, "lower it, or raise the container's limit");
         }
     }
 }

@@ -64,7 +64,7 @@ max_files: backups keep",
             Some(path) if is_stream(path.as_bytes()) => self.unexpected(&value, OUTPUTS, "write `\"inherit\"`"),
             Some(path) => {
                 let hint = format!("write `{key}_file = \"{}\"`", path.escape_debug());
-                self.unexpected(&value, OUTPUTS, &hint);
+                self.unexpected(&value, OUTPUTS, hint);
             }
             None => return self.choice(table, key, &words::OUTPUTS),
         }
@@ -85,7 +85,7 @@ max_files: backups keep",
             for key in ["max_size", "max_files"] {
                 if let Some((key, _)) = table.get_key_value(key) {
                     let message = format!("`{}` has no effect without `file`", key.get_ref());
-                    self.error(key.span(), &message, "add `file`, or remove it");
+                    self.error(key.span(), message, "add `file`, or remove it");
                 }
             }
             return LogFiles::default();
@@ -101,7 +101,7 @@ max_files: backups keep",
         if is_stream(first.as_bytes()) {
             let message = format!("`{}` is not a log file: it is an open stream", first.to_string_lossy());
             let hint = format!("remove `{key}`: without it, a service writes to stdout and stderr of keepalive");
-            self.error(value.span(), &message, &hint);
+            self.error(value.span(), message, hint);
             return None;
         }
         self.warn_about_link(value, &first);
@@ -115,7 +115,7 @@ max_files: backups keep",
             && let Some(reason) = (self.environment.unsafe_path)(path)
         {
             let message = format!("{reason}: keepalive would not follow it, and drop the lines");
-            self.warning(value.span(), &message, "name the real path");
+            self.warning(value.span(), message, "name the real path");
         }
     }
 }

@@ -70,7 +70,7 @@ impl Decoder<'_> {
             let is_misspelt = table.keys().any(|key| service::SCHEMA.meant_by(key.get_ref()) == Some("command"));
             if !self.has_syntax_errors && !is_misspelt {
                 let message = format!("service `{}` has no `command`", scope.service);
-                self.error(span.clone(), &message, "such as `command = [\"node\", \"server.js\"]`");
+                self.error(span.clone(), message, "such as `command = [\"node\", \"server.js\"]`");
             }
             return Box::default();
         };
@@ -118,7 +118,7 @@ impl Decoder<'_> {
             return Vec::new();
         };
         for ShellSyntax { at, message, hint } in shell::shell_syntax(text.as_bytes(), &words) {
-            self.warning(self.span_of_part(value, &at), &message, &hint);
+            self.warning(self.span_of_part(value, &at), message, hint);
         }
         self.leaves_to_shell = words.first().is_some_and(|program| shell::is_shell(program));
         words
@@ -131,7 +131,7 @@ impl Decoder<'_> {
                     let offset = found.unwrap_or(0);
                     error.at =
                         if found.is_some() { error.at.start + offset..error.at.end + offset } else { 0..text.len() };
-                    self.expand_error(value, &error);
+                    self.expand_error(value, error);
                     return None;
                 }
                 let template = self.finished(builder, value.span())?;
@@ -158,7 +158,7 @@ impl Decoder<'_> {
             match expand(word, scope, &mut builder) {
                 Ok(()) => self.finished(builder, span.clone()),
                 Err(error) => {
-                    self.error(span.clone(), &error.message, &error.hint);
+                    self.error(span.clone(), error.message, error.hint);
                     None
                 }
             }
@@ -191,7 +191,7 @@ impl Decoder<'_> {
         match expand(text.as_bytes(), scope, &mut builder) {
             Ok(()) => Some(builder),
             Err(error) => {
-                self.expand_error(value, &error);
+                self.expand_error(value, error);
                 None
             }
         }

@@ -66,7 +66,7 @@ impl Decoder<'_> {
                     key if self.expands_variables => format!("write `{{ {key} = \"{text}\" }}`"),
                     key => format!("write `{key}={text}`"),
                 };
-                self.unexpected(value, EXPECTED, &hint);
+                self.unexpected(value, EXPECTED, hint);
             }
         }
         None
@@ -87,7 +87,7 @@ impl Decoder<'_> {
         let (key, content) = known.next()?;
         if let Some((more, _)) = known.next() {
             let message = format!("`ready` accepts only one key, and `{}` is already set", key.get_ref());
-            self.error(more.span(), &message, "remove one of them; an `exec` command can check several things");
+            self.error(more.span(), message, "remove one of them; an `exec` command can check several things");
         }
         let probe = match &**key.get_ref() {
             "delay" => return self.duration_of(content).map(Ready::Delay),
@@ -114,7 +114,7 @@ impl Decoder<'_> {
         let first = i64::try_from(LISTEN_FDS_START + taken).unwrap_or(i64::MAX);
         if number < first {
             let message = format!("descriptors below {first} are used by `listen` and `fd_store`");
-            self.error(value.span(), &message, &format!("use {first} or higher"));
+            self.error(value.span(), message, format!("use {first} or higher"));
         }
         u8::try_from(number).ok().map(Ready::Fd)
     }
@@ -178,7 +178,7 @@ impl Decoder<'_> {
                 let message = format!("invalid address `{}`, expected IP:PORT", shown.escape_debug());
                 self.error(
                     value.span(),
-                    &message,
+                    message,
                     "such as `127.0.0.1:8080` or `[::1]:8080`; host names are not resolved",
                 );
                 return None;
@@ -210,7 +210,7 @@ impl Decoder<'_> {
             );
             let hint =
                 "add `reload = \"restart\"`, or pass the socket with `listen` and use `\"notify\"`, `\"ipc\"` or `fd`";
-            self.warning(value.span(), &message, hint);
+            self.warning(value.span(), message, hint);
         }
     }
 
@@ -221,7 +221,7 @@ impl Decoder<'_> {
                 "`{asked}` is an address of `listen`: any instance may answer, so the probe does not prove that this one is ready"
             );
             let hint = "probe an address that only this instance has, or use `\"notify\"`, `\"ipc\"` or `{ fd = 10 }`";
-            self.warning(value.span(), &message, hint);
+            self.warning(value.span(), message, hint);
         }
     }
 }

@@ -47,6 +47,12 @@ pub(super) struct UnlocatedDiagnostic {
     pub(super) hint: String,
 }
 
+impl UnlocatedDiagnostic {
+    pub(super) fn new(source: usize, span: Range<usize>, message: String, hint: String) -> Self {
+        Self { location: Location { source, span: Some(span) }, message, hint }
+    }
+}
+
 /// An error or warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {

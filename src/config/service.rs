@@ -329,7 +329,7 @@ impl Decoder<'_> {
             }
             _ => return,
         };
-        self.error(value.span(), &message, "such as `\"SIGTERM\"`, `\"SIGQUIT\"`");
+        self.error(value.span(), message, "such as `\"SIGTERM\"`, `\"SIGQUIT\"`");
     }
 
     fn reload(&mut self, value: &Value<'_>, reload: &mut Reload) {
@@ -363,7 +363,7 @@ impl Decoder<'_> {
             let message = format!("`{}` has no effect with the strategy `\"{word}\"`", key.get_ref());
             let hint =
                 if *key.get_ref() == "signal" { "add `strategy = \"signal\"`, or remove it" } else { "remove it" };
-            self.error(key.span(), &message, hint);
+            self.error(key.span(), message, hint);
         }
         reload.strategy = match (word, table.get("signal")) {
             ("signal", Some(value)) => self.reload_signal(value).map_or(reload.strategy, Strategy::Signal),
@@ -383,7 +383,7 @@ impl Decoder<'_> {
     fn reload_signal(&mut self, value: &Value<'_>) -> Option<Signal> {
         let signal = self.signal(value)?;
         if !signal.is_catchable() {
-            self.error(value.span(), &format!("{signal} cannot be caught by any process"), "such as `\"SIGHUP\"`");
+            self.error(value.span(), format!("{signal} cannot be caught by any process"), "such as `\"SIGHUP\"`");
         }
         Some(signal)
     }
@@ -398,7 +398,7 @@ impl Decoder<'_> {
             };
             for (key, _) in entries(table).into_iter().filter(|(key, _)| unused(key.get_ref())) {
                 let message = format!("`{}` has no effect on a oneshot", key.get_ref());
-                self.error(key.span(), &message, "remove it, or `type = \"oneshot\"`");
+                self.error(key.span(), message, "remove it, or `type = \"oneshot\"`");
             }
         }
         if let (Some(TooManyInstances::SharedStateFile), Some(value)) =
@@ -406,7 +406,7 @@ impl Decoder<'_> {
         {
             let place = value.get_ref().as_table().and_then(|table| table.get("persist")).unwrap_or(value);
             let message = format!("{} instances would share one state file", service.instances);
-            self.error(place.span(), &message, "add `{instance}` to its path");
+            self.error(place.span(), message, "add `{instance}` to its path");
         }
     }
 

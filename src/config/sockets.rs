@@ -61,7 +61,7 @@ impl Decoder<'_> {
             self.error(value.span(), "`listen_mode` has no effect without `listen`", "add `listen`, or remove it");
         } else if let Some(socket) = unix.filter(|_| mode == ListenMode::Reuseport) {
             let message = format!("`{}` is a unix socket, which does not support `reuseport`", socket.name);
-            self.error(value.span(), &message, "remove it: all instances then share one socket");
+            self.error(value.span(), message, "remove it: all instances then share one socket");
         }
         mode
     }
@@ -87,7 +87,7 @@ impl Decoder<'_> {
         let all = sockets + stored as usize;
         if let Some(value) = table.get("fd_store").or(table.get("listen")).filter(|_| all > MAX_INHERITED_FDS) {
             let message = format!("`listen` and `fd_store` need {all} descriptors, the limit is {MAX_INHERITED_FDS}");
-            self.error(value.span(), &message, "");
+            self.error(value.span(), message, "");
         }
         stored
     }
@@ -115,7 +115,7 @@ impl Decoder<'_> {
                 let is_for_files = |key: &str| matches!(key, "mode" | "user" | "group");
                 for (key, _) in entries(table).into_iter().filter(|(key, _)| is_for_files(key.get_ref())) {
                     let message = format!("`{}` applies only to a unix socket with a path", key.get_ref());
-                    self.error(key.span(), &message, "remove it");
+                    self.error(key.span(), message, "remove it");
                 }
             }
         }
@@ -150,8 +150,8 @@ impl Decoder<'_> {
             _ => EXAMPLE.to_owned(),
         };
         match self.unexpanded(value) {
-            Some(text) => self.error(value.span(), &format!("invalid address `{text}`"), EXAMPLE),
-            None => self.error(value.span(), &format!("invalid address `{}`", shown.escape_debug()), &hint),
+            Some(text) => self.error(value.span(), format!("invalid address `{text}`"), EXAMPLE),
+            None => self.error(value.span(), format!("invalid address `{}`", shown.escape_debug()), hint),
         }
         None
     }

@@ -36,7 +36,7 @@ impl Decoder<'_> {
         for (name, value) in files {
             if let Some(place) = table.get("env_file").filter(|_| self.is_overwritten(name, table)) {
                 let message = format!("the file sets `{}`, which is reserved for keepalive", name.escape_ascii());
-                self.error(place.span(), &message, "remove it from the file");
+                self.error(place.span(), message, "remove it from the file");
             }
             env.insert_fixed(name, value);
         }
@@ -49,14 +49,14 @@ impl Decoder<'_> {
         for (key, value) in entries(own) {
             let name: &str = key.get_ref();
             if RESERVED_VARIABLES.contains(&name) || self.is_overwritten(name.as_bytes(), table) {
-                self.error(key.span(), &format!("`{name}` is reserved for keepalive"), "remove it");
+                self.error(key.span(), format!("`{name}` is reserved for keepalive"), "remove it");
             } else if name.is_empty() || name.contains(['=', '\0']) {
                 let message = format!("invalid variable name `\"{}\"`", name.escape_debug());
-                self.error(key.span(), &message, "it must not be empty or contain `=`");
+                self.error(key.span(), message, "it must not be empty or contain `=`");
             }
             if is_header && service::SCHEMA.keys.contains(&name) {
                 let message = format!("`{name}` is a variable here, not the key of the service");
-                self.warning(key.span(), &message, "move it above the `[….env]`, or write variables as `env = { … }`");
+                self.warning(key.span(), message, "move it above the `[….env]`, or write variables as `env = { … }`");
             }
             let number = value.get_ref().as_integer().filter(|number| number.radix() == 10);
             let text = match (number, value.get_ref().as_bool()) {
@@ -174,7 +174,7 @@ impl Decoder<'_> {
                 let marked = file.path.get_ref().as_str().and_then(|text| text.strip_prefix('-'));
                 let hint = marked.map(|rest| format!("write `{{ path = \"{rest}\", required = false }}`"));
                 let message = format!("cannot read `{}`: {reason}", path.display());
-                self.error(file.path.span(), &message, &hint.unwrap_or_default());
+                self.error(file.path.span(), message, hint.unwrap_or_default());
                 return Entries::new();
             }
         };
