@@ -121,14 +121,14 @@ impl Inspector {
     fn ask_for(&mut self, needs: Needs<'_>, context: &Context<'_>) {
         let (now, poller) = (context.now, context.poller);
         if let Some(measure) = needs.server.start_measuring(context.supervisor) {
-            self.ask(Topic::Usage, now, poller, measure);
+            self.ask(Topic::Usage, now, poller, &measure);
         }
         for address in needs.sockets.take_in_use() {
             self.ask_for_port_owner(&address, now, poller);
         }
         if let Some(question) = needs.processes.strays.take_question() {
             let own = process::id();
-            self.ask(Topic::Strays(question.clone()), now, poller, || question.answer(own));
+            self.ask(Topic::Strays(question.clone()), now, poller, &|| question.answer(own));
         }
         self.orders.append(&mut needs.processes.orders);
         self.orders.truncate(MAX_ORDERS);
@@ -146,7 +146,7 @@ impl Inspector {
             orders.iter().for_each(|order| order.carry_out(own));
             Vec::new()
         };
-        match self.start(Topic::Signals, now, poller, work) {
+        match self.start(Topic::Signals, now, poller, &work) {
             Ok(running) => self.running.push(running),
             Err(_) => {
                 self.orders = orders;
@@ -175,7 +175,7 @@ impl Inspector {
         if self.running.iter().any(|running| running.topic == topic) {
             return;
         }
-        self.ask(topic, now, poller, || {
+        self.ask(topic, now, poller, &|| {
             let owner = port_owner::port_owner(address);
             owner.map(|(pid, name)| format!("{pid} {name}").into_bytes()).unwrap_or_default()
         });
@@ -187,7 +187,7 @@ impl Inspector {
     }
 
     /// Forks an inspector whose answer is what `work` returns. If that is not possible, there is no answer.
-    fn ask(&mut self, topic: Topic, now: Mono, poller: &Poller, work: impl FnOnce() -> Vec<u8>) {
+    fn ask(&mut self, topic: Topic, now: Mono, poller: &Poller, work: &dyn Fn() -> Vec<u8>) {
         match self.start(topic.clone(), now, poller, work) {
             Ok(running) => self.running.push(running),
             Err(errno) => {
@@ -203,7 +203,7 @@ impl Inspector {
         topic: Topic,
         now: Mono,
         poller: &Poller,
-        work: impl FnOnce() -> Vec<u8>,
+        work: &dyn Fn() -> Vec<u8>,
     ) -> Result<Running, Errno> {
         if self.running.len() + self.ended.pids().len() >= MAX_INSPECTORS {
             return Err(Errno::EAGAIN);
@@ -322,7 +322,7 @@ mod tests {
         let (mut inspector, mut poller) = (Inspector::default(), Poller::new().unwrap());
         // More than a pipe takes at once.
         let bytes = vec![7; 200_000];
-        inspector.ask(Topic::Usage, sys::now(), &poller, || bytes);
+        inspector.ask(Topic::Usage, sys::now(), &poller, &|| bytes.clone());
         assert_eq!(inspector.take_usage(), None, "it has not come yet");
         answer(&mut inspector, &mut poller);
         assert_eq!(inspector.take_usage(), Some(Some(vec![7; 200_000])));
@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn an_inspector_that_dies_or_cannot_be_started_gives_no_answer() {
         let (mut inspector, mut poller) = (Inspector::default(), Poller::new().unwrap());
-        inspector.ask(Topic::Usage, sys::now(), &poller, || {
+        inspector.ask(Topic::Usage, sys::now(), &poller, &|| {
             kill::signal_process(process::id(), Signal::KILL).ok();
             Vec::new()
         });
@@ -340,7 +340,7 @@ mod tests {
         // What it has written until then is the answer.
         assert_eq!(inspector.take_usage(), Some(Some(Vec::new())));
         (0..MAX_INSPECTORS).for_each(|_| inspector.ended.push(process::id(), sys::now()));
-        inspector.ask(Topic::Usage, sys::now(), &poller, Vec::new);
+        inspector.ask(Topic::Usage, sys::now(), &poller, &Vec::new);
         assert_eq!(inspector.take_usage(), Some(None));
     }
 

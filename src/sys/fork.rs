@@ -44,10 +44,13 @@ pub fn fork_without_sigchld() -> Result<ForkResult, Errno> {
 /// # Errors
 /// EAGAIN, ENOMEM: the process cannot be created.
 pub fn fork_helper(kept: Option<BorrowedFd<'_>>, work: impl FnOnce() -> u8) -> Result<Pid, Errno> {
-    fork_with(0, || {
-        process::close_fds_in_fork(kept);
-        work()
-    })
+    match fork_with(0)? {
+        ForkResult::Parent(pid) => Ok(pid),
+        ForkResult::Child => {
+            process::close_fds_in_fork(kept);
+            process::exit_now(work())
+        }
+    }
 }
 
 /// As [`fork_helper`], but no SIGCHLD comes and only [`super::wait::reap_without_sigchld`] sees the helper, so that it does not
@@ -74,20 +77,24 @@ pub fn fork_unseen_helper(kept: impl AsFd, name: &CStr, work: impl FnOnce() -> u
 /// # Errors
 /// EAGAIN, ENOMEM: the process cannot be created.
 pub(super) fn fork_sharing_fds(work: impl FnOnce() -> u8) -> Result<Pid, Errno> {
-    fork_with(libc::CLONE_FILES, work)
+    match fork_with(libc::CLONE_FILES)? {
+        ForkResult::Parent(pid) => Ok(pid),
+        ForkResult::Child => process::exit_now(work()),
+    }
 }
 
-fn fork_with(flags: i32, work: impl FnOnce() -> u8) -> Result<Pid, Errno> {
+/// Forks a child that is killed when keepalive dies.
+fn fork_with(flags: i32) -> Result<ForkResult, Errno> {
     let parent = process::id();
     let (flags, none) = ((flags | libc::SIGCHLD).unsigned_abs() as usize, 0_usize);
     // SAFETY: as in `fork_without_sigchld`.
     let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) })?;
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::new) {
-        return Ok(pid);
+        return Ok(ForkResult::Parent(pid));
     }
     // Cannot fail: SIGKILL is a valid signal.
     process::set_death_signal_of(Some(parent), Signal::KILL).ok();
-    process::exit_now(work())
+    Ok(ForkResult::Child)
 }
 
 /// Sets the process name that ps(1) and top(1) show, at most 15 bytes.

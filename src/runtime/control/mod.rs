@@ -444,7 +444,7 @@ impl Server {
     }
 
     /// Starts to measure the usage of the instances if a client waits for it: returns the work of an inspector.
-    pub(super) fn start_measuring(&mut self, supervisor: &Supervisor) -> Option<impl FnOnce() -> Vec<u8> + use<>> {
+    pub(super) fn start_measuring(&mut self, supervisor: &Supervisor) -> Option<impl Fn() -> Vec<u8> + use<>> {
         if self.usage.is_measuring() || self.clients.numbers(Client::is_waiting).is_empty() {
             return None;
         }

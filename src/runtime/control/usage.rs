@@ -58,10 +58,10 @@ impl Usage {
 
     /// Starts a measurement of these main processes. What is returned is to be run by an inspector, and its result to be
     /// passed to [`Self::on_measured`].
-    pub(super) fn start(&mut self, mut mains: Vec<Main>) -> impl FnOnce() -> Vec<u8> + use<> {
+    pub(super) fn start(&mut self, mut mains: Vec<Main>) -> impl Fn() -> Vec<u8> + use<> {
         mains.sort_unstable();
         self.measuring = Some(mains.clone());
-        || measure(mains)
+        move || measure(mains.clone())
     }
 
     /// `answer`: `None` if there is none.
