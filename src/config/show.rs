@@ -1,11 +1,11 @@
 //! The plan as text, for `keepalive check`, and the definition of a service, for `keepalive describe`.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use super::expand::LISTEN_FDS_START;
 use super::graph::start_order;
+use crate::model::map::Map;
 use crate::model::plan::{
     Address, Control, Credentials, ExitAction, ExitSet, KillMode, Kind, Limit, Listen, ListenMode, Output, Probe,
     Process, Ready, Reload, Restart, RestartPolicy, Service, Strategy,
@@ -28,7 +28,7 @@ pub fn plan_text(path: &Path, plan: &Plan) -> String {
     for (position, service) in services().enumerate() {
         let after = dependencies(plan, service);
         let after = if after.is_empty() { String::new() } else { format!(" after {}", after.join(", ")) };
-        let is_autostarted = order.get(position).is_some_and(|index| autostarted.contains(index));
+        let is_autostarted = order.get(position).is_some_and(|index| autostarted.contains_key(index));
         let note = if is_autostarted { "" } else { " (autostart = false)" };
         push(&mut text, format_args!("{:>4}. {}{after}{note}\n", position + 1, service.name));
     }
@@ -49,14 +49,15 @@ pub fn plan_text(path: &Path, plan: &Plan) -> String {
 }
 
 /// The services with `autostart`, and their direct and indirect dependencies.
-fn autostarted(plan: &Plan, order: &[ServiceIndex]) -> BTreeSet<ServiceIndex> {
-    let mut autostarted = BTreeSet::new();
+fn autostarted(plan: &Plan, order: &[ServiceIndex]) -> Map<ServiceIndex, ()> {
+    let mut autostarted = Map::new();
     // In reverse order the dependents of a service come before it.
     for index in order.iter().rev() {
         let Some(service) = plan.services.get(index.position()) else { continue };
-        if service.autostart || autostarted.contains(index) {
-            autostarted.insert(*index);
-            autostarted.extend(service.depends_on.iter().copied());
+        if service.autostart || autostarted.contains_key(index) {
+            for index in service.depends_on.iter().chain([index]) {
+                autostarted.insert(*index, ());
+            }
         }
     }
     autostarted

@@ -1,6 +1,5 @@
 //! `--linger`: terminates the leftover processes of the command, waits for them, and kills them after the time limit.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -9,6 +8,7 @@ use super::forward::{self, TerminalOwner};
 use super::options::Options;
 use super::reap::reap_orphans;
 use super::role::Role;
+use crate::model::map::Map;
 use crate::model::{Mono, Pid, Signal};
 use crate::sys::{self, process, procfs, signals};
 
@@ -19,7 +19,7 @@ const KILL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Returns when no processes are left, or after `limit` and the time that killing them takes.
 pub(super) fn linger(options: &Options, role: Role, limit: Duration) -> Result<(), Errno> {
-    let mut leftovers = Leftovers { options, role, terminated: BTreeSet::new() };
+    let mut leftovers = Leftovers { options, role, terminated: Map::new() };
     if reap_orphans(options)? {
         return Ok(());
     }
@@ -44,7 +44,7 @@ struct Leftovers<'a> {
     options: &'a Options,
     role: Role,
     /// The processes that have been sent SIGTERM. Only used for [`Role::Subreaper`].
-    terminated: BTreeSet<Pid>,
+    terminated: Map<Pid, ()>,
 }
 
 impl Leftovers<'_> {
@@ -66,7 +66,7 @@ impl Leftovers<'_> {
             return;
         }
         for pid in procfs::descendants(process::id()) {
-            if self.terminated.insert(pid) {
+            if self.terminated.insert(pid, ()).is_none() {
                 send_to_descendant(pid, Signal::TERM);
                 send_to_descendant(pid, Signal::CONT);
             }

@@ -1,16 +1,17 @@
 //! The deadlines of instances, at most one for each, the earliest first.
 
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 
 use crate::model::{InstanceId, Mono};
 
+/// Sorted. Most deadlines are inserted at the end and removed from the start, where nothing has to be moved.
 #[derive(Debug, Default)]
-pub(super) struct Timers(BTreeSet<(Mono, InstanceId)>);
+pub(super) struct Timers(VecDeque<(Mono, InstanceId)>);
 
 impl Timers {
     /// The earliest deadline.
     pub(super) fn first(&self) -> Option<Mono> {
-        self.0.first().map(|(at, _)| *at)
+        self.0.front().map(|(at, _)| *at)
     }
 
     /// Removes and returns the instance with the earliest deadline, if that is not later than `now`.
@@ -18,21 +19,22 @@ impl Timers {
         if self.first()? > now {
             return None;
         }
-        self.0.pop_first().map(|(_, instance)| instance)
+        self.0.pop_front().map(|(_, instance)| instance)
     }
 
     /// Replaces the deadline of `instance`, `before`, by `after`.
     pub(super) fn change(&mut self, instance: InstanceId, before: Option<Mono>, after: Option<Mono>) {
-        if before == after {
-            // `pop_due` may have removed it: insert it again.
-            self.0.extend(after.map(|at| (at, instance)));
-            return;
+        if before != after
+            && let Some(at) = before
+            && let Ok(position) = self.0.binary_search(&(at, instance))
+        {
+            self.0.remove(position);
         }
-        if let Some(at) = before {
-            self.0.remove(&(at, instance));
-        }
-        if let Some(at) = after {
-            self.0.insert((at, instance));
+        // If they are equal, `pop_due` may have removed it: insert it again.
+        if let Some(at) = after
+            && let Err(position) = self.0.binary_search(&(at, instance))
+        {
+            self.0.insert(position, (at, instance));
         }
     }
 }
