@@ -1,10 +1,6 @@
 //! The messages on ipc channels: one JSON value on each line.
 
-use std::fmt;
-
-use serde::Deserialize;
-use serde::de::{MapAccess, Visitor};
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
 
 use crate::model::json::{Object, text};
 
@@ -44,13 +40,15 @@ pub(super) struct Key<'l> {
 
 /// Parses a line. `None` if it is not JSON.
 pub(super) fn parse(line: &[u8]) -> Option<Message<'_>> {
-    if !line.trim_ascii_start().starts_with(b"{") {
-        let value: &RawValue = serde_json::from_slice(line).ok()?;
-        return Some(if value.get() == "\"ready\"" { Message::Ready } else { Message::Other });
+    let line = str::from_utf8(line).ok()?.trim_matches(WHITESPACE);
+    if !line.starts_with('{') {
+        let (value, rest) = split_value(line)?;
+        let message = if value == "\"ready\"" { Message::Ready } else { Message::Other };
+        return rest.is_empty().then_some(message);
     }
-    let Fields(fields) = serde_json::from_slice(line).ok()?;
+    let fields = fields(line)?;
     let field = |name: &str| NAMES.iter().zip(fields).find(|(known, _)| **known == name).and_then(|(_, value)| value);
-    let word = |name: &str| field(name).and_then(|raw| serde_json::from_str::<String>(raw).ok());
+    let word = |name: &str| field(name).and_then(|raw| serde_json::from_slice::<String>(raw.as_bytes()).ok());
     let key = || {
         let lacking = Message::Incomplete { key: field("key"), missing: "`key`, a string" };
         word("key").zip(field("key")).map(|(decoded, raw)| Key { raw, decoded }).ok_or(lacking)
@@ -75,32 +73,40 @@ pub(super) fn parse(line: &[u8]) -> Option<Message<'_>> {
 /// The fields that have a meaning.
 const NAMES: [&str; 6] = ["type", "cmd", "key", "value", "to", "data"];
 
-/// The raw values of the fields, in the order of [`NAMES`]. The last one of each name counts.
-struct Fields<'l>([Option<&'l str>; NAMES.len()]);
+/// RFC 8259
+const WHITESPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
-impl<'l> Deserialize<'l> for Fields<'l> {
-    fn deserialize<D: serde::Deserializer<'l>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Known;
-        impl<'l> Visitor<'l> for Known {
-            type Value = Fields<'l>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'l>>(self, mut map: A) -> Result<Fields<'l>, A::Error> {
-                let mut fields = Fields([None; NAMES.len()]);
-                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
-                    let known = NAMES.iter().zip(&mut fields.0).find(|(known, _)| **known == name);
-                    if let Some((_, field)) = known {
-                        *field = Some(value.get());
-                    }
-                }
-                Ok(fields)
-            }
-        }
-        deserializer.deserialize_map(Known)
+/// The raw values of the fields of an object, in the order of [`NAMES`]. The last one of each name counts. `None` if it is
+/// not JSON.
+///
+/// serde can do that too (`RawValue`), but then it contains the parser of values a second time, which is 5 KB.
+fn fields(object: &str) -> Option<[Option<&str>; NAMES.len()]> {
+    let mut fields = [None; NAMES.len()];
+    let mut rest = object.strip_prefix('{')?.trim_start_matches(WHITESPACE);
+    if rest == "}" {
+        return Some(fields);
     }
+    loop {
+        let (name, after_name) = split_value(rest)?;
+        let name: String = serde_json::from_slice(name.as_bytes()).ok()?;
+        let (value, after_value) = split_value(after_name.strip_prefix(':')?)?;
+        if let Some((_, field)) = NAMES.iter().zip(&mut fields).find(|(known, _)| **known == name) {
+            *field = Some(value);
+        }
+        match after_value.strip_prefix(',') {
+            Some(more) => rest = more,
+            None => return (after_value == "}").then_some(fields),
+        }
+    }
+}
+
+/// The value that `text` begins with, and what follows it, both without whitespace around them. `None` if it is not JSON.
+fn split_value(text: &str) -> Option<(&str, &str)> {
+    let text = text.trim_start_matches(WHITESPACE);
+    let mut values = serde_json::Deserializer::from_slice(text.as_bytes()).into_iter::<IgnoredAny>();
+    values.next()?.ok()?;
+    let (value, rest) = text.split_at_checked(values.byte_offset())?;
+    Some((value, rest.trim_start_matches(WHITESPACE)))
 }
 
 /// Sent before the stop signal, as PM2 has it.
@@ -166,6 +172,7 @@ mod tests {
         check(r#"{"cmd":"NODE_CLUSTER","act":"online"}"#, Message::Other);
         check(r#"{"cmd":"NODE_HANDLE","type":"net.Server","msg":{"type":"get","key":"a"}}"#, Message::Handle);
         check(r#"{"type":"get","key":"a\u0062"}"#, Message::Get { key: key(r#""a\u0062""#) });
+        check(" { \"type\" : \"get\" ,\t\"key\" : \"a\" } ", Message::Get { key: key("\"a\"") });
         check(r#"{"key":"","type":"get"}"#, Message::Get { key: key("\"\"") });
         let value = Some(r#"{"b": [1e400, 123456789012345678901234567890]}"#);
         check(
@@ -194,7 +201,23 @@ mod tests {
     fn a_line_that_is_not_json_is_rejected() {
         let deep = "[".repeat(60_000);
         let object = format!("{{\"type\":{deep}");
-        for line in ["ready", "\"ready", "{", "{\"a\":1} {}", "{'a':1}", "\u{feff}{}", "nul", &deep, &object] {
+        for line in [
+            "ready",
+            "\"ready",
+            "{",
+            "{\"a\":1} {}",
+            "{'a':1}",
+            "{\"a\":1,}",
+            "{\"a\" 1}",
+            "{\"a\":}",
+            "{1:1}",
+            "{\"a\":1",
+            "5 5",
+            "\u{feff}{}",
+            "nul",
+            &deep,
+            &object,
+        ] {
             assert_eq!(parse(line.as_bytes()), None, "{}", line.get(..20).unwrap_or(line));
         }
         assert_eq!(parse(b"\"\xff\""), None);
