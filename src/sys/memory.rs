@@ -34,11 +34,17 @@ pub fn release_code_pages() {
     for (slot, segment) in ranges.iter_mut().zip(loaded.filter(|segment| segment.p_flags & libc::PF_W == 0)) {
         *slot = range(segment);
     }
-    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
-    let Some(size) = size.and_then(|size| usize::try_from(size).ok()) else { return };
+    let size = page_size();
     for (start, length) in ranges {
         release(start, length, size);
     }
+}
+
+/// The size of a page in bytes, getauxval(3). sysconf(3) knows a hundred more values, with 1 KB of code and tables.
+pub(super) fn page_size() -> usize {
+    // SAFETY: reads what the kernel has passed to the program, which does not change.
+    let size = unsafe { libc::getauxval(libc::AT_PAGESZ) };
+    usize::try_from(size).ok().filter(|size| *size > 0).unwrap_or(4096)
 }
 
 /// `size`: that of a page.
@@ -52,6 +58,12 @@ fn release(start: usize, length: usize, size: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_size_is_that_of_sysconf() {
+        let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).unwrap().unwrap();
+        assert_eq!(i64::try_from(page_size()), Ok(size));
+    }
 
     /// Tests of the whole program check that memory is released.
     #[test]

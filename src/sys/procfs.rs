@@ -15,6 +15,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
 use nix::sys::stat::Mode;
 use nix::unistd;
 
+use super::memory::page_size;
 use super::process;
 use crate::model::Pid;
 
@@ -250,8 +251,7 @@ pub const fn ticks_to_milliseconds(ticks: u64) -> u64 {
 /// Converts pages of [`Stat`] to bytes.
 #[must_use]
 pub fn pages_to_bytes(pages: u64) -> u64 {
-    let size = unistd::sysconf(unistd::SysconfVar::PAGE_SIZE).ok().flatten();
-    pages.saturating_mul(size.and_then(|size| u64::try_from(size).ok()).unwrap_or(4096))
+    pages.saturating_mul(page_size() as u64)
 }
 
 /// All descendants of `of`, the nearest first. Zombies are omitted, but not their descendants.
