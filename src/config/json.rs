@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use serde_json::Number;
+
 use super::expand::LISTEN_FDS_START;
 use super::graph::start_order;
 use super::report::{Diagnostic, Report};
@@ -119,9 +121,9 @@ fn write_restart(object: &mut Object<'_>, restart: &Restart) {
     let mut backoff = object.object("backoff");
     milliseconds(&mut backoff, "initial_ms", *initial);
     // The formatter of the standard library adds 10 KB to the binary.
-    backoff.plain("factor", serde_json::Value::from(*factor));
+    backoff.optional("factor", Number::from_f64(*factor));
     milliseconds(&mut backoff, "max_ms", *max);
-    backoff.plain("jitter", serde_json::Value::from(*jitter));
+    backoff.optional("jitter", Number::from_f64(*jitter));
     backoff.end();
     limited(object, "max_restarts", max_restarts.map(u64::from));
     write_exit_set(object, "success_exit_codes", success);

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 
 use nix::errno::Errno;
+use serde_json::Value;
 
 use super::request::EXIT_FAILURE;
 use crate::model::errno;
@@ -83,6 +84,12 @@ pub(super) fn print(text: impl AsRef<[u8]>) -> io::Result<()> {
     }
     output.write_all(text.as_ref())?;
     output.flush()
+}
+
+/// `value` as a line. As `Display` it would need two formatters more: `{:#}` is another one.
+pub(super) fn json_line(value: &Value) -> String {
+    // Serialization of a value cannot fail.
+    serde_json::to_string(value).unwrap_or_default() + "\n"
 }
 
 /// Writes one line to stderr, whatever `line` contains.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, CommandError, CommandResult, FindSet, STATUS_PATH, percent_encoded, service_path};
 use super::http::Response;
-use super::output::{output_error_code, print, print_error};
+use super::output::{json_line, output_error_code, print, print_error};
 use super::request::{Change, EXIT_FAILURE, EXIT_UNREACHABLE, Follow, Form, Names, Request, Task};
 use super::socket_paths::Environment;
 use super::status::{Status, list, text};
@@ -149,7 +149,7 @@ fn show_events(client: &Client, names: &[String], lines: Option<u32>, follow: Fo
 /// Reports that a name or a pattern selects nothing.
 fn refuse_names(client: &Client, what: &str, reason: &str) -> CommandResult {
     if client.form == Form::Json {
-        print(format!("{}\n", json!({"instances": [], "reason": reason, "result": "not_found"})))?;
+        print(json_line(&json!({"instances": [], "reason": reason, "result": "not_found"})))?;
     }
     print_error(&format!("{what}: {reason}"));
     Ok(EXIT_FAILURE)
@@ -192,7 +192,7 @@ fn show_status(client: &Client, names: &[String]) -> CommandResult {
         Form::Json => {
             let mut value: Value = document.read()?;
             status.retain_selected(&mut value);
-            print(format!("{value}\n"))?;
+            print(json_line(&value))?;
         }
         Form::Text | Form::Quiet if names.is_empty() || !status.is_init() => {
             let summary = status.summary();

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::client::{Client, CommandError, CommandResult, STATUS_PATH};
 use super::format;
 use super::http::{Document, PendingResponse, RequestError, Response};
-use super::output::{Colour, Style, is_dumb, is_terminal, print, print_error};
+use super::output::{Colour, Style, is_dumb, is_terminal, json_line, print, print_error};
 use super::request::{EXIT_FAILURE, Form};
 use super::signals::CaughtSignals;
 use super::socket_paths::Environment;
@@ -103,7 +103,7 @@ fn once(client: &Client) -> CommandResult {
         Form::Json => {
             let mut status = document.read()?;
             add_cpu_percent(&mut status, &sample, &before);
-            print(format!("{status}\n"))?;
+            print(json_line(&status))?;
         }
         Form::Text | Form::Quiet => print(render_text(&sample, Some(&before), client.style))?,
     }
