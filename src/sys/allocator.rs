@@ -78,7 +78,9 @@ unsafe impl GlobalAlloc for Allocator {
 
 #[cold]
 fn alloc_from_reserve(layout: Layout) -> *mut u8 {
-    match (reserve().allocate_first_fit(layout), ON_REFUSED.get()) {
+    // The lock is free again before the report, which may allocate.
+    let allocated = reserve().allocate_first_fit(layout);
+    match (allocated, ON_REFUSED.get()) {
         (Ok(memory), _) => memory.as_ptr(),
         (Err(()), Some(on_refused)) => on_refused(),
         (Err(()), None) => ptr::null_mut(),

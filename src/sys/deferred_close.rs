@@ -1,9 +1,9 @@
-//! Closing descriptors that other processes have passed to keepalive: close(2), socket(7), unix(7), clone(2)
+//! Closing descriptors that other processes have passed to keepalive, or have too: close(2), socket(7), unix(7), clone(2)
 //! `CLONE_FILES`.
 //!
 //! Closing such a descriptor can take any time: a socket with `SO_LINGER` waits until its data has been sent, a file on a
-//! network file system waits for the server, and closing a unix socket closes the descriptors queued in it. So keepalive
-//! does not close them itself. They wait in a queue for a [`CloseWorker`], a process that shares the descriptor table.
+//! network file system waits for the server, and closing a unix socket closes the descriptors queued in it. Closing a pipe
+//! waits for a process that writes to it, and that can be stopped by a page fault. So keepalive does not close them itself. They wait in a queue for a [`CloseWorker`], a process that shares the descriptor table.
 
 use std::collections::VecDeque;
 use std::ffi::c_void;
@@ -14,7 +14,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
-use nix::sys::stat::{SFlag, fstat};
 
 use super::fork;
 use crate::model::Pid;
@@ -25,20 +24,15 @@ fn queue() -> MutexGuard<'static, VecDeque<OwnedFd>> {
     QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Queues descriptors to be closed by a [`CloseWorker`]. Pipes are closed at once.
+/// Queues descriptors to be closed by a [`CloseWorker`].
 pub fn deferred_close(descriptors: Vec<OwnedFd>) {
-    // Closing a pipe never waits. It is the most frequent case, BARRIER=1 of sd_notify(3), and needs no worker.
-    queue().extend(descriptors.into_iter().filter(|descriptor| !is_pipe(descriptor)));
+    queue().extend(descriptors);
 }
 
 /// How many descriptors are queued.
 #[must_use]
 pub fn queued() -> usize {
     queue().len()
-}
-
-fn is_pipe(descriptor: &OwnedFd) -> bool {
-    fstat(descriptor).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
 }
 
 /// A process that closes descriptors from the queue in keepalive's descriptor table.
@@ -156,13 +150,6 @@ mod tests {
 
     fn is_peer_closed(socket: &OwnedFd) -> bool {
         socket::receive(socket, &mut [0]) == Ok(0)
-    }
-
-    #[test]
-    fn a_pipe_is_closed_at_once() {
-        let (read_end, write_end) = nix::unistd::pipe().unwrap();
-        deferred_close(vec![write_end]);
-        assert_eq!(nix::unistd::read(&read_end, &mut [0]), Ok(0));
     }
 
     #[test]

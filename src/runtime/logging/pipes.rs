@@ -14,7 +14,7 @@ use crate::model::plan::{Credentials, LogFormat, LogStyle, Output, Process};
 use crate::model::{RunId, Template};
 use crate::runtime::runs::RunSpec;
 use crate::sys::non_blocking_writer::stdout_is_stderr;
-use crate::sys::pipe;
+use crate::sys::{deferred_close, pipe};
 
 /// The capacity of a large pipe, in bytes, so that a process that writes much blocks less often.
 const PIPE_SIZE: i32 = 256 << 10;
@@ -191,14 +191,17 @@ impl Slot {
 
     /// Makes the current pipe an old one: the next run has none, or there is no next run for now.
     pub(super) fn retire(&mut self, stream: Stream) {
-        // This closes the write end: the logger sees the end when no process has it open.
-        let old = self.place(stream).take().map(|old| (old.source, old.read_end));
-        self.retired.extend(old);
+        if let Some(Pipe { source, read_end, write_end, .. }) = self.place(stream).take() {
+            // The logger sees the end when no process has it open.
+            deferred_close(vec![write_end]);
+            self.retired.push((source, read_end));
+        }
     }
 
     /// Closes the old pipes that have been read completely.
     pub(super) fn close_drained(&mut self) {
-        self.retired.retain(|(_, read_end)| !pipe::is_eof(read_end));
+        let drained = self.retired.extract_if(.., |(_, read_end)| pipe::is_eof(read_end));
+        deferred_close(drained.map(|(_, read_end)| read_end).collect());
     }
 
     /// Closes the old pipes that have been read completely. Returns whether there are others.
