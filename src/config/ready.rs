@@ -15,7 +15,7 @@ use crate::model::{Numbers, Template, units};
 const MAX_READY_FD: i64 = 255;
 
 const SCHEMA: Schema = Schema {
-    keys: &["fd", "tcp", "http", "file", "exec", "delay"],
+    keys: &["fd", "tcp", "http", "file", "exec", "delay", "timeout"],
     later: &[],
     foreign: "\
 exec: command
@@ -80,11 +80,17 @@ impl Decoder<'_> {
         service: &Service,
     ) -> Option<Ready> {
         self.check_keys(table, "`ready`", &SCHEMA);
-        if table.is_empty() {
+        let is_timeout = |key: &&str| *key == "timeout";
+        if table.keys().all(|key| is_timeout(&&**key.get_ref())) {
             self.error(value.span(), "`ready` is empty", "such as `{ delay = \"2s\" }`");
         }
-        let mut known = entries(table).into_iter().filter(|(key, _)| SCHEMA.keys.contains(&&**key.get_ref()));
+        let is_known = |key: &&str| SCHEMA.keys.contains(key) && !is_timeout(key);
+        let mut known = entries(table).into_iter().filter(|(key, _)| is_known(&&**key.get_ref()));
         let (key, content) = known.next()?;
+        if let ("delay" | "fd", Some(value)) = (&**key.get_ref(), table.get("timeout")) {
+            let message = format!("`timeout` has no effect on `{}`", key.get_ref());
+            self.error(value.span(), &message, "it limits one attempt of a probe; `ready_timeout` limits the start");
+        }
         if let Some((more, _)) = known.next() {
             let message = format!("`ready` accepts only one key, and `{}` is already set", key.get_ref());
             self.error(more.span(), message, "remove one of them; an `exec` command can check several things");

@@ -201,6 +201,9 @@ impl Decoder<'_> {
         let env = service.process.env.clone();
         let ready = table.get("ready").and_then(|value| self.ready(value, &scope.with_env(&env), &service));
         service.ready = ready.unwrap_or(Ready::Exec);
+        let probe = table.get("ready").and_then(|value| value.get_ref().as_table());
+        let probe_timeout = probe.and_then(|probe| self.positive_duration(probe, "timeout"));
+        service.probe_timeout = probe_timeout.unwrap_or(service.probe_timeout);
         let default = service.ready_timeout.filter(|_| service.kind == Kind::Service);
         service.ready_timeout = self.positive_duration(table, "ready_timeout").or(default);
         service.watchdog = self.positive_duration(table, "watchdog");

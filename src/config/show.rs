@@ -187,7 +187,11 @@ fn ready_text(service: &Service) -> String {
             format!("`{}` succeeds", command.iter().map(quoted).collect::<Vec<_>>().join(" "))
         }
     };
-    format!("when {when}, within {}", format_duration(service.start_timeout()))
+    let mut text = format!("when {when}, within {}", format_duration(service.start_timeout()));
+    if service.probe_timeout != Service::PROBE_TIMEOUT {
+        push(&mut text, format_args!(", each attempt within {}", format_duration(service.probe_timeout)));
+    }
+    text
 }
 
 /// Empty for the defaults.

@@ -42,6 +42,9 @@ impl Process {
 }
 
 impl Service {
+    /// The default of `ready.timeout`.
+    pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
     /// A service with this name and process and default settings.
     #[must_use]
     pub fn new(name: &str, process: Process) -> Self {
@@ -69,6 +72,7 @@ impl Service {
                 kill_mode: KillMode::Mixed,
             },
             ready: Ready::Exec,
+            probe_timeout: Self::PROBE_TIMEOUT,
             ready_timeout: Some(Duration::from_secs(30)),
             watchdog: None,
             reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::from_secs(1) },

@@ -1,13 +1,14 @@
 //! Why an attempt of a readiness probe has failed.
 
 use std::fmt;
+use std::rc::Rc;
 
 use nix::errno::Errno;
 
 use super::{ExitStatus, errno};
 
 /// Why an attempt of a readiness probe has failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeFailure {
     /// A system call has failed.
     Errno(Errno),
@@ -17,8 +18,8 @@ pub enum ProbeFailure {
     NotHttp,
     /// The HTTP status is not successful.
     Status(u16),
-    /// The command has failed.
-    Ended(ExitStatus),
+    /// The command has failed. The last line of its output, if it has written any.
+    Ended(ExitStatus, Option<Rc<str>>),
     /// There was no answer in time.
     TimedOut,
     /// Too much data on `ready.fd` without a newline.
@@ -34,7 +35,10 @@ impl fmt::Display for ProbeFailure {
             Self::InvalidAddress => formatter.write_str("invalid address"),
             Self::NotHttp => formatter.write_str("not an HTTP response"),
             Self::Status(status) => write!(formatter, "HTTP status {status}"),
-            Self::Ended(status) => status.fmt(formatter),
+            Self::Ended(status, output) => {
+                status.fmt(formatter)?;
+                output.iter().try_for_each(|output| write!(formatter, ": {output}"))
+            }
             Self::TimedOut => formatter.write_str("timed out"),
             Self::NoNewline => formatter.write_str("no newline in the data written to its descriptor"),
             Self::OldFile => formatter.write_str("the file is older than the process"),

@@ -14,12 +14,12 @@ use super::runs::RunSpec;
 use super::strays::RunMarker;
 use super::token::Token;
 use crate::config;
-use crate::model::plan::{Input, Limit, Output, Process, Service, State};
+use crate::model::plan::{Credentials, Input, Limit, Output, Process, Service, State};
 use crate::model::{Numbers, Pid, RunId, Signal, Template};
 use crate::sys::terminal::TerminalLookup;
 use crate::sys::{
     self, ChildSignals, EnvFiles, ExecResult, OpenFile, PendingExec, Poller, Session, SpawnOptions, Spawner,
-    StoredDescriptors, StringList,
+    StoredDescriptors, StringList, pipe,
 };
 
 /// Creates processes, and reuses its buffers from one to the next.
@@ -143,8 +143,8 @@ impl ProcessFactory {
         self.spawner.spawn(&setup)
     }
 
-    /// Creates a helper process of a run: `command`, with the settings of the service and without output. The files with its
-    /// variables need not exist. When it has been reaped, [`Self::on_helper_reaped`] must be called.
+    /// Creates a helper process of a run: a command that writes to this pipe, with the settings of the service. The files with
+    /// its variables need not exist. When it has been reaped, [`Self::on_helper_reaped`] must be called.
     ///
     /// # Errors
     /// As [`Spawner::spawn`].
@@ -152,7 +152,7 @@ impl ProcessFactory {
         &mut self,
         run: RunId,
         spec: &RunSpec,
-        command: &[Template],
+        (command, output): (&[Template], BorrowedFd<'_>),
         logging: &Logging,
         poller: &Poller,
     ) -> Result<Pid, Errno> {
@@ -161,7 +161,11 @@ impl ProcessFactory {
         for (_, is_required) in &mut self.buffers.env_files.files {
             *is_required = false;
         }
+        if let Some(Credentials { uid, gid, .. }) = spec.definition.process.credentials {
+            pipe::set_owner(output, uid, gid);
+        }
         let setup = SpawnOptions {
+            stdio: [self.null.input(), output, output].map(Some),
             death_signal: (!self.is_init).then_some(Signal::KILL),
             ..self.buffers.options(&spec.definition.process, &self.null)
         };

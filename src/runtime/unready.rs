@@ -24,7 +24,7 @@ pub(super) fn write_why(
     formatter: &mut Formatter<'_>,
     service: &Service,
     numbers: Numbers,
-    failure: Option<ProbeFailure>,
+    failure: Option<&ProbeFailure>,
 ) -> fmt::Result {
     if let Some(target) = probe_target(&service.ready, numbers) {
         return match failure {

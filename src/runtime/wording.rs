@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::text::{Counted, Span};
 use super::unready;
 use crate::model::plan::{Service, SignalAction, Strategy};
-use crate::model::{InstanceId, Numbers, Plan, ServiceIndex, StartFailure, StartStep, Template, errno};
+use crate::model::{InstanceId, Numbers, Plan, ProbeFailure, ServiceIndex, StartFailure, StartStep, Template, errno};
 use crate::supervisor::{
     Cause, Changes, FailureReason, Fault, JournalEvent, Outcome, Reason, ReloadFailure, Requester, RestartDecision,
     RolloutError, RunResult, StateName,
@@ -288,8 +288,8 @@ impl Display for Why<'_> {
             Reason::RestartRequested(by) => write_requested(formatter, plan, "restarted", *by),
             Reason::ReloadingReported => formatter.write_str("it sent RELOADING=1"),
             Reason::StoppingReported => formatter.write_str("it sent STOPPING=1"),
-            Reason::Fault(fault) => match plan.services.get(instance.service.position()) {
-                Some(service) => write_fault(formatter, service, *instance, *fault),
+            Reason::Fault(fault, failure) => match plan.services.get(instance.service.position()) {
+                Some(service) => write_fault(formatter, service, *instance, (*fault, failure.as_ref())),
                 None => Ok(()),
             },
             Reason::Replaced => formatter.write_str("replaced"),
@@ -339,7 +339,7 @@ fn write_run(formatter: &mut Formatter<'_>, service: &Service, instance: Instanc
         Some(failure) => Failure(service, instance, failure).fmt(formatter),
         None => {
             if let Some(fault) = run.fault {
-                write_fault(formatter, service, instance, fault)?;
+                write_fault(formatter, service, instance, (fault, run.probe_failure.as_ref()))?;
                 formatter.write_str("; ")?;
             }
             let oom = if run.exit.oom_killed { " (out of memory)" } else { "" };
@@ -349,9 +349,14 @@ fn write_run(formatter: &mut Formatter<'_>, service: &Service, instance: Instanc
     }
 }
 
-fn write_fault(formatter: &mut Formatter<'_>, service: &Service, instance: InstanceId, fault: Fault) -> fmt::Result {
+fn write_fault(
+    formatter: &mut Formatter<'_>,
+    service: &Service,
+    instance: InstanceId,
+    (fault, failure): (Fault, Option<&ProbeFailure>),
+) -> fmt::Result {
     match fault {
-        Fault::NotReady(after, failure) => {
+        Fault::NotReady(after) => {
             write!(formatter, "not ready within {}", Span(after))?;
             unready::write_why(formatter, service, numbers(service, instance), failure)
         }

@@ -72,7 +72,7 @@ pub(super) struct Instance {
     pub(super) start_failure: Option<StartFailure>,
     /// How the last attempt of the readiness probe of the current run has failed.
     pub(super) probe_failure: Option<ProbeFailure>,
-    pub(super) last_run: Option<RunResult>,
+    pub(super) last_run: Option<Rc<RunResult>>,
     /// Why it is in its state.
     pub(super) reason: Option<Reason>,
 }
@@ -103,7 +103,7 @@ impl Instance {
 
     /// Creates its surge instance, which is not started and takes over the number of restarts and the last result.
     pub(super) fn surge(&self) -> Self {
-        let (restarts, last_run) = (self.restarts, self.last_run);
+        let (restarts, last_run) = (self.restarts, self.last_run.clone());
         Self {
             restarts,
             last_run,

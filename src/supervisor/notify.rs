@@ -1,5 +1,6 @@
 //! Reports of processes: readiness, reloads, the watchdog and the other messages of sd_notify(3).
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::core::Supervisor;
@@ -105,13 +106,14 @@ impl Supervisor {
     }
 
     /// The process has exited on its own. A reload that waits for it, or for the old process, has failed.
-    pub(super) fn fail_unproven(&mut self, id: InstanceId, result: RunResult) {
+    pub(super) fn fail_unproven(&mut self, id: InstanceId, result: &Rc<RunResult>) {
         let is_beside_old = self.is_beside_old(id);
         if !is_beside_old && !self.is_unproven(id) {
             return;
         }
         let has_reported_it =
             matches!(self.services[id].state, State::Stopping(Stopping { then: AfterStop::ExitOnItsOwn, .. }));
+        let result = Rc::clone(result);
         let error = match (has_reported_it, is_beside_old) {
             (true, _) => RolloutError::ExitedAfterStopping(result),
             (false, true) => RolloutError::ExitedBesideOld(result),

@@ -13,7 +13,7 @@ use super::rollout::ReloadFailure;
 use super::run_result::{FailureReason, Fault, RestartDecision, RunResult};
 use super::state_name::StateName;
 use crate::model::plan::Service;
-use crate::model::{InstanceId, Mono, Pid, ServiceIndex, Signal};
+use crate::model::{InstanceId, Mono, Pid, ProbeFailure, ServiceIndex, Signal};
 
 /// An event with its time.
 #[derive(Clone, Debug, PartialEq)]
@@ -144,19 +144,19 @@ pub enum Reason {
     ReloadingReported,
     /// It has sent `STOPPING=1`.
     StoppingReported,
-    /// It is stopped because of a fault.
-    Fault(Fault),
+    /// It is stopped because of a fault. How the last attempt of its probe has failed, if it was not ready in time.
+    Fault(Fault, Option<ProbeFailure>),
     /// Its surge instance has taken its place, or has not been able to.
     Replaced,
     /// Its main process has exited.
     Exited {
-        run: RunResult,
+        run: Rc<RunResult>,
         decision: RestartDecision,
         /// The definition of this run. The service may have another one when this is read.
         definition: Rc<Service>,
     },
     /// The leftover processes of its last run, which has ended like this, are gone.
-    CleanedUp { run: RunResult, decision: RestartDecision, definition: Rc<Service> },
+    CleanedUp { run: Rc<RunResult>, decision: RestartDecision, definition: Rc<Service> },
     /// The system could not create a process for it.
     SpawnFailed {
         errno: Errno,
@@ -204,7 +204,7 @@ pub enum Cause {
     Failed {
         /// The instance that failed last.
         instance: InstanceId,
-        run: RunResult,
+        run: Rc<RunResult>,
         failure_reason: FailureReason,
     },
     /// A service with `on_success = "shutdown"` has completed.
@@ -212,7 +212,7 @@ pub enum Cause {
     /// No service is running or will run again.
     NothingLeft {
         /// The first failure of a service with `on_failure = "ignore"`.
-        failure: Option<(InstanceId, RunResult, FailureReason)>,
+        failure: Option<(InstanceId, Rc<RunResult>, FailureReason)>,
     },
 }
 

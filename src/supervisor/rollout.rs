@@ -57,14 +57,14 @@ pub struct ReloadFailure {
 }
 
 /// Why an instance could not be replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RolloutError {
     /// The new process has exited.
-    Exited(RunResult),
+    Exited(Rc<RunResult>),
     /// The new process has exited while the old one, or its leftover processes, were still there.
-    ExitedBesideOld(RunResult),
+    ExitedBesideOld(Rc<RunResult>),
     /// The new process has exited after it had sent `STOPPING=1`.
-    ExitedAfterStopping(RunResult),
+    ExitedAfterStopping(Rc<RunResult>),
     /// The process has reported the beginning of its reload, and not the end within `ready_timeout`.
     ReloadTimedOut,
     /// The system could not create a process.

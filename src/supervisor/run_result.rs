@@ -15,7 +15,7 @@ pub struct Exit {
 }
 
 /// The result of one run of an instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunResult {
     /// The run.
     pub id: RunId,
@@ -27,15 +27,25 @@ pub struct RunResult {
     pub failure: Option<StartFailure>,
     /// Set if keepalive has stopped it because of a fault.
     pub fault: Option<Fault>,
+    /// How the last attempt of its probe has failed, if it was not ready in time.
+    pub probe_failure: Option<ProbeFailure>,
     /// It has succeeded within a second and has left processes behind, as a program that puts itself into the background.
     pub is_daemon: bool,
+}
+
+impl RunResult {
+    /// A run that has exited by itself.
+    #[must_use]
+    pub const fn new(id: RunId, exit: Exit, uptime: Duration) -> Self {
+        Self { id, exit, uptime, failure: None, fault: None, probe_failure: None, is_daemon: false }
+    }
 }
 
 /// Why keepalive stops a process that runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It was not ready within `ready_timeout`, which is given here. How the last attempt of its probe has failed.
-    NotReady(Duration, Option<ProbeFailure>),
+    /// It was not ready within `ready_timeout`, which is given here.
+    NotReady(Duration),
     /// The oneshot has not finished within its `ready_timeout`, which is given here.
     NotFinished(Duration),
     /// It has not sent `WATCHDOG=1` within its watchdog interval, which is given here.
@@ -73,7 +83,7 @@ impl RestartCause {
     /// The cause of the restart after `run`, which has exited by itself or because of a fault.
     pub(super) fn of(run: &RunResult, success: &ExitSet) -> Self {
         match run.fault {
-            Some(Fault::NotReady(..) | Fault::NotFinished(_)) => Self::ReadyTimeout,
+            Some(Fault::NotReady(_) | Fault::NotFinished(_)) => Self::ReadyTimeout,
             Some(Fault::WatchdogTimeout(_) | Fault::WatchdogTriggered) => Self::Watchdog,
             None if run.failure.is_none() && success.contains(run.exit.status) => Self::Exit,
             None => Self::Crash,

@@ -327,8 +327,8 @@ impl Supervisor {
         match self.phase {
             Phase::Running if total.active == 0 && total.stopped_by_operator == 0 => {
                 let failure = self.first_failure();
-                let code = match failure {
-                    Some((_, run, _)) => failure_code(&run),
+                let code = match &failure {
+                    Some((_, run, _)) => failure_code(run),
                     None => u8::from(total.failed > 0),
                 };
                 self.begin_shutdown(Outcome { code, cause: Cause::NothingLeft { failure } });
@@ -339,7 +339,7 @@ impl Supervisor {
     }
 
     /// The instance that failed first.
-    fn first_failure(&self) -> Option<(InstanceId, RunResult, FailureReason)> {
+    fn first_failure(&self) -> Option<(InstanceId, Rc<RunResult>, FailureReason)> {
         let failures = self.services.service_indexes().flat_map(|service| self.services[service].failures());
         failures
             .min_by_key(|failure| failure.nth)

@@ -92,10 +92,10 @@ pub(super) enum ServiceOutcome {
 }
 
 /// An instance that has failed and is not restarted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Failure {
     pub(super) instance: InstanceId,
-    pub(super) run: RunResult,
+    pub(super) run: Rc<RunResult>,
     pub(super) failure_reason: FailureReason,
     /// The number of this failure, counted over all instances.
     pub(super) nth: u32,
@@ -298,7 +298,7 @@ impl ServiceState {
     pub(super) fn failures(&self) -> impl Iterator<Item = Failure> {
         self.instances.iter().filter_map(|instance| {
             let State::Stopped { why: Stopped::Failed { failure_reason, nth } } = instance.state else { return None };
-            Some(Failure { instance: instance.id, run: instance.last_run?, failure_reason, nth })
+            Some(Failure { instance: instance.id, run: instance.last_run.clone()?, failure_reason, nth })
         })
     }
 

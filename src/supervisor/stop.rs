@@ -12,7 +12,7 @@ use super::record::{JournalEvent, Reason, Requester};
 use super::run_result::{Fault, RestartDecision};
 use super::state::{AfterRun, AfterStop, CleaningUp, ExitedProcess, Process, State, StopStage, Stopped, Stopping};
 use crate::model::plan::{KillMode, Stop};
-use crate::model::{InstanceId, RunId, Signal};
+use crate::model::{InstanceId, ProbeFailure, RunId, Signal};
 
 /// The time between the first SIGKILL and the second. It doubles each time, up to [`MAX_KILL_INTERVAL`].
 const KILL_INTERVAL: Duration = Duration::from_millis(200);
@@ -110,7 +110,7 @@ impl Supervisor {
         let signal = match then {
             // As in systemd: the core dump shows where the process hangs.
             AfterStop::Fail(Fault::WatchdogTimeout(_) | Fault::WatchdogTriggered) => Signal::ABRT,
-            AfterStop::Fail(Fault::NotReady(..) | Fault::NotFinished(_))
+            AfterStop::Fail(Fault::NotReady(_) | Fault::NotFinished(_))
             | AfterStop::StayStopped(_)
             | AfterStop::Restart(_)
             | AfterStop::ExitOnItsOwn => stop.signal,
@@ -178,7 +178,7 @@ impl Supervisor {
         if leftovers == Leftovers::None || stop.kill_mode == KillMode::Process || self.is_forced() {
             return self.conclude(id, next, reason);
         }
-        let is_daemon = stopping.is_none() && self.services[id].last_run.is_some_and(|run| run.is_daemon);
+        let is_daemon = stopping.is_none() && self.services[id].last_run.as_ref().is_some_and(|run| run.is_daemon);
         self.record(JournalEvent::LeftoverProcessesFound { instance: id, pid: process.pid, is_daemon });
         // During `stop_delay` no signal has been sent.
         let stopping = stopping.filter(|(stage, _)| *stage != StopStage::Delayed);
@@ -238,11 +238,16 @@ impl Supervisor {
         self.signal_leftovers(run, Signal::KILL);
     }
 
+    /// How the last attempt of its probe has failed, if it was not ready in time.
+    pub(super) fn probe_failure(&self, id: InstanceId, fault: Fault) -> Option<ProbeFailure> {
+        self.services[id].probe_failure.clone().filter(|_| matches!(fault, Fault::NotReady(_)))
+    }
+
     /// Why an instance is stopped.
     fn reason_of(&self, id: InstanceId, then: AfterStop) -> Reason {
         match then {
             AfterStop::Restart(by) => Reason::RestartRequested(by),
-            AfterStop::Fail(fault) => Reason::Fault(fault),
+            AfterStop::Fail(fault) => Reason::Fault(fault, self.probe_failure(id, fault)),
             AfterStop::ExitOnItsOwn => Reason::StoppingReported,
             AfterStop::StayStopped(Stopped::Operator) => Reason::StopRequested(match self.services.has(id) {
                 _ if self.services[id.service].is_retiring => Requester::Config,

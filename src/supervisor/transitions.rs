@@ -201,10 +201,9 @@ impl Supervisor {
     pub(super) fn on_bind_failed(&mut self, run: RunId, failure: StartFailure) {
         let Some(id) = self.spawning_instance(run) else { return };
         let exit = Exit { status: ExitStatus::Code(failure.exit_code()), oom_killed: false };
-        let result =
-            RunResult { id: run, exit, uptime: Duration::ZERO, failure: Some(failure), fault: None, is_daemon: false };
-        self.services[id].last_run = Some(result);
-        self.fail_unproven(id, result);
+        let result = Rc::new(RunResult { failure: Some(failure), ..RunResult::new(run, exit, Duration::ZERO) });
+        self.services[id].last_run = Some(Rc::clone(&result));
+        self.fail_unproven(id, &result);
         let (why, decision) = if self.is_draining() {
             (Stopped::Shutdown, RestartDecision::StayStopped)
         } else if id.is_surge() {
@@ -257,7 +256,7 @@ impl Supervisor {
             && self.services[id].definition.stop.kill_mode != KillMode::Process
             && exit.status == ExitStatus::Code(0)
             && uptime < Duration::from_secs(1);
-        let result = RunResult { id: run, exit, uptime, failure, fault: None, is_daemon };
+        let result = RunResult { failure, is_daemon, ..RunResult::new(run, exit, uptime) };
         let ended = ExitedProcess { id, process, leftovers, stopping: None };
         if let State::Stopping(stopping) = state {
             return self.on_stopped(ended, stopping, result);
@@ -282,12 +281,14 @@ impl Supervisor {
                     true => StartResult::Ready,
                     false => StartResult::NotReady,
                 };
-                self.on_crash(ended, RunResult { fault: Some(fault), ..result }, start);
+                let probe_failure = self.probe_failure(id, fault);
+                self.on_crash(ended, RunResult { fault: Some(fault), probe_failure, ..result }, start);
             }
             AfterStop::StayStopped(_) | AfterStop::Restart(_) => {
                 let is_reloaded = matches!(then, AfterStop::Restart(Requester::Reload | Requester::Config));
                 let cause = if is_reloaded { RestartCause::Reload } else { RestartCause::Operator };
-                self.end_by(id, result, cause);
+                let result = Rc::new(result);
+                self.end_by(id, &result, cause);
                 let then = if id.is_surge() { AfterStop::StayStopped(Stopped::Replaced) } else { then };
                 let (next, decision) = self.after_stop(then);
                 let reason = self.ended(id, result, decision);
@@ -300,8 +301,9 @@ impl Supervisor {
     fn on_crash(&mut self, ended: ExitedProcess, result: RunResult, start: StartResult) {
         let id = ended.id;
         let cause = RestartCause::of(&result, &self.services[id].definition.restart.success);
-        self.end_by(id, result, cause);
-        self.fail_unproven(id, result);
+        let result = Rc::new(result);
+        self.end_by(id, &result, cause);
+        self.fail_unproven(id, &result);
         if id.is_surge() {
             let why = if self.is_draining() { Stopped::Shutdown } else { Stopped::Replaced };
             let reason = self.ended(id, result, RestartDecision::StayStopped);
@@ -338,13 +340,13 @@ impl Supervisor {
         self.end_run(ended, next, reason);
     }
 
-    fn end_by(&mut self, id: InstanceId, result: RunResult, cause: RestartCause) {
+    fn end_by(&mut self, id: InstanceId, result: &Rc<RunResult>, cause: RestartCause) {
         let instance = &mut self.services[id];
-        instance.last_run = Some(result);
+        instance.last_run = Some(Rc::clone(result));
         instance.ended_by = instance.ended_by.map(|_| cause);
     }
 
-    fn ended(&self, id: InstanceId, run: RunResult, decision: RestartDecision) -> Reason {
+    fn ended(&self, id: InstanceId, run: Rc<RunResult>, decision: RestartDecision) -> Reason {
         Reason::Exited { run, decision, definition: Rc::clone(&self.services[id].definition) }
     }
 
@@ -383,8 +385,7 @@ impl Supervisor {
             State::Starting { process, deadline: StartDeadline::ReadyBy(_) } => {
                 let definition = Rc::clone(&self.services[id].definition);
                 let run = process.run;
-                let failure = self.services[id].probe_failure;
-                self.stop(id, AfterStop::Fail(Fault::NotReady(definition.start_timeout(), failure)));
+                self.stop(id, AfterStop::Fail(Fault::NotReady(definition.start_timeout())));
                 if let Ready::Probe(_) = definition.ready {
                     self.act(Action::AbortProbe { run });
                 }

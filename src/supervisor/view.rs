@@ -56,7 +56,7 @@ pub struct InstanceView<'a> {
     /// The number of consecutive unstable runs.
     pub unstable: u32,
     /// The result of the last run.
-    pub last_run: Option<RunResult>,
+    pub last_run: Option<&'a RunResult>,
     /// When the main process was started, until it has been reaped.
     pub since: Option<Mono>,
     /// Why it is in this state; `None` if it has never been started.
@@ -117,7 +117,7 @@ impl Instance {
             pid: process.map(|process| process.pid),
             restarts: self.restarts,
             unstable: self.unstable,
-            last_run: self.last_run,
+            last_run: self.last_run.as_deref(),
             since: process.map(|process| process.since),
             reason: self.reason.as_ref(),
             due: if let State::BackingOff { until } = self.state { Some(until) } else { None },

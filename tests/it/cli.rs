@@ -99,6 +99,7 @@ fn check_prints_the_plan_as_json() {
         "listen": [], "listen_mode": "shared", "listen_fds": true, "fd_store": 0, "state": null, "ipc": false,
     });
     expected["env_files"] = serde_json::json!([]);
+    expected["probe_timeout_ms"] = 1000.into();
     assert_eq!(json["plan"]["services"][0], expected);
 }
 

@@ -161,7 +161,7 @@ fn an_exec_probe_runs_as_the_service_until_it_succeeds() {
         assert_eq!(running.end(), 0);
         assert_eq!(set.read("open/output"), format!("a.0.0 mine 65534 {}\n", open.display()));
         let stderr = running.stderr();
-        let is_expected = |reason: &String| reason == "exited with code 1" || reason == "timed out";
+        let is_expected = |reason: &String| reason == "exited with code 1: noise" || reason == "timed out";
         assert!(tries(&stderr).iter().all(is_expected), "{stderr}");
         assert_no_orphans(&stderr);
         for name in ["up", "output"] {
@@ -239,6 +239,7 @@ fn a_ready_timeout_is_reported_with_the_result_of_the_last_probe() {
         (&*format!("{{ tcp = \"{nobody}\" }}"), ": connection refused)"),
         ("{ file = \"/nothing/at/all\" }", " (file /nothing/at/all: no such file or directory)"),
         ("{ exec = [\"PUPPET\", \"exit\", \"3\"] }", ": exited with code 3)"),
+        ("{ exec = \"sh -c 'echo first; echo no answer >&2; exit 3'\" }", " (exec sh: exited with code 3: no answer)"),
         ("\"notify\"", " (it has not sent ready=1)"),
     ] {
         let set = Set::new(&format!(
@@ -249,6 +250,25 @@ fn a_ready_timeout_is_reported_with_the_result_of_the_last_probe() {
         assert!(stderr.to_lowercase().contains(why), "{why}: {stderr}");
         let end = set.end();
         assert!(end.starts_with("a.0 failed: not ready within 400ms (") && end.to_lowercase().contains(why), "{end}");
+    }
+}
+
+#[test]
+fn a_probe_that_writes_much_or_takes_long_is_waited_for() {
+    // More than a pipe holds.
+    let flood = "head -c 500000 /dev/zero";
+    for (command, timeout) in [(flood, ""), ("sleep 1.2", ", timeout = \"1m\"")] {
+        let set = set(&format!(
+            r#"command = ["PUPPET", "end-on-term", "0"]
+            ready = {{ exec = ["sh", "-c", "{command} && exit 0"]{timeout} }}"#
+        ));
+        let mut running = start(&set, Place::Child);
+        assert!(running.line().starts_with("a: ready"));
+        assert!(running.line().starts_with("b: ready"));
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+        let stderr = running.stderr();
+        assert_eq!(tries(&stderr), [""; 0], "{stderr}");
     }
 }
 

@@ -104,6 +104,7 @@ fn what_waits_names_what_it_waits_for() {
         "[services.slow]\ncommand = [\"PUPPET\", \"ignore\"]\nready = {{ tcp = \"{port}\" }}\n\
          [services.needs-slow]\ncommand = [\"PUPPET\", \"ignore\"]\ndepends_on = [\"slow\"]\n\
          [services.last]\ncommand = [\"PUPPET\", \"ignore\"]\ndepends_on = [\"needs-slow\"]\n\
+         [services.asks]\ncommand = [\"PUPPET\", \"ignore\"]\nready = {{ exec = \"sh -c 'echo no answer; exit 2'\" }}\n\
          [services.notify]\ncommand = [\"PUPPET\", \"ignore\"]\nready = \"notify\"\n\
          [services.off]\ncommand = \"true\"\nautostart = false\n\
          [services.crash]\ncommand = [\"PUPPET\", \"exit\", \"3\"]\nbackoff = {{ initial = \"1h\", max = \"1h\", jitter = 0 }}\n"
@@ -114,6 +115,8 @@ fn what_waits_names_what_it_waits_for() {
     let reason = |name: &str| control.instance(name)["reason"].as_str().unwrap().to_owned();
     let refused = format!("tcp {port} refused");
     wait_until("a failed attempt", || (reason("slow.0") == refused).then_some(()));
+    let no_answer = "exec sh: exited with code 2: no answer";
+    wait_until("an attempt that has written a line", || (reason("asks.0") == no_answer).then_some(()));
     assert_eq!(reason("needs-slow.0"), format!("waiting for slow (starting: {refused})"));
     assert_eq!(reason("last.0"), "waiting for needs-slow (waiting)");
     assert_eq!(reason("notify.0"), "waiting for READY=1");

@@ -107,6 +107,7 @@ fn random_service(chance: &mut Chance, index: u32) -> Service {
         },
         process: Process { ipc: ready == Ready::Ipc || chance.one_in(4), ..process() },
         ready,
+        probe_timeout: Service::PROBE_TIMEOUT,
         ready_timeout: match chance.below(8) {
             _ if kind == Kind::Oneshot && chance.one_in(2) => None,
             0 => Some(UNREACHABLE_TIMEOUT),

@@ -53,6 +53,7 @@ fn minimal() -> Service {
             kill_mode: KillMode::Mixed,
         },
         ready: Ready::Exec,
+        probe_timeout: Duration::from_secs(1),
         ready_timeout: Some(Duration::from_secs(30)),
         watchdog: None,
         reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::from_secs(1) },

@@ -1,6 +1,10 @@
 //! Semantic errors: limits, dependencies, users, variables, names.
 
+use std::time::Duration;
+
+use super::plans::{check_service, fixed};
 use super::{check, check_keys};
+use crate::model::plan::{Probe, Ready, Reload, Strategy};
 
 #[test]
 fn invalid_limits_are_errors() {
@@ -337,6 +341,35 @@ warning: keepalive.toml:10:8: user 1000 is not in /etc/passwd: using group 1000
   10 | user = 1000
      |        ^^^^
   = set `group`
+"#,
+    );
+}
+
+#[test]
+fn the_time_limit_of_a_probe_is_decoded() {
+    check_service("ready = { tcp = \"127.0.0.1:80\", timeout = \"3s\" }\nreload = \"restart\"", |service| {
+        service.ready = Ready::Probe(Probe::Tcp(fixed("127.0.0.1:80")));
+        service.probe_timeout = Duration::from_secs(3);
+        service.reload = Reload { strategy: Strategy::Restart, max_surge: 1, soak: Duration::ZERO };
+    });
+    check(
+        "[services]\na = { command = \"x\", ready = { timeout = \"1s\" } }\nb = { command = \"x\", ready = { fd = 3, timeout = \"1s\" } }\nc = { command = \"x\", ready = { file = \"/a\", timeout = \"0s\" } }\n",
+        r#"
+keepalive.toml:2:30: `ready` is empty
+  2 | a = { command = "x", ready = { timeout = "1s" } }
+    |                              ^^^^^^^^^^^^^^^^^^
+  = such as `{ delay = "2s" }`
+
+keepalive.toml:3:50: `timeout` has no effect on `fd`
+  3 | b = { command = "x", ready = { fd = 3, timeout = "1s" } }
+    |                                                  ^^^^
+  = it limits one attempt of a probe; `ready_timeout` limits the start
+
+keepalive.toml:4:55: expected a duration above zero, found `"0s"`
+  4 | c = { command = "x", ready = { file = "/a", timeout = "0s" } }
+    |                                                       ^^^^
+
+3 errors in the configuration
 "#,
     );
 }

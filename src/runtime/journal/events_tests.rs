@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::*;
 use crate::model::plan::{Control, LogStyle, Process, Service, SignalActions};
-use crate::model::{Pid, ServiceIndex, Signal, StartFailure, StartStep};
+use crate::model::{Pid, ProbeFailure, ServiceIndex, Signal, StartFailure, StartStep};
 use crate::supervisor::{
     FailureReason, Fault, ReloadFailure, Requester, RestartDecision, RolloutError, RunResult, StateName,
 };
@@ -178,22 +178,15 @@ fn awaited(state: StateName, seconds: Option<u64>) -> JournalEvent {
 }
 
 fn run(status: ExitStatus) -> RunResult {
-    RunResult {
-        id: crate::model::RunId::new(7),
-        exit: Exit { status, oom_killed: false },
-        uptime: Duration::from_millis(3_200),
-        failure: None,
-        fault: None,
-        is_daemon: false,
-    }
+    RunResult::new(crate::model::RunId::new(7), Exit { status, oom_killed: false }, Duration::from_millis(3_200))
 }
 
 fn ended(run: RunResult, decision: RestartDecision) -> Reason {
-    Reason::Exited { run, decision, definition: Rc::new(service("web")) }
+    Reason::Exited { run: run.into(), decision, definition: Rc::new(service("web")) }
 }
 
 fn cleaned_up(run: RunResult, decision: RestartDecision) -> Reason {
-    Reason::CleanedUp { run, decision, definition: Rc::new(service("web")) }
+    Reason::CleanedUp { run: run.into(), decision, definition: Rc::new(service("web")) }
 }
 
 fn restart(milliseconds: u64, unstable: u32, limit: Option<u32>) -> RestartDecision {
@@ -204,9 +197,13 @@ fn restart(milliseconds: u64, unstable: u32, limit: Option<u32>) -> RestartDecis
 fn transitions() -> Vec<(JournalEvent, &'static str)> {
     use StateName::{Backoff, Completed, Failed, Running, Starting, Stopped, Stopping, Waiting};
     let (crashed, killed) = (run(ExitStatus::Code(1)), run(ExitStatus::Signal(Signal::KILL)));
-    let out_of_memory = RunResult { exit: Exit { oom_killed: true, ..killed.exit }, ..killed };
-    let not_ready = RunResult { fault: Some(Fault::NotReady(Duration::from_secs(30), None)), ..killed };
-    let failure = |step, errno| RunResult { failure: Some(StartFailure { step, errno }), ..crashed };
+    let out_of_memory = RunResult { exit: Exit { oom_killed: true, ..killed.exit }, ..killed.clone() };
+    let not_ready = RunResult {
+        fault: Some(Fault::NotReady(Duration::from_secs(30))),
+        probe_failure: Some(ProbeFailure::TimedOut),
+        ..killed.clone()
+    };
+    let failure = |step, errno| RunResult { failure: Some(StartFailure { step, errno }), ..run(ExitStatus::Code(1)) };
     let fail = RestartDecision::Fail;
     let between = |from, to, reason| (INSTANCE, from, to, reason);
     let table = [
@@ -232,28 +229,28 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
         (between(Running, Starting, Reason::ReloadingReported), "web.0 running → starting (it sent RELOADING=1)"),
         (between(Running, Stopping, Reason::StoppingReported), "web.0 running → stopping (it sent STOPPING=1)"),
         (
-            between(Starting, Stopping, Reason::Fault(Fault::NotReady(Duration::from_secs(30), None))),
+            between(Starting, Stopping, Reason::Fault(Fault::NotReady(Duration::from_secs(30)), None)),
             "web.0 starting → stopping (not ready within 30s)",
         ),
         (
-            between(Running, Stopping, Reason::Fault(Fault::NotFinished(Duration::from_secs(30)))),
+            between(Running, Stopping, Reason::Fault(Fault::NotFinished(Duration::from_secs(30)), None)),
             "web.0 running → stopping (not finished within 30s)",
         ),
         (
-            between(Running, Stopping, Reason::Fault(Fault::WatchdogTimeout(Duration::from_secs(10)))),
+            between(Running, Stopping, Reason::Fault(Fault::WatchdogTimeout(Duration::from_secs(10)), None)),
             "web.0 running → stopping (no watchdog message for 10s)",
         ),
         (
-            between(Running, Stopping, Reason::Fault(Fault::WatchdogTriggered)),
+            between(Running, Stopping, Reason::Fault(Fault::WatchdogTriggered, None)),
             "web.0 running → stopping (it sent WATCHDOG=trigger)",
         ),
         (between(Running, Stopping, Reason::Replaced), "web.0 running → stopping (replaced)"),
         (
-            between(Stopping, Backoff, cleaned_up(crashed, restart(100, 1, Some(16)))),
+            between(Stopping, Backoff, cleaned_up(crashed.clone(), restart(100, 1, Some(16)))),
             "web.0 stopping → backoff (exited with code 1, ran 3.2s; restart 1 of 16 in 100ms)",
         ),
         (
-            between(Stopping, Failed, cleaned_up(crashed, fail(FailureReason::Policy))),
+            between(Stopping, Failed, cleaned_up(crashed.clone(), fail(FailureReason::Policy))),
             "web.0 stopping → failed (exited with code 1, ran 3.2s)",
         ),
         (
@@ -294,7 +291,7 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
             "web.0 waiting → failed (cannot start: its dependency db has failed)",
         ),
         (
-            between(Running, Backoff, ended(crashed, restart(400, 3, Some(16)))),
+            between(Running, Backoff, ended(crashed.clone(), restart(400, 3, Some(16)))),
             "web.0 running → backoff (exited with code 1, ran 3.2s; restart 3 of 16 in 400ms)",
         ),
         (
@@ -310,11 +307,11 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
             "web.0 stopping → backoff (not ready within 30s; killed by SIGKILL, ran 3.2s; restart 1 of 16 in 400ms)",
         ),
         (
-            between(Running, Stopping, ended(crashed, restart(0, 0, None))),
+            between(Running, Stopping, ended(crashed.clone(), restart(0, 0, None))),
             "web.0 running → stopping (exited with code 1, ran 3.2s; stopping leftover processes)",
         ),
         (
-            between(Running, Waiting, ended(crashed, restart(0, 0, None))),
+            between(Running, Waiting, ended(crashed.clone(), restart(0, 0, None))),
             "web.0 running → waiting (exited with code 1, ran 3.2s; restart when its dependencies are ready)",
         ),
         (
@@ -322,23 +319,23 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
             "web.0 running → completed (exited with code 0, ran 3.2s)",
         ),
         (
-            between(Running, Failed, ended(crashed, fail(FailureReason::Policy))),
+            between(Running, Failed, ended(crashed.clone(), fail(FailureReason::Policy))),
             "web.0 running → failed (exited with code 1, ran 3.2s)",
         ),
         (
-            between(Running, Failed, ended(crashed, fail(FailureReason::Prevented))),
+            between(Running, Failed, ended(crashed.clone(), fail(FailureReason::Prevented))),
             "web.0 running → failed (exited with code 1, ran 3.2s; not restarted because of `no_restart_exit_codes`)",
         ),
         (
-            between(Running, Failed, ended(crashed, fail(FailureReason::RestartLimit(0)))),
+            between(Running, Failed, ended(crashed.clone(), fail(FailureReason::RestartLimit(0)))),
             "web.0 running → failed (exited with code 1, ran 3.2s; `max_restarts` is 0)",
         ),
         (
-            between(Running, Failed, ended(crashed, fail(FailureReason::RestartLimit(1)))),
+            between(Running, Failed, ended(crashed.clone(), fail(FailureReason::RestartLimit(1)))),
             "web.0 running → failed (exited with code 1, ran 3.2s; gave up after 1 restart)",
         ),
         (
-            between(Running, Failed, ended(crashed, fail(FailureReason::RestartLimit(16)))),
+            between(Running, Failed, ended(crashed.clone(), fail(FailureReason::RestartLimit(16)))),
             "web.0 running → failed (exited with code 1, ran 3.2s; gave up after 16 restarts)",
         ),
         (
@@ -357,8 +354,8 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
 fn journal_events() -> Vec<(JournalEvent, &'static str)> {
     let pid = |number| Pid::new(number).unwrap();
     let failure = |error| ReloadFailure { instance: INSTANCE, definition: Rc::new(service("web")), error };
-    let crashed = run(ExitStatus::Code(1));
-    let last = (INSTANCE, crashed, FailureReason::RestartLimit(16));
+    let crashed = Rc::new(run(ExitStatus::Code(1)));
+    let last = (INSTANCE, crashed.clone(), FailureReason::RestartLimit(16));
     let changes = Changes { added: 1, removed: 2, reloaded: 3, adjusted: 4, unchanged: 5 };
     let draining = |cause| JournalEvent::ShutdownStarted { cause };
     let failed = |error| JournalEvent::ReloadFinished { service: SERVICE, failure: Some(failure(error)) };
@@ -407,17 +404,20 @@ fn journal_events() -> Vec<(JournalEvent, &'static str)> {
             "web.0 replaced (new pid 8)",
         ),
         (
-            JournalEvent::ReloadRolledBack { service: SERVICE, failure: failure(RolloutError::Exited(crashed)) },
+            JournalEvent::ReloadRolledBack {
+                service: SERVICE,
+                failure: failure(RolloutError::Exited(crashed.clone())),
+            },
             "web rolled back to its previous configuration: \
              the new process of web.0 failed: exited with code 1, ran 3.2s",
         ),
         (JournalEvent::ReloadFinished { service: SERVICE, failure: None }, "web reload finished"),
         (
-            failed(RolloutError::ExitedAfterStopping(crashed)),
+            failed(RolloutError::ExitedAfterStopping(crashed.clone())),
             "web reload failed: the new process of web.0 failed: it sent STOPPING=1; exited with code 1, ran 3.2s",
         ),
         (
-            failed(RolloutError::ExitedBesideOld(crashed)),
+            failed(RolloutError::ExitedBesideOld(crashed.clone())),
             "web reload failed: the new process of web.0 failed: exited with code 1, ran 3.2s; the old process was still \
              there: if both need one port, set `reload = \"restart\"` or pass the socket with `listen`",
         ),

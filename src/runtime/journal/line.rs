@@ -78,7 +78,7 @@ fn level_of_transition(from: StateName, to: StateName, reason: &Reason) -> Level
         | Reason::CleanedUp { decision: RestartDecision::Fail(_), .. }
         | Reason::DependencyCompleted { .. }
         | Reason::DependencyFailed { .. } => Level::Error,
-        Reason::Fault(_) => Level::Warn,
+        Reason::Fault(..) => Level::Warn,
         Reason::Exited { decision: RestartDecision::Restart { unstable, .. }, run, definition } => {
             let success = run.failure.is_none() && definition.restart.success.contains(run.exit.status);
             // A process that is being stopped has not crashed. A fault has been logged when the stop began.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::output::Output;
 use crate::model::plan::Probe;
 use crate::model::{ExitStatus, Numbers, Pid, ProbeFailure as Failure, Signal, Template, instance_limit};
 use crate::runtime::runs::RunSpec;
@@ -44,10 +45,10 @@ pub(super) struct Helper {
 }
 
 /// What the exit code of a helper means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Task {
-    /// The result of the command: 0 is success.
-    Command,
+    /// The result of the command, which has written this: 0 is success.
+    Command(Output),
     /// The errno of the file check, or [`OLD_FILE`].
     FileCheck,
 }
@@ -141,20 +142,12 @@ impl Attempt {
         match self {
             Self::Connecting(connection, request) => on_connected(connection, request, poller, token),
             Self::Reading(connection, response) => on_input(connection, response, poller),
-            Self::Running(_) => Verdict::Pending(self),
-        }
-    }
-
-    /// The helper process has exited.
-    pub(super) fn on_ended(helper: &Helper, status: ExitStatus) -> Verdict {
-        match status {
-            _ if helper.is_timed_out => Verdict::Failed(Failure::TimedOut),
-            ExitStatus::Code(0) => Verdict::Passed(None),
-            ExitStatus::Code(OLD_FILE) if helper.task == Task::FileCheck => Verdict::Failed(Failure::OldFile),
-            ExitStatus::Code(errno) if helper.task == Task::FileCheck => {
-                Verdict::Failed(Failure::Errno(Errno::from_raw(errno.into())))
+            Self::Running(mut helper) => {
+                if let Task::Command(output) = &mut helper.task {
+                    output.read(poller);
+                }
+                Verdict::Pending(Self::Running(helper))
             }
-            ExitStatus::Code(_) | ExitStatus::Signal(_) => Verdict::Failed(Failure::Ended(status)),
         }
     }
 
@@ -182,6 +175,31 @@ impl Attempt {
             Self::Running(helper) => Some(helper),
             Self::Connecting(..) | Self::Reading(..) => None,
         }
+    }
+
+    /// Stops to watch what belongs to the attempt.
+    pub(super) fn close(self, poller: &Poller) {
+        match self {
+            Self::Connecting(connection, _) | Self::Reading(connection, _) => unwatch(poller, &connection),
+            Self::Running(Helper { task: Task::Command(mut output), .. }) => output.close(poller),
+            Self::Running(Helper { task: Task::FileCheck, .. }) => {}
+        }
+    }
+
+    /// The helper process has exited.
+    pub(super) fn on_ended(self, status: ExitStatus, poller: &Poller) -> Option<Verdict> {
+        let Self::Running(Helper { is_timed_out, task, .. }) = self else { return None };
+        let output = match task {
+            Task::Command(mut output) => Some(output.last_line(poller)),
+            Task::FileCheck => None,
+        };
+        Some(match (status, output) {
+            _ if is_timed_out => Verdict::Failed(Failure::TimedOut),
+            (ExitStatus::Code(0), _) => Verdict::Passed(None),
+            (ExitStatus::Code(OLD_FILE), None) => Verdict::Failed(Failure::OldFile),
+            (ExitStatus::Code(errno), None) => Verdict::Failed(Failure::Errno(Errno::from_raw(errno.into()))),
+            (_, output) => Verdict::Failed(Failure::Ended(status, output.flatten())),
+        })
     }
 }
 

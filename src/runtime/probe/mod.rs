@@ -3,6 +3,7 @@
 //! A successful probe becomes [`Event::Ready`], a failed attempt [`Event::ProbeFailed`]. The supervisor enforces `ready_timeout`.
 
 mod attempt;
+mod output;
 
 use std::fmt::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -20,14 +21,15 @@ use super::unready::probe_target;
 use crate::model::plan::Ready;
 use crate::model::{ExitStatus, Mono, Pid, ProbeFailure as Failure, RunId, Signal, Template, errno};
 use crate::supervisor::{Event, ReadySource};
-use crate::sys::{Interest, Poller, kill, socket, strings, wait};
+use crate::sys::{Interest, Poller, kill, pipe, socket, strings, wait};
 use attempt::{Attempt, Helper, Task, Verdict};
+use output::Output;
 
 /// The pause after the first failed attempt. It doubles each time, up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
-/// The time limit of one attempt.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The time limit for the rest of a response.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The number of probes that are advanced in one turn.
 const MAX_PROBES_PER_TURN: usize = 32;
 /// The number of bytes discarded: after the status of a response, or before the newline on `ready.fd`.
@@ -123,7 +125,7 @@ impl Probes {
         let Some(active) = self.active.iter().find(|active| active.run == run) else { return false };
         let Some(target) = probe_target(&active.spec.definition.ready, active.spec.numbers()) else { return false };
         text.push_str(&target);
-        match active.last {
+        match &active.last {
             None => {}
             Some(Failure::Errno(Errno::ECONNREFUSED)) => text.push_str(" refused"),
             Some(failure) => {
@@ -161,19 +163,18 @@ impl ActiveProbe {
     }
 
     fn failure(&self) -> Option<Event> {
-        self.last.map(|failure| Event::ProbeFailed { run: self.run, failure })
+        self.last.clone().map(|failure| Event::ProbeFailed { run: self.run, failure })
     }
 
     /// Logs a failed attempt, and once if the probe cannot succeed.
     fn log_failure(&mut self, failure: Failure) {
         let (name, number) = (&self.spec.definition.name, self.spec.instance.number);
         log::debug!("{name}.{number} is not ready: {failure}");
-        self.last = Some(failure);
-        let is_permanent = match failure {
-            Failure::Ended(ExitStatus::Code(code)) => COMMAND_NOT_FOUND.contains(&code),
+        let is_permanent = match &failure {
+            Failure::Ended(ExitStatus::Code(code), _) => COMMAND_NOT_FOUND.contains(code),
             Failure::InvalidAddress | Failure::NoNewline => true,
             Failure::Errno(_)
-            | Failure::Ended(ExitStatus::Signal(_))
+            | Failure::Ended(ExitStatus::Signal(_), _)
             | Failure::NotHttp
             | Failure::Status(_)
             | Failure::TimedOut
@@ -186,6 +187,7 @@ impl ActiveProbe {
         if is_permanent && !std::mem::replace(&mut self.is_logged, true) {
             log::warn!("{name}.{number}: readiness probe cannot succeed: {failure}");
         }
+        self.last = Some(failure);
     }
 }
 
@@ -207,12 +209,11 @@ impl Stage {
 
     fn close(self, poller: &Poller) {
         match self {
-            Self::Attempting {
-                attempt: Attempt::Connecting(connection, _) | Attempt::Reading(connection, _), ..
+            Self::Attempting { attempt, .. } => attempt.close(poller),
+            Self::Draining { connection, .. } | Self::Listening { pipe: connection, .. } => {
+                attempt::unwatch(poller, &connection);
             }
-            | Self::Draining { connection, .. }
-            | Self::Listening { pipe: connection, .. } => attempt::unwatch(poller, &connection),
-            Self::Attempting { attempt: Attempt::Running(_), .. } | Self::Pausing { .. } => {}
+            Self::Pausing { .. } => {}
         }
     }
 }
@@ -292,12 +293,15 @@ impl Probes {
 
     fn start_attempt(&mut self, mut active: ActiveProbe, context: &mut ProbeContext<'_>) -> Option<Event> {
         let Ready::Probe(probe) = &active.spec.definition.ready else { return None };
-        let (run_id, spec) = (active.run, &active.spec);
+        let (run_id, spec, token) = (active.run, &active.spec, active.token);
         let run = |command: &[Template]| {
-            let pid = context.factory.spawn_helper(run_id, spec, command, context.logging, context.poller)?;
-            Ok(Helper { pid, is_timed_out: false, task: Task::Command })
+            let (pipe, write_end) = pipe::pipe()?;
+            let output = Output::new(pipe, context.poller, token)?;
+            let helper = (command, write_end.as_fd());
+            let pid = context.factory.spawn_helper(run_id, spec, helper, context.logging, context.poller)?;
+            Ok(Helper { pid, is_timed_out: false, task: Task::Command(output) })
         };
-        let verdict = attempt::start(probe, spec, (context.poller, active.token), run);
+        let verdict = attempt::start(probe, spec, (context.poller, token), run);
         match verdict {
             // Of keepalive, and not of the service: it does not lengthen the pauses.
             Verdict::Failed(Failure::Errno(errno)) if errno::is_shortage(errno) => {
@@ -312,7 +316,8 @@ impl Probes {
                 active.attempts = active.attempts.saturating_add(1);
             }
         }
-        let stage = active.next_stage(verdict, Some(context.now + ATTEMPT_TIMEOUT), context.poller, context.now);
+        let until = context.now + active.spec.definition.probe_timeout;
+        let stage = active.next_stage(verdict, Some(until), context.poller, context.now);
         self.enter_stage(active, stage)
     }
 
@@ -351,7 +356,8 @@ impl Probes {
     fn on_helper_ended(&mut self, run: Option<RunId>, status: ExitStatus, poller: &Poller, now: Mono) -> Option<Event> {
         let mut active = self.take(run?)?;
         let stage = std::mem::replace(&mut active.stage, Stage::Pausing { until: now });
-        let verdict = Attempt::on_ended(stage.helper()?, status);
+        let Stage::Attempting { attempt, .. } = stage else { return None };
+        let verdict = attempt.on_ended(status, poller)?;
         let stage = active.next_stage(verdict, None, poller, now);
         self.enter_stage(active, stage)
     }
@@ -376,7 +382,7 @@ impl ActiveProbe {
             }
             Verdict::Passed(Some(connection)) => {
                 poller.modify(connection.as_fd(), self.token, Interest::Input).ok();
-                StageChange::Ready(Some(Stage::Draining { connection, discarded: 0, until: now + ATTEMPT_TIMEOUT }))
+                StageChange::Ready(Some(Stage::Draining { connection, discarded: 0, until: now + DRAIN_TIMEOUT }))
             }
             Verdict::Passed(None) => StageChange::Ready(None),
         }

@@ -177,7 +177,7 @@ impl Checker {
                 rule!(is_report, "{id:?}: {reason:?} follows from {:?}", self.event);
                 return Ok(());
             }
-            Reason::Fault(Fault::WatchdogTriggered) => run.map(|run| Event::WatchdogTriggered { run }),
+            Reason::Fault(Fault::WatchdogTriggered, _) => run.map(|run| Event::WatchdogTriggered { run }),
             Reason::StartRequested(Requester::Operator)
             | Reason::StopRequested(Requester::Operator)
             | Reason::RestartRequested(Requester::Operator) => {

@@ -169,9 +169,9 @@ impl Instance {
             self.reported_stop =
                 if *reason == Reason::StoppingReported { ReportedStop::Only } else { ReportedStop::No };
         }
-        if let Reason::Fault(fault) = reason {
+        if let Reason::Fault(fault, _) = reason {
             let is_justified = match fault {
-                Fault::NotReady(..) => from == StateName::Starting && self.ready_by.is_some_and(|by| by <= now),
+                Fault::NotReady(_) => from == StateName::Starting && self.ready_by.is_some_and(|by| by <= now),
                 Fault::NotFinished(_) => from == StateName::Running && self.finish_by.is_some_and(|by| by <= now),
                 Fault::WatchdogTimeout(_) => {
                     from == StateName::Running && self.watchdog.is_some_and(|(_, by)| by <= now)

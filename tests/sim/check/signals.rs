@@ -59,7 +59,7 @@ impl Checker {
         let definition = Rc::clone(&self.model.get(id).definition);
         let stop = definition.stop;
         let Some(run) = self.model.get(id).main else { return };
-        let is_broken = matches!(reason, Reason::Fault(_));
+        let is_broken = matches!(reason, Reason::Fault(..));
         if from == StateName::Running && !stop.delay.is_zero() && !is_broken && !self.shutdown.is_forced() {
             let instance = self.model.get_mut(id);
             instance.delayed_until = Some(self.now + stop.delay);
@@ -67,7 +67,7 @@ impl Checker {
             return;
         }
         let signal = match reason {
-            Reason::Fault(Fault::WatchdogTimeout(_) | Fault::WatchdogTriggered) => Signal::ABRT,
+            Reason::Fault(Fault::WatchdogTimeout(_) | Fault::WatchdogTriggered, _) => Signal::ABRT,
             _ => stop.signal,
         };
         let kills = if stop.kill_mode == KillMode::Process { Scope::Main } else { Scope::Group };
@@ -78,7 +78,7 @@ impl Checker {
             actions.extend(definition.process.ipc.then_some(Action::AnnounceStop { run }));
             actions
         };
-        let is_late = matches!(reason, Reason::Fault(Fault::NotReady(..)));
+        let is_late = matches!(reason, Reason::Fault(Fault::NotReady(_), _));
         if is_late && matches!(definition.ready, Ready::Probe(_)) {
             self.expected_actions.insert(0, Action::AbortProbe { run });
         }

@@ -115,7 +115,7 @@ impl Setup {
                 format!("{} reloads", self.plan.services[service.position()].name)
             }
             JournalEvent::ReloadFinished { service, failure } => {
-                self.rollout_error = failure.as_ref().map(|failure| failure.error);
+                self.rollout_error = failure.as_ref().map(|failure| failure.error.clone());
                 let result = if failure.is_none() { "reloaded" } else { "not reloaded" };
                 format!("{} {result}", self.plan.services[service.position()].name)
             }

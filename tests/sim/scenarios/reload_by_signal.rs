@@ -127,7 +127,7 @@ fn a_reload_fails_if_an_instance_stops_itself_or_its_watchdog_expires() {
     setup.check(&["web.0 running → stopping", "kill web.0 main SIGABRT", "kill web.0 main SIGCONT"]);
     setup.dies("web.0", Signal::ABRT);
     setup.check(&["web.0 stopping → backoff", "web not reloaded", "reply 2 ReloadFailed"]);
-    let broken = matches!(setup.rollout_error, Some(RolloutError::Exited(run)) if run.fault == Some(Fault::WatchdogTimeout(seconds(3))));
+    let broken = matches!(setup.rollout_error, Some(RolloutError::Exited(ref run)) if run.fault == Some(Fault::WatchdogTimeout(seconds(3))));
     assert!(broken, "{:?}", setup.rollout_error);
 }
 
