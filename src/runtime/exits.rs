@@ -63,7 +63,7 @@ impl Processes {
     fn has_unknown_children(&self, helpers: &[Pid]) -> bool {
         // Most children are main processes, about which the kernel need not be asked.
         let is_of_run = |pid| self.runs.of_pid(pid).is_some() || self.runs.of_session(pid).next().is_some();
-        let is_known = |pid| helpers.contains(&pid) || is_of_run(pid);
+        let is_known = |pid| helpers.contains(&pid) || self.factory.is_helper(pid) || is_of_run(pid);
         let Some(children) = procfs::children(process::id()) else { return true };
         !children.enumerate().all(|(position, child)| position < MAX_CHILDREN && child.is_ok_and(is_known))
     }
@@ -115,7 +115,8 @@ impl Processes {
     /// Whether a child in an answer is outside of the session and the group of the run: these are signalled as a whole.
     fn is_stray(&self, run: RunId, pid: Pid) -> bool {
         let leaders = pidfd::session_and_group_of(pid);
-        let of = self.runs.lingering(run).filter(|_| self.runs.of_pid(pid).is_none());
+        let is_known = self.runs.of_pid(pid).is_some() || self.factory.is_helper(pid);
+        let of = self.runs.lingering(run).filter(|_| !is_known);
         of.is_some_and(|of| !of.leaders().any(|leader| leaders.contains(&Some(leader))))
     }
 

@@ -34,6 +34,8 @@ pub(super) struct ProcessFactory {
     run_marker: RunMarker,
     /// The helper processes that have not executed their command yet, as far as is known.
     helpers: Vec<PendingExec>,
+    /// The helper processes that have not been reaped.
+    helper_pids: Vec<Pid>,
     buffers: Buffers,
 }
 
@@ -82,6 +84,7 @@ impl ProcessFactory {
             spawner: Spawner::new(),
             run_marker: RunMarker::new(),
             helpers: Vec::new(),
+            helper_pids: Vec::new(),
             buffers: Buffers {
                 argv: StringList::new(),
                 env: StringList::new(),
@@ -172,6 +175,7 @@ impl ProcessFactory {
         let (pid, exec) = self.spawner.spawn(&setup)?;
         exec.pipe().map(|pipe| poller.add(pipe, Token::HelperExecResult));
         self.helpers.push(exec);
+        self.helper_pids.push(pid);
         Ok(pid)
     }
 
@@ -189,8 +193,14 @@ impl ProcessFactory {
         }
     }
 
+    /// Whether this child is a helper process, which is ended with its task, and no leftover process of its run.
+    pub(super) fn is_helper(&self, pid: Pid) -> bool {
+        self.helper_pids.contains(&pid)
+    }
+
     /// A helper process has been reaped.
     pub(super) fn on_helper_reaped(&mut self, pid: Pid, poller: &Poller) {
+        self.helper_pids.retain(|helper| *helper != pid);
         for mut exec in self.helpers.extract_if(.., |exec| exec.pid() == pid) {
             exec.pipe().map(|pipe| poller.remove(pipe));
             exec.on_reaped();

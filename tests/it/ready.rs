@@ -208,6 +208,26 @@ fn an_exec_probe_is_killed_when_its_service_exits() {
     wait_for_death(helper);
 }
 
+/// The command is in another session than the service, like a daemon of it.
+#[test]
+fn the_command_of_a_probe_is_no_leftover_process_of_its_service() {
+    let set = Set::new(
+        r#"[services.a]
+        command = ["PUPPET", "end-on-term", "0"]
+        ready = { exec = ["sh", "-c", "touch DIR/$(date +%N).try; exec sleep 1000"], timeout = "100ms" }"#,
+    );
+    let mut running = set.start(Place::Child);
+    running.ready();
+    let attempts = || std::fs::read_dir(set.directory.path()).unwrap().flatten();
+    let is_attempt = |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.ends_with(".try"));
+    let count = || attempts().filter(|entry| is_attempt(&entry.file_name())).count();
+    wait_until("a third attempt", || (count() > 2).then_some(()));
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    assert!(!stderr.contains("leftover"), "{stderr}");
+}
+
 #[test]
 fn a_missing_probe_program_is_reported_once_and_the_start_fails() {
     let set = Set::new(
