@@ -41,12 +41,7 @@ impl Decoder<'_> {
         if self.environment.purpose != Purpose::Check || !is_rolling || !process.listen.is_empty() {
             return;
         }
-        let program = process.command.first().map(Template::literal_prefix).unwrap_or_default();
-        let name = String::from_utf8_lossy(name_of(program));
-        // `php-fpm8.2`
-        let name = if name.starts_with("php-fpm") { "php-fpm" } else { &name };
-        let of_port = port_of(process).map(|_| "write `reload = \"restart\"`, or pass the socket with `listen`");
-        if let Some(hint) = look_up(SERVERS, "server", name).or(of_port)
+        if let Some(hint) = reload_hint(process)
             && let Some(value) = table.get("reload").or_else(|| table.get("command"))
         {
             let message = "a rolling reload starts the new process beside the old one, and two processes cannot bind the same port";
@@ -85,6 +80,21 @@ impl Decoder<'_> {
         process.command.iter().any(|word| contains(word, b"fd://"))
             || own.map_or_else(inherited, |entry| contains(entry, b"fd://"))
     }
+}
+
+/// Whether the command or the environment shows that the process binds a port of its own.
+pub(crate) fn names_port(process: &Process) -> bool {
+    reload_hint(process).is_some()
+}
+
+/// The `reload` that a process needs which binds a port of its own, as far as its command and environment show.
+fn reload_hint(process: &Process) -> Option<&'static str> {
+    let program = process.command.first().map(Template::literal_prefix).unwrap_or_default();
+    let name = String::from_utf8_lossy(name_of(program));
+    // `php-fpm8.2`
+    let name = if name.starts_with("php-fpm") { "php-fpm" } else { &name };
+    let of_port = port_of(process).map(|_| "write `reload = \"restart\"`, or pass the socket with `listen`");
+    look_up(SERVERS, "server", name).or(of_port)
 }
 
 /// Whether all instances of a service get the same value.

@@ -46,6 +46,7 @@ pub use expand::LISTEN_FDS_START;
 pub use files::{Files, FsQuery, FsResult, LimitedFs, RecordedFs, RecordingFs, query_fs};
 pub use find::{NotFound, find};
 pub use graph::start_order;
+pub(crate) use hints::names_port;
 pub use inline::{InlineOption, InlineService, load_inline};
 pub use read::describe;
 pub use report::{Diagnostic, Loaded, Report, write_warnings};

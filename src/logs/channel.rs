@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard};
 use log::Level;
 
 use super::line::MessageStyle;
-use super::protocol::{LastLines, MAX_LAST_LINES_BYTES, Message, RunKey};
+use super::protocol::{LastLines, LastLinesQuery, MAX_LAST_LINES_BYTES, Message};
 use crate::sys::packet;
 
 /// How many messages of keepalive itself the queue holds; further ones are dropped and counted.
@@ -28,7 +28,7 @@ static STATE: Mutex<State> = Mutex::new(State {
     queued_messages: 0,
     dropped: 0,
     dropped_total: 0,
-    with_last_lines_of: None,
+    last_lines: None,
 });
 
 struct State {
@@ -41,8 +41,8 @@ struct State {
     /// How many messages were dropped since the last one that was queued.
     dropped: u64,
     dropped_total: u64,
-    /// See [`with_last_lines_of`].
-    with_last_lines_of: Option<RunKey>,
+    /// See [`with_last_lines`].
+    last_lines: Option<LastLinesQuery>,
 }
 
 struct LoggerSocket {
@@ -106,11 +106,11 @@ pub fn send(message: Message, descriptor: Option<OwnedFd>) {
     state.flush();
 }
 
-/// Calls `log`. The logger adds to the messages that it logs the last lines of this run.
-pub fn with_last_lines_of(run: Option<RunKey>, log: impl FnOnce()) {
-    state().with_last_lines_of = run;
+/// Calls `log`. The logger adds these last lines to the messages that it logs.
+pub fn with_last_lines(query: Option<LastLinesQuery>, log: impl FnOnce()) {
+    state().last_lines = query;
     log();
-    state().with_last_lines_of = None;
+    state().last_lines = None;
 }
 
 /// The next answer of the logger, if there is one.
@@ -144,13 +144,11 @@ pub(super) fn send_message(level: Level, milliseconds: u64, text: String) -> Res
     }
     if state.dropped > 0 {
         let text = format!("messages dropped because the logger was busy: {}", std::mem::take(&mut state.dropped));
-        state
-            .queue
-            .push_back((Message::Log { level: Level::Warn, milliseconds, text, with_last_lines_of: None }, None));
+        state.queue.push_back((Message::Log { level: Level::Warn, milliseconds, text, last_lines: None }, None));
         state.queued_messages += 1;
     }
-    let with_last_lines_of = state.with_last_lines_of;
-    state.queue.push_back((Message::Log { level, milliseconds, text, with_last_lines_of }, None));
+    let last_lines = state.last_lines.clone();
+    state.queue.push_back((Message::Log { level, milliseconds, text, last_lines }, None));
     state.queued_messages += 1;
     state.flush();
     Ok(())
@@ -185,6 +183,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logs::protocol::RunKey;
     use crate::model::RunId;
     use crate::sys::packet::{pair, receive};
 
@@ -195,7 +194,7 @@ mod tests {
     }
 
     fn message(text: &str) -> Message {
-        Message::Log { level: Level::Info, milliseconds: 7, text: text.to_owned(), with_last_lines_of: None }
+        Message::Log { level: Level::Info, milliseconds: 7, text: text.to_owned(), last_lines: None }
     }
 
     // A single test, since the state is static.
@@ -240,7 +239,7 @@ mod tests {
             level: Level::Warn,
             milliseconds: 7,
             text: "messages dropped because the logger was busy: 1".to_owned(),
-            with_last_lines_of: None,
+            last_lines: None,
         };
         assert_eq!(received(&peer), [dropped, message("at last")]);
         use_stderr();

@@ -105,6 +105,15 @@ pub struct LogsQuery {
     pub is_guest: bool,
 }
 
+/// The last lines of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastLinesQuery {
+    /// The run.
+    pub run: RunKey,
+    /// What is added if they say that an address is in use; may be empty.
+    pub address_hint: String,
+}
+
 /// A message from PID 1 to the logger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -118,11 +127,11 @@ pub enum Message {
         milliseconds: u64,
         /// Its text, without a newline.
         text: String,
-        /// The run whose last lines follow the text.
-        with_last_lines_of: Option<RunKey>,
+        /// The last lines that follow the text.
+        last_lines: Option<LastLinesQuery>,
     },
-    /// Send PID 1 the last lines of this run.
-    LastLines(RunKey),
+    /// Send PID 1 the last lines of a run.
+    LastLines(LastLinesQuery),
     /// A run of an instance has ended: write what it has written before any later [`Message::Log`].
     RunEnded(RunKey),
     /// Answer this client. The connection comes along.
@@ -142,17 +151,17 @@ impl Message {
                 packet.byte(1);
                 packet.source(source);
             }
-            Self::Log { level, milliseconds, text, with_last_lines_of } => {
+            Self::Log { level, milliseconds, text, last_lines } => {
                 packet.byte(2);
                 packet.byte(*level as u8);
                 packet.number(*milliseconds);
                 let end = text.floor_char_boundary(MAX_TEXT_BYTES);
                 packet.bytes(text.get(..end).unwrap_or_default().as_bytes());
-                packet.number(with_last_lines_of.map_or(u64::MAX, |run| run.0));
+                last_lines.iter().for_each(|query| packet.query(query));
             }
-            Self::LastLines(run) => {
+            Self::LastLines(query) => {
                 packet.byte(6);
-                packet.number(run.0);
+                packet.query(query);
             }
             Self::RunEnded(run) => {
                 packet.byte(3);
@@ -181,8 +190,7 @@ impl Message {
             2 => {
                 let level = Level::iter().nth(usize::from(decoder.byte()?).checked_sub(1)?)?;
                 let (milliseconds, text) = (decoder.number()?, decoder.string()?);
-                let run = Some(decoder.number()?).filter(|run| *run != u64::MAX);
-                Self::Log { level, milliseconds, text, with_last_lines_of: run.map(RunKey) }
+                Self::Log { level, milliseconds, text, last_lines: decoder.query() }
             }
             3 => Self::RunEnded(RunKey(decoder.number()?)),
             4 => {
@@ -194,7 +202,7 @@ impl Message {
                 Self::Client(LogsQuery { names, lines, since, follow, is_guest })
             }
             5 => Self::Stop { within: decoder.number()? },
-            6 => Self::LastLines(RunKey(decoder.number()?)),
+            6 => Self::LastLines(decoder.query()?),
             _ => return None,
         })
     }
@@ -237,6 +245,11 @@ impl Encoder {
     fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.0.extend_from_slice(bytes);
+    }
+
+    fn query(&mut self, query: &LastLinesQuery) {
+        self.number(query.run.0);
+        self.bytes(query.address_hint.as_bytes());
     }
 
     fn source(&mut self, source: &Source) {
@@ -293,6 +306,10 @@ impl<'p> Decoder<'p> {
         String::from_utf8(self.bytes()?.to_vec()).ok()
     }
 
+    fn query(&mut self) -> Option<LastLinesQuery> {
+        Some(LastLinesQuery { run: RunKey(self.number()?), address_hint: self.string()? })
+    }
+
     fn source(&mut self) -> Option<Source> {
         let stream = if self.byte()? == 0 { Stream::Stdout } else { Stream::Stderr };
         let target = match self.byte()? {
@@ -327,6 +344,7 @@ mod tests {
     fn a_message_survives_encoding_and_decoding() {
         let names = vec!["web".to_owned(), "db.1".to_owned()];
         let run = RunKey::new(7, RunId::new(u64::MAX - 1));
+        let query = LastLinesQuery { run, address_hint: "→".to_owned() };
         let file = FileTarget { path: PathBuf::from("/v/w"), max_size: u64::MAX, max_files: 3 };
         for message in [
             Message::Pipe(source(Vec::new())),
@@ -335,10 +353,10 @@ mod tests {
                 level: Level::Error,
                 milliseconds: 12,
                 text: "→ b".to_owned(),
-                with_last_lines_of: Some(run),
+                last_lines: Some(query.clone()),
             },
-            Message::Log { level: Level::Trace, milliseconds: 12, text: String::new(), with_last_lines_of: None },
-            Message::LastLines(run),
+            Message::Log { level: Level::Trace, milliseconds: 12, text: String::new(), last_lines: None },
+            Message::LastLines(query),
             Message::RunEnded(run),
             Message::Client(LogsQuery { names, lines: Some(0), since: u64::MAX, follow: true, is_guest: true }),
             Message::Client(LogsQuery::default()),
@@ -350,12 +368,8 @@ mod tests {
 
     #[test]
     fn a_long_message_is_truncated_between_characters_and_a_broken_packet_is_none() {
-        let long = Message::Log {
-            level: Level::Info,
-            milliseconds: 0,
-            text: "→".repeat(MAX_TEXT_BYTES),
-            with_last_lines_of: None,
-        };
+        let long =
+            Message::Log { level: Level::Info, milliseconds: 0, text: "→".repeat(MAX_TEXT_BYTES), last_lines: None };
         let packet = long.encode();
         assert!(packet.len() <= MAX_PACKET_BYTES);
         let Some(Message::Log { text, .. }) = Message::decode(&packet) else { panic!("it is no message any more") };

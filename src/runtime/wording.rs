@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::text::{Counted, Span};
 use super::unready;
+use crate::config::names_port;
 use crate::model::plan::{Service, SignalAction, Strategy};
 use crate::model::{InstanceId, Numbers, Plan, ProbeFailure, ServiceIndex, StartFailure, StartStep, Template, errno};
 use crate::supervisor::{
@@ -15,8 +16,9 @@ use crate::supervisor::{
 const DAEMON_HINT: &str = ": it puts itself into the background; let it run in the foreground, for example with `-F`, \
                            `--foreground`, `--nodaemon` or `daemon off`";
 
-const BESIDE_OLD_HINT: &str = "; the old process was still there: if both need one port, set `reload = \"restart\"` or \
-                               pass the socket with `listen`";
+/// For a new process that has failed while the old one was there, if it binds a port.
+pub(super) const BESIDE_OLD_HINT: &str = "the old process was still there: if both need one port, set \
+                                          `reload = \"restart\"` or pass the socket with `listen`";
 
 const UNKILLABLE: &str = "not permitted to kill it, or stuck in the kernel";
 
@@ -236,8 +238,11 @@ impl Display for WhyReloadFailed<'_> {
                 write_run(formatter, definition, *instance, run)?;
                 let is_crash = run.failure.is_none() && run.fault.is_none();
                 let is_beside_old = matches!(error, RolloutError::ExitedBesideOld(_));
-                let has_hint = is_beside_old && is_crash && definition.process.listen.is_empty();
-                formatter.write_str(if has_hint { BESIDE_OLD_HINT } else { "" })
+                let process = &definition.process;
+                if is_beside_old && is_crash && process.listen.is_empty() && names_port(process) {
+                    write!(formatter, "; {BESIDE_OLD_HINT}")?;
+                }
+                Ok(())
             }
             RolloutError::ReloadTimedOut => {
                 let time = Span(definition.start_timeout());

@@ -1,15 +1,34 @@
 //! What status, answers and messages say about why something is not running, and what it waits for.
 
+use keepalive::model::Signal;
+
 use crate::control::begin;
 use crate::harness::{KEEPALIVE, Place, Run, wait_until};
+use crate::http::Answer;
 use crate::port::ReservedPort;
 use crate::reload::answer;
 use crate::services::Set;
 
-/// The directory that both processes want is like a port that both want to bind.
+/// The directory that both processes want is like a port that both want to bind. Whether they do is seen in the definition or in
+/// what they write.
 #[test]
-fn a_new_process_that_fails_beside_the_old_one_fails_the_reload_with_a_hint() {
-    let set = Set::new("[services.web]\ncommand = [\"sh\", \"-c\", \"mkdir DIR/taken || exit 1; exec sleep 1000\"]\n");
+fn a_new_process_that_fails_beside_the_old_one_fails_the_reload_with_a_hint_about_ports() {
+    const HINT: &str = "set `reload = \"restart\"` or pass the socket with `listen`";
+    for (keys, says, hints) in [
+        ("env = { PORT = \"80\" }", "EADDRINUSE", [true, false]),
+        ("", "bind: Address already in use", [false, true]),
+        ("", "no database", [false, false]),
+    ] {
+        let failed = reload_beside_old(keys, says);
+        let lines = failed.json()["last_lines"].as_str().unwrap().to_owned();
+        assert_eq!([failed.reason().contains(HINT), lines.contains(HINT)], hints, "{} {lines}", failed.reason());
+    }
+}
+
+fn reload_beside_old(keys: &str, says: &str) -> Answer {
+    let set = Set::new(&format!(
+        "[services.web]\ncommand = [\"sh\", \"-c\", \"mkdir DIR/taken || {{ echo {says}; exit 1; }}; exec sleep 1000\"]\n{keys}\n"
+    ));
     let (_running, control) = begin(&set, Place::Child);
     control.wait_for("web.0", "running");
     wait_until("the directory", || set.directory.path().join("taken").exists().then_some(()));
@@ -18,8 +37,29 @@ fn a_new_process_that_fails_beside_the_old_one_fails_the_reload_with_a_hint() {
     let reason = failed.reason();
     assert_eq!(failed.status, 409, "{reason}");
     assert!(reason.starts_with("the new process of web.0 failed: exited with code 1, ran "), "{reason}");
-    assert!(reason.contains("set `reload = \"restart\"` or pass the socket with `listen`"), "{reason}");
     assert_eq!(control.instance("web.0")["pid"], pid);
+    failed
+}
+
+/// keepalive has bound the port already.
+#[test]
+fn a_program_that_binds_the_address_of_its_listen_fails_with_a_hint() {
+    let port = ReservedPort::any();
+    let set = Set::new(&format!(
+        "[services.web]\ncommand = [\"sh\", \"-c\", \"echo Error: listen EADDRINUSE {port} >&2; exit 1\"]\n\
+         listen = {{ http = \"tcp://{port}\" }}\nrestart = \"never\"\non_failure = \"ignore\"\n\
+         [services.other]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\n"
+    ));
+    let (mut running, control) = begin(&set, Place::Child);
+    control.wait_for("web.0", "failed");
+    let hint = "hint: keepalive itself has bound the addresses of `listen`: let the program use descriptor 3 (`{fd.http}`), or remove `listen`";
+    let lines = wait_until("the last lines", || Some(control.instance("web.0")["last_lines"].as_str()?.to_owned()));
+    assert_eq!(lines, format!("Error: listen EADDRINUSE {port}\n{hint}"));
+    running.send(Signal::TERM);
+    running.end();
+    let stderr = running.stderr();
+    let shown = format!("its last lines:\nkeepalive:   {}\n", lines.replace('\n', "\nkeepalive:   "));
+    assert!(stderr.contains(&shown), "{stderr}");
 }
 
 #[test]

@@ -43,7 +43,7 @@ use self::source::Read;
 use self::split::MAX_LINE_BYTES;
 use self::state::{FIRST_PIPE, Logger, Pending};
 use super::line::{Colour, MessageStyle, Stream};
-use super::protocol::{LastLines, LogsQuery, Message, RunKey, Source};
+use super::protocol::{LastLines, LastLinesQuery, LogsQuery, Message, RunKey, Source};
 use super::timestamp::Timestamp;
 use crate::model::AwakeClock;
 use crate::model::map::Map;
@@ -178,8 +178,8 @@ impl Logger {
         if self.now >= stop_at {
             // Messages that wait for a sink that is stuck may still fit into the other one.
             for pending in std::mem::take(&mut self.pending) {
-                if let Pending::Message { level, milliseconds, text, with_last_lines_of } = pending {
-                    self.write_message(level, milliseconds, &text, with_last_lines_of);
+                if let Pending::Message { level, milliseconds, text, last_lines } = pending {
+                    self.write_message(level, milliseconds, &text, last_lines.as_ref());
                 }
             }
             self.outputs.flush(&self.poller, self.now, &self.stamp);
@@ -266,10 +266,10 @@ impl Logger {
                 self.add_pipe(source, pipe)
             }
             (Message::Client(query), Some(socket)) => self.add_client(query, socket),
-            (Message::Log { level, milliseconds, text, with_last_lines_of }, _) => {
-                self.pending.push_back(Pending::Message { level, milliseconds, text, with_last_lines_of });
+            (Message::Log { level, milliseconds, text, last_lines }, _) => {
+                self.pending.push_back(Pending::Message { level, milliseconds, text, last_lines });
             }
-            (Message::LastLines(run), _) => self.pending.push_back(Pending::LastLines(run)),
+            (Message::LastLines(query), _) => self.pending.push_back(Pending::LastLines(query)),
             (Message::RunEnded(run), _) => self.on_run_ended(run),
             (Message::Stop { within }, _) => self.stop(within),
             (Message::Pipe(_) | Message::Client(_), _) => {}
@@ -319,15 +319,15 @@ impl Logger {
     fn process_pending(&mut self) {
         while let Some(first) = self.pending.pop_front() {
             match first {
-                Pending::Message { level, milliseconds, text, with_last_lines_of } => {
+                Pending::Message { level, milliseconds, text, last_lines } => {
                     if !self.has_room(Stream::Stderr) && self.pending.len() < MAX_PENDING {
-                        let message = Pending::Message { level, milliseconds, text, with_last_lines_of };
+                        let message = Pending::Message { level, milliseconds, text, last_lines };
                         return self.pending.push_front(message);
                     }
-                    self.write_message(level, milliseconds, &text, with_last_lines_of);
+                    self.write_message(level, milliseconds, &text, last_lines.as_ref());
                 }
-                Pending::LastLines(run) => {
-                    let answer = LastLines { slot: run.slot(), text: self.last_lines(run) };
+                Pending::LastLines(query) => {
+                    let answer = LastLines { slot: query.run.slot(), text: self.last_lines(&query) };
                     // PID 1 has not read the ones before: this one waits, unless that would delay the end.
                     let waits = packet::send(&self.socket, &answer.encode(), None) == Err(Errno::EAGAIN)
                         && self.pending.len() < MAX_PENDING
@@ -335,7 +335,7 @@ impl Logger {
                     let interest = if waits { Interest::Either } else { Interest::Input };
                     self.poller.modify(&self.socket, SOCKET, interest).ok();
                     if waits {
-                        return self.pending.push_front(Pending::LastLines(run));
+                        return self.pending.push_front(Pending::LastLines(query));
                     }
                 }
                 Pending::RunEnded { key, until } => {
@@ -349,9 +349,9 @@ impl Logger {
         }
     }
 
-    fn write_message(&mut self, level: Level, milliseconds: u64, text: &str, with_last_lines_of: Option<RunKey>) {
+    fn write_message(&mut self, level: Level, milliseconds: u64, text: &str, last_lines: Option<&LastLinesQuery>) {
         let dropped = self.outputs.dropped;
-        let last_lines = with_last_lines_of.map_or_else(String::new, |run| self.last_lines(run));
+        let last_lines = last_lines.map_or_else(String::new, |query| self.last_lines(query));
         self.outputs.put_message(&Timestamp::at(milliseconds), level, text, &last_lines);
         if self.outputs.dropped > dropped
             && let Some(counter) = self.counters.get(DROPPED_MESSAGES)

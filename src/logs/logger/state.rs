@@ -9,7 +9,7 @@ use super::client::Client;
 use super::names::Names;
 use super::outputs::Outputs;
 use super::source::Pipe;
-use crate::logs::protocol::RunKey;
+use crate::logs::protocol::LastLinesQuery;
 use crate::logs::timestamp::Timestamp;
 use crate::model::map::Map;
 use crate::model::{AwakeClock, Mono};
@@ -64,9 +64,9 @@ pub(super) struct NextPipe {
 #[derive(Debug)]
 pub(super) enum Pending {
     /// A message of keepalive itself.
-    Message { level: Level, milliseconds: u64, text: String, with_last_lines_of: Option<RunKey> },
-    /// The last lines of this run are sent to PID 1.
-    LastLines(RunKey),
+    Message { level: Level, milliseconds: u64, text: String, last_lines: Option<LastLinesQuery> },
+    /// The last lines of a run are sent to PID 1.
+    LastLines(LastLinesQuery),
     /// The end of a run: what the pipe `key` held then, up to the byte `until`, is written first.
     RunEnded { key: u64, until: u64 },
 }

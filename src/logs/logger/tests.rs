@@ -3,7 +3,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::IntoRawFd as _;
 
 use super::*;
-use crate::logs::protocol::{FileTarget, Target, pipe_key};
+use crate::logs::protocol::{FileTarget, LastLinesQuery, Target, pipe_key};
 use crate::model::RunId;
 use crate::model::plan::LogStyle;
 use crate::sys::pipe;
@@ -73,7 +73,7 @@ impl World {
 
     fn own(&mut self, text: &str) {
         let text = text.to_owned();
-        self.logger.handle(Message::Log { level: Level::Info, milliseconds: 0, text, with_last_lines_of: None }, None);
+        self.logger.handle(Message::Log { level: Level::Info, milliseconds: 0, text, last_lines: None }, None);
     }
 
     fn pass(&mut self, milliseconds: u64) {
@@ -365,7 +365,7 @@ fn pid_1_receives_the_last_lines_of_a_run_within_the_limits() {
     let answer_of = |world: &mut World, run: u64| {
         let run = RunKey::new(1, RunId::new(run));
         world.logger.handle(Message::RunEnded(run), None);
-        world.logger.handle(Message::LastLines(run), None);
+        world.logger.handle(Message::LastLines(query(run)), None);
         world.turn();
         let mut packet = vec![0; 8 << 10];
         let (length, _) = packet::receive(&world.socket, &mut packet).unwrap();
@@ -399,6 +399,29 @@ fn pid_1_receives_the_last_lines_of_a_run_within_the_limits() {
     assert_eq!(text, vec![cut("c", 512); 5].join("\n"), "not more than 3 KiB");
 }
 
+fn query(run: RunKey) -> LastLinesQuery {
+    LastLinesQuery { run, address_hint: "use another".to_owned() }
+}
+
+#[test]
+fn the_hint_about_an_address_is_added_if_the_last_lines_say_that_it_is_in_use() {
+    let mut world = World::new();
+    for (line, hint) in [
+        ("Error: listen EADDRINUSE: :::80", "\nhint: use another"),
+        ("bind: Address already in use", "\nhint: use another"),
+        ("Os { code: 98, kind: AddrInUse, message: \"Address in use\" }", "\nhint: use another"),
+        ("no such address", ""),
+    ] {
+        world.pipe(1).write_all(format!("{line}\n").as_bytes()).unwrap();
+        let run = RunKey::new(1, RunId::new(0));
+        world.logger.handle(Message::RunEnded(run), None);
+        world.turn();
+        let lines = world.logger.last_lines(&query(run));
+        assert!(lines.ends_with(&format!("{line}{hint}")), "{lines}");
+        world = World::new();
+    }
+}
+
 #[test]
 fn the_last_lines_follow_a_message_in_text_and_are_part_of_it_in_the_log() {
     let mut world = World::new();
@@ -408,7 +431,7 @@ fn the_last_lines_follow_a_message_in_text_and_are_part_of_it_in_the_log() {
     let text = "failed".to_owned();
     world
         .logger
-        .handle(Message::Log { level: Level::Error, milliseconds: 0, text, with_last_lines_of: Some(run) }, None);
+        .handle(Message::Log { level: Level::Error, milliseconds: 0, text, last_lines: Some(query(run)) }, None);
     world.turn();
     let expect = "keepalive | error: failed; its last lines:\nkeepalive |   why\nkeepalive |   because\n";
     assert_eq!(world.taken(Stream::Stderr), expect);
@@ -421,7 +444,7 @@ fn answers_wait_until_pid_1_reads_them() {
     let mut world = World::new();
     let mut buffer = [0; 256];
     let mut answers = 0;
-    (0..2_000).for_each(|_| world.logger.handle(Message::LastLines(RunKey::new(1, RunId::new(0))), None));
+    (0..2_000).for_each(|_| world.logger.handle(Message::LastLines(query(RunKey::new(1, RunId::new(0)))), None));
     while answers < 2_000 {
         world.turn();
         let before = answers;

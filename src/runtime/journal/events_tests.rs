@@ -145,7 +145,8 @@ fn plan() -> Plan {
 }
 
 fn service(name: &str) -> Service {
-    Service::new(name, Process::new(Box::default()))
+    let port = crate::model::Template::Fixed(c"PORT=80".to_owned());
+    Service::new(name, Process { env: [port].into(), ..Process::new(Box::default()) })
 }
 
 /// Every event, each with the message that belongs to it.

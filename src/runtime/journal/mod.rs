@@ -10,7 +10,7 @@ mod line;
 use std::time::Duration;
 
 use crate::logs::channel;
-use crate::logs::protocol::RunKey;
+use crate::logs::protocol::LastLinesQuery;
 use crate::model::{InstanceId, Mono, Pid, Plan};
 use crate::runtime::rate_limited_log::{self, MessageKind};
 use crate::supervisor::{JournalEntry, JournalEvent};
@@ -56,14 +56,14 @@ impl Journal {
 
     /// Writes an entry of the supervisor.
     /// `failed`: the run whose last lines belong to the entry.
-    pub(super) fn record(&mut self, plan: &Plan, failed: Option<RunKey>, entry: JournalEntry) {
+    pub(super) fn record(&mut self, plan: &Plan, failed: Option<LastLinesQuery>, entry: JournalEntry) {
         self.counts.record(&entry);
         let (suppressed, event) = self.limits.admit(entry.event, entry.at);
         if let Some(suppressed) = suppressed {
             self.write_suppressed(plan, suppressed);
         }
         if let Some(event) = event {
-            channel::with_last_lines_of(failed, || line::write(plan, &event));
+            channel::with_last_lines(failed, || line::write(plan, &event));
             self.publish(EventKind::JournalEvent(event));
         }
     }

@@ -2,26 +2,31 @@
 //! does not wait for them.
 
 use super::Logging;
+use crate::config::{LISTEN_FDS_START, names_port};
 use crate::logs::channel;
-use crate::logs::protocol::{LastLines, Message, RunKey};
+use crate::logs::protocol::{LastLines, LastLinesQuery, Message};
+use crate::model::plan::{Listen, Process};
 use crate::model::{InstanceId, RunId};
-use crate::supervisor::{Cause, JournalEntry, JournalEvent, Reason, RestartDecision, RolloutError, RunResult};
+use crate::runtime::wording::BESIDE_OLD_HINT;
+use crate::supervisor::{
+    Cause, JournalEntry, JournalEvent, Reason, ReloadFailure, RestartDecision, RolloutError, RunResult,
+};
 
 /// The number of answers of the logger that are read in one turn.
 const MAX_ANSWERS_PER_TURN: usize = 64;
 
 impl Logging {
-    /// Asks the logger for the last lines if a process has failed. Returns its run if it has failed for good, or in a reload:
+    /// Asks the logger for the last lines if a process has failed. Returns the query if it has failed for good, or in a reload:
     /// then they belong to the message.
-    pub(in crate::runtime) fn on_entry(&mut self, entry: &JournalEntry) -> Option<RunKey> {
-        let (instance, run, is_final) = failed_process(&entry.event)?;
+    pub(in crate::runtime) fn on_entry(&mut self, entry: &JournalEntry) -> Option<LastLinesQuery> {
+        let FailedProcess { instance, run, is_final, address_hint } = failed_process(&entry.event)?;
         if run.failure.is_some() {
             // It has written nothing, and the lines of an earlier run are not its own.
             let slot = self.slots.get_mut(&instance)?;
             (slot.last_lines, slot.current_answers) = (String::new(), 0);
             return None;
         }
-        self.request_last_lines(instance, run.id).filter(|_| is_final)
+        self.request_last_lines(instance, run.id, address_hint).filter(|_| is_final)
     }
 
     /// The last lines of the process whose failure is the cause of the exit of keepalive.
@@ -29,16 +34,16 @@ impl Logging {
         cause.failed_instance().map_or("", |instance| self.last_lines(instance.slot())).to_owned()
     }
 
-    fn request_last_lines(&mut self, instance: InstanceId, run: RunId) -> Option<RunKey> {
+    fn request_last_lines(&mut self, instance: InstanceId, run: RunId, address_hint: String) -> Option<LastLinesQuery> {
         if self.running.is_none() || channel::is_congested() {
             return None;
         }
         let slot = self.slots.get_mut(&instance)?;
         slot.awaited_answers += 1;
         slot.current_answers += 1;
-        let run = slot.key_of(run);
-        channel::send(Message::LastLines(run), None);
-        Some(run)
+        let query = LastLinesQuery { run: slot.key_of(run), address_hint };
+        channel::send(Message::LastLines(query.clone()), None);
+        Some(query)
     }
 
     /// Whether the logger has been asked for the last lines of `instance` and has not answered.
@@ -72,20 +77,42 @@ impl Logging {
     }
 }
 
-/// The instance whose process has failed, its run, and whether for good or in a reload.
-fn failed_process(event: &JournalEvent) -> Option<(InstanceId, &RunResult, bool)> {
-    let (instance, run, is_final) = if let JournalEvent::Transition { instance, reason, .. } = event
-        && let Reason::Exited { decision, run, .. } = reason
+struct FailedProcess<'e> {
+    instance: InstanceId,
+    run: &'e RunResult,
+    /// It has failed for good, or in a reload.
+    is_final: bool,
+    address_hint: String,
+}
+
+fn failed_process(event: &JournalEvent) -> Option<FailedProcess<'_>> {
+    if let JournalEvent::Transition { instance, reason, .. } = event
+        && let Reason::Exited { decision, run, definition } = reason
         && let RestartDecision::Fail(_) | RestartDecision::Restart { .. } = decision
     {
-        (instance, run, matches!(decision, RestartDecision::Fail(_)))
+        let is_final = matches!(decision, RestartDecision::Fail(_));
+        let address_hint = listen_hint(&definition.process).unwrap_or_default();
+        Some(FailedProcess { instance: instance.slot(), run, is_final, address_hint })
     } else if let JournalEvent::ReloadFinished { failure: Some(failure), .. } = event
+        && let ReloadFailure { instance, definition, error } = failure
         && let RolloutError::Exited(run) | RolloutError::ExitedBesideOld(run) | RolloutError::ExitedAfterStopping(run) =
-            &failure.error
+            error
     {
-        (&failure.instance, run, true)
+        let is_beside_old = matches!(error, RolloutError::ExitedBesideOld(_));
+        // If the definition names a port, the reason of the failure has this hint.
+        let beside_old = (is_beside_old && !names_port(&definition.process)).then(|| BESIDE_OLD_HINT.to_owned());
+        let address_hint = listen_hint(&definition.process).or(beside_old).unwrap_or_default();
+        Some(FailedProcess { instance: instance.slot(), run, is_final: true, address_hint })
     } else {
-        return None;
-    };
-    Some((instance.slot(), run, is_final))
+        None
+    }
+}
+
+/// What to do if a program cannot bind an address because keepalive has done so.
+fn listen_hint(process: &Process) -> Option<String> {
+    let Listen { name, .. } = process.listen.first()?;
+    Some(format!(
+        "keepalive itself has bound the addresses of `listen`: let the program use descriptor {LISTEN_FDS_START} \
+         (`{{fd.{name}}}`), or remove `listen`"
+    ))
 }
