@@ -32,6 +32,7 @@ mod service;
 mod shell;
 pub mod show;
 mod sockets;
+mod specifiers;
 mod suggest;
 #[cfg(test)]
 mod tests;

@@ -125,17 +125,19 @@ impl Decoder<'_> {
             .iter()
             .filter_map(|word| {
                 let mut builder = Builder::default();
+                // The position of the word in the text, if it is there without quotes or escapes.
+                let found = text.as_bytes().windows(word.len().max(1)).position(|part| part == word.as_slice());
+                let place =
+                    |at: &Range<usize>| found.map_or(0..text.len(), |offset| at.start + offset..at.end + offset);
+                let shown = String::from_utf8_lossy(word);
+                self.warn_of_specifiers(value, &shown, place);
                 if let Err(mut error) = expand(word, scope, &mut builder) {
-                    // The position of the word in the text, if it is there without quotes or escapes.
-                    let found = text.as_bytes().windows(word.len().max(1)).position(|part| part == word.as_slice());
-                    let offset = found.unwrap_or(0);
-                    error.at =
-                        if found.is_some() { error.at.start + offset..error.at.end + offset } else { 0..text.len() };
+                    error.at = place(&error.at);
                     self.expand_error(value, error);
                     return None;
                 }
                 let template = self.finished(builder, value.span())?;
-                Some(self.as_written(template, &String::from_utf8_lossy(word)))
+                Some(self.as_written(template, &shown))
             })
             .collect()
     }
@@ -187,6 +189,7 @@ impl Decoder<'_> {
     }
 
     fn expanded_after(&mut self, prefix: &[u8], value: &Value<'_>, text: &str, scope: &Scope<'_>) -> Option<Builder> {
+        self.warn_of_specifiers(value, text, Range::clone);
         let mut builder = Builder::starting_with(prefix);
         match expand(text.as_bytes(), scope, &mut builder) {
             Ok(()) => Some(builder),

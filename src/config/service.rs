@@ -77,7 +77,8 @@ env: environment instance_var increment_var
 env_file: environment_file env_production
 cwd: directory dir workdir working_dir working_directory
 depends_on: after requires needs priority wants
-instances: numprocs replicas scale workers deploy
+instances: numprocs replicas scale workers
+write `instances` for its `replicas`, and limit memory and CPUs of the container: deploy
 restart: autorestart
 stop_timeout: stop_grace_period kill_timeout stopwaitsecs timeout_stop_sec
 stop_signal: stopsignal kill_signal exec_stop
@@ -87,7 +88,8 @@ kill_mode: stopasgroup killasgroup treekill
 max_restarts: startretries start_limit_burst start_limit_interval_sec start_limit_interval
 no_restart_exit_codes: stop_exit_codes restart_prevent_exit_status
 backoff: exp_backoff_restart_delay
-log: logging log_file merge_logs out_file error_file stdout stderr standard_output standard_error redirect_stderr
+write `log = { file = \"…\", max_size = \"10MiB\" }`, or configure the log of the container: logging
+log: log_file merge_logs out_file error_file stdout stderr standard_output standard_error redirect_stderr
 log: stdout_logfile stderr_logfile stdout_logfile_maxbytes stdout_logfile_backups
 max_memory: max_memory_restart memory_max mem_limit
 restart_schedule: cron_restart
@@ -101,7 +103,8 @@ state: persist
 ipc: shutdown_with_message
 watchdog: watchdog_sec
 success_exit_codes: exitcodes success_exit_status
-limits: rlimits ulimits limit_nofile limit_nproc limit_core limit_memlock
+write `limits = { nofile = 65536 }`: ulimits
+limits: rlimits limit_nofile limit_nproc limit_core limit_memlock
 restart_delay: restart_sec
 pre_start: exec_start_pre
 post_stop: exec_stop_post

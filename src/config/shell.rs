@@ -90,11 +90,6 @@ fn meaning(text: &[u8], position: usize, quote: Option<u8>) -> Option<(usize, St
             let name = after.get(..name_length(after))?;
             Some((1 + name.len(), format!("write `${{{}}}`", String::from_utf8_lossy(name))))
         }
-        [b'%', b'(', after @ ..] => {
-            let inner = after.split(|byte| *byte == b')').next()?;
-            let name = String::from_utf8_lossy(inner.strip_prefix(b"ENV_")?);
-            Some((inner.len() + 4, format!("write `${{{name}}}`")))
-        }
         _ if quote.is_some() => None,
         [b'&', b'&', ..] | [b'|', b'|', ..] => shell(2),
         [b'|' | b';', ..] => shell(1),
@@ -189,7 +184,6 @@ mod tests {
         check("PORT=3000 puma", &[("PORT=3000", "write `env = { PORT = \"3000\" }`")]);
         check(" exec puma", &[("exec", "remove it: keepalive executes the program itself")]);
         check("cd /srv", &[("cd", "write `cwd = \"/srv\"`")]);
-        check("app %(ENV_HOME)s/x", &[("%(ENV_HOME)s", "write `${HOME}`")]);
         check("a $A $B; c | d", &[("$A", "write `${A}`"), ("$B", "write `${B}`"), (";", USE_SHELL)]);
     }
 

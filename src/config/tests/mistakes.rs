@@ -88,6 +88,10 @@ fn keys_of_other_programs_are_corrected() {
         ("StartLimitIntervalSec", "did you mean `max_restarts`?"),
         ("mem_limit", "did you mean `max_memory`? it is not supported yet"),
         ("merge_logs", "did you mean `log`?"),
+        ("logging", "write `log = { file = \"…\", max_size = \"10MiB\" }`, or configure the log of the container"),
+        ("replicas", "did you mean `instances`?"),
+        ("deploy", "write `instances` for its `replicas`, and limit memory and CPUs of the container"),
+        ("ulimits", "write `limits = { nofile = 65536 }`"),
         ("PIDFile", "remove it, and let the program run in the foreground"),
         ("RuntimeMaxSec", "write `timeout 1h` in front of the command"),
         ("RemainAfterExit", "remove it, since a oneshot that has succeeded stays completed"),
@@ -172,6 +176,30 @@ warning: keepalive.toml:2:34: `2>&1` is passed to the program unchanged: no shel
   2 | command = "PORT=80 puma -b $HOST 2>&1"
     |                                  ^^^^
   = to use a shell, write `["sh", "-c", "…"]`
+"#,
+    );
+}
+
+// systemd.unit(5), "Specifiers"; supervisord, "Expressions".
+#[test]
+fn specifiers_of_other_programs_are_warnings_at_their_place() {
+    check(
+        "[services.web]\ncommand = \"app --id %i '%(program_name)s'\"\nenv = { PORT = \"300%(process_num)d\" }\n",
+        r#"
+warning: keepalive.toml:2:21: `%i` is not expanded
+  2 | command = "app --id %i '%(program_name)s'"
+    |                     ^^
+  = write `{instance}`
+
+warning: keepalive.toml:2:25: `%(program_name)s` is not expanded
+  2 | command = "app --id %i '%(program_name)s'"
+    |                         ^^^^^^^^^^^^^^^^
+  = write `{service}`
+
+warning: keepalive.toml:3:20: `%(process_num)d` is not expanded
+  3 | env = { PORT = "300%(process_num)d" }
+    |                    ^^^^^^^^^^^^^^^
+  = write `{instance}`
 "#,
     );
 }
