@@ -443,7 +443,7 @@ impl Display for Ending<'_> {
             }
         };
         // keepalive has these codes itself.
-        let is_ambiguous = has_exited && matches!(code, 70 | 71 | 78);
+        let is_ambiguous = has_exited && matches!(code, 2 | 70 | 71 | 78 | 126 | 127);
         formatter.write_str(if is_ambiguous { ", which is that of the process" } else { "" })
     }
 }

@@ -116,13 +116,16 @@ fn a_failure_with_exit_code_0_exits_with_1() {
     assert_eq!(code, 1, "{stderr}");
 }
 
-// keepalive has the code 78 itself.
+// keepalive has these codes itself.
 #[test]
 fn the_last_line_tells_the_code_of_a_process_from_one_of_keepalive() {
-    let set = Set::new("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"78\"]\nrestart = \"never\"\n");
-    let (code, _, stderr) = set.run(Place::Child).finish();
-    assert_eq!(code, 78, "{stderr}");
-    assert!(stderr.ends_with(": exiting with code 78, which is that of the process\n"), "{stderr}");
+    for expect in [2, 70, 71, 78, 126, 127] {
+        let command = format!("[services.a]\ncommand = [\"PUPPET\", \"exit\", \"{expect}\"]\nrestart = \"never\"\n");
+        let (code, _, stderr) = Set::new(&command).run(Place::Child).finish();
+        assert_eq!(code, expect, "{stderr}");
+        let end = format!(": exiting with code {expect}, which is that of the process\n");
+        assert!(stderr.ends_with(&end), "{stderr}");
+    }
 }
 
 #[test]
