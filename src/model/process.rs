@@ -246,10 +246,10 @@ impl StartFailure {
         write!(formatter, ": {}", errno::words(self.errno))
     }
 
-    /// Whether the program, or what executes it, is missing or not executable.
+    /// Whether the program, what executes it or its directory is missing or may not be used.
     #[must_use]
     pub const fn is_of_program(self) -> bool {
-        matches!(self.step, StartStep::Exec | StartStep::Interpreter(_))
+        matches!(self.step, StartStep::Exec | StartStep::Interpreter(_) | StartStep::Directory)
     }
 
     /// Whether a resource of the system was exhausted, so that the same start may succeed later.

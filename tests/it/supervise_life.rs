@@ -1,8 +1,11 @@
 //! Supervise mode: starts, restarts, exits.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use keepalive::model::Signal;
 
-use crate::harness::{self, KEEPALIVE, PUPPET, Place, Run, in_every_place, wait_for_state, wait_until};
+use crate::control::begin;
+use crate::harness::{self, KEEPALIVE, PUPPET, Place, Run, have_root, in_every_place, wait_for_state, wait_until};
 use crate::services::{Set, normal};
 
 #[test]
@@ -312,6 +315,42 @@ fn a_failed_start_names_the_limit_or_directory() {
         assert_eq!(code, 126, "{stderr}");
         assert!(stderr.ends_with(&format!("keepalive: a.0 failed: {reason}: exiting with code 126\n")), "{stderr}");
     }
+}
+
+/// As a missing program: at the first start it is a mistake. One that has been used may come back.
+#[test]
+fn a_directory_that_the_user_may_not_enter_fails_at_once_unless_it_has_been_used() {
+    if !have_root() {
+        return;
+    }
+    let set = Set::new(
+        r#"[services.a]
+        command = "sleep 1000"
+        cwd = "DIR/home"
+        user = "65534"
+        group = "65534"
+        backoff = { initial = "1ms", factor = 1000, max = "1h", jitter = 0 }"#,
+    );
+    let home = set.directory.path().join("home");
+    let allow = |mode| std::fs::set_permissions(&home, std::fs::Permissions::from_mode(mode)).unwrap();
+    std::fs::create_dir(&home).unwrap();
+    allow(0o700);
+    let (code, _, stderr) = set.run(Place::Child).finish();
+    assert_eq!(code, 126, "{stderr}");
+    let reason = format!("cannot change to directory `{}`: Permission denied", home.display());
+    assert!(normal(&stderr).contains(&format!("error: a.0 starting → failed ({reason})\n")), "{stderr}");
+    allow(0o755);
+    let (mut running, control) = begin(&set, Place::Child);
+    control.wait_for("a.0", "running");
+    allow(0o700);
+    assert_eq!(control.post("/v1/services/a/signal?signal=KILL").status, 200);
+    wait_until("a failed start", || {
+        let instance = control.instance("a.0");
+        let is_failed_start = instance["reason"].as_str().is_some_and(|shown| shown.starts_with(&reason));
+        (instance["state"] == "backoff" && is_failed_start).then_some(())
+    });
+    running.send(Signal::TERM);
+    running.end();
 }
 
 #[test]
