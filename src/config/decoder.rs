@@ -1,6 +1,7 @@
 //! Typed access to a parsed document. Records errors and continues.
 
 use std::borrow::Cow;
+use std::ffi::CString;
 use std::ops::{Deref, Range, RangeInclusive};
 use std::path::Path;
 use std::rc::Rc;
@@ -9,10 +10,10 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::env_file::Entries;
+use super::env_file::{Entries, EnvFile};
 use super::environment::Environment;
 use super::expand::{self, Builder, Placeholders, Scope, Variables};
-use super::report::{Location, Source, UnlocatedDiagnostic, order_of};
+use super::report::{Location, UnlocatedDiagnostic, order_of};
 use super::suggest::{FOREIGN_VALUES, look_up, nearest, nearest_signal};
 use super::users::Users;
 use crate::model::plan::{Address, Output};
@@ -112,6 +113,8 @@ pub(super) struct Decoder<'w> {
     pub(super) errors: Vec<UnlocatedDiagnostic>,
     pub(super) warnings: Vec<UnlocatedDiagnostic>,
     pub(super) unique_resources: Vec<(UniqueResource, Location)>,
+    /// The log files of the first instances, each with its service.
+    pub(super) log_files: Vec<(CString, String)>,
     /// The `env_file`s that have been read. Their sources come after the `documents` in the list of sources.
     pub(super) env_files: Vec<EnvFile>,
     pub(super) documents: usize,
@@ -126,13 +129,6 @@ pub(super) enum UniqueResource {
     Address(Address),
     /// A state file.
     File(String),
-}
-
-/// An `env_file`. It is read once for all services that use it.
-pub(super) struct EnvFile {
-    pub(super) source: Source,
-    pub(super) path: std::path::PathBuf,
-    pub(super) entries: Entries,
 }
 
 impl<'w> Decoder<'w> {

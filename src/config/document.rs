@@ -128,6 +128,7 @@ impl<'r> PlanBuilder<'r> {
             errors: Vec::new(),
             warnings: Vec::new(),
             unique_resources: Vec::new(),
+            log_files: Vec::new(),
             env_files: Vec::new(),
             documents: 1,
             has_syntax_errors: false,

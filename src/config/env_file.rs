@@ -7,14 +7,22 @@
 
 use std::ffi::OsString;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::expand::{self, Builder, ExpandErrorKind, Placeholders, Scope, Variables, name_length};
 use super::read::{PIPE_READ_TIMEOUT, read_raw};
+use super::report::Source;
 use crate::model::{EnvFileError, EnvLineError};
 
 /// Names and values in the order of the file.
 pub(super) type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// An `env_file`. It is read once for all services that use it.
+pub(super) struct EnvFile {
+    pub(super) source: Source,
+    pub(super) path: PathBuf,
+    pub(super) entries: Entries,
+}
 
 /// The variables that keepalive sets for every process. `is_overwritten` in `process.rs` knows those of other protocols.
 pub(super) const RESERVED_VARIABLES: [&str; 8] = [

@@ -1,19 +1,20 @@
 //! What `check` examines besides the configuration: whether programs and directories exist.
 
 use std::ffi::{CStr, OsStr};
-use std::fs::File;
-use std::io::Read as _;
+use std::fs::{File, Metadata};
+use std::io::{ErrorKind, Read as _};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{AccessFlags, access};
 use toml::de::DeTable;
 
 use super::decoder::{Decoder, Value};
 use super::environment::Purpose;
 use super::read;
-use crate::model::plan::Process;
+use crate::model::plan::{Credentials, Process};
 use crate::model::{Numbers, Template};
 
 /// The search path if the environment has no `PATH`.
@@ -26,9 +27,14 @@ impl Decoder<'_> {
     /// Reports why `process` could not be started now. `program` is the location of its command.
     pub(super) fn inspect(&mut self, process: &Process, program: Range<usize>, table: &DeTable<'_>) {
         let Some(directory) = self.directory_to_inspect(process) else { return };
+        let place = table.get("cwd").map(Value::span);
+        if let Some(place) = &place
+            && self.reports_closed(process, &directory, ("enter", place))
+        {
+            return;
+        }
         if let Some(message) = check_directory(&directory) {
-            let span = table.get("cwd").map_or(program, Value::span);
-            self.error(span, message, "create it, or correct `cwd`");
+            self.error(place.unwrap_or(program), message, "create it, or correct `cwd`");
             return;
         }
         self.inspect_program(process, &process.command, program);
@@ -52,8 +58,12 @@ impl Decoder<'_> {
         let Some(first) = command.first() else { return };
         let Template::Fixed(name) = first.plain() else { return };
         // A file that the process reads may set `PATH`.
-        let has_other_path = !process.env_files.is_empty() && !name.as_bytes().contains(&b'/');
-        if name.is_empty() || has_other_path {
+        let is_path = name.as_bytes().contains(&b'/');
+        if name.is_empty() || (!process.env_files.is_empty() && !is_path) {
+            return;
+        }
+        let program_path = directory.join(OsStr::from_bytes(name.as_bytes()));
+        if is_path && self.reports_closed(process, &program_path, ("execute", &program)) {
             return;
         }
         let path = self.search_path(process);
@@ -72,6 +82,61 @@ impl Decoder<'_> {
         let inherited = || self.environment.variable(b"PATH").filter(|_| process.inherit_env).map(<[u8]>::to_vec);
         own.or_else(inherited).unwrap_or_else(|| DEFAULT_PATH.to_vec())
     }
+}
+
+impl Decoder<'_> {
+    /// Whether the user of `process` cannot enter or execute `path`, which is reported at the place: an error if keepalive
+    /// itself has failed, a warning if the mode bits say so. Access control lists are not looked at.
+    fn reports_closed(&mut self, process: &Process, path: &Path, (what, place): (&str, &Range<usize>)) -> bool {
+        let user = process.credentials.as_ref();
+        let is_closed = |path: &&Path| match user {
+            Some(Credentials { uid: 0, .. }) => false,
+            Some(user) => std::fs::metadata(path).is_ok_and(|file| !may_execute(user, &file)),
+            None => std::fs::metadata(path.join(".")).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied),
+        };
+        let Some(at) = path.ancestors().filter(is_closed).last() else { return false };
+        let shown = self.user_name(user.map_or(self.environment.uid, |user| user.uid));
+        let message = format!("{shown} cannot {what} `{}`: permission denied at `{}`", path.display(), at.display());
+        let hint = format!("chmod o+x {}, or run it as another user", at.display());
+        match user {
+            Some(_) => self.warning(place.clone(), &message, &hint),
+            None => self.error(place.clone(), &message, &hint),
+        }
+        true
+    }
+
+    /// Why keepalive itself could not create or write a file, in a directory that need not exist.
+    pub(super) fn unwritable(&self, path: &Path) -> Option<String> {
+        let mut existing = path.ancestors().filter(|path| path.exists());
+        let at = existing.next()?;
+        // The directory of a file is needed to rotate it.
+        let places = [Some(at), if at == path { existing.next() } else { None }];
+        let (at, error) =
+            places.into_iter().flatten().find_map(|at| Some((at, access(at, AccessFlags::W_OK).err()?)))?;
+        let (user, path, at) = (self.user_name(self.environment.uid), path.display(), at.display());
+        Some(format!("{user} cannot write `{path}`: {} at `{at}`", read::describe(&error.into())))
+    }
+
+    /// `user www (33)`.
+    fn user_name(&self, uid: u32) -> String {
+        match self.users.by_id(uid) {
+            Some(user) => format!("user {} ({uid})", user.name),
+            None => format!("user {uid}"),
+        }
+    }
+}
+
+/// Judging by the mode bits, inode(7).
+fn may_execute(user: &Credentials, file: &Metadata) -> bool {
+    let of_group = file.gid() == user.gid || user.groups.contains(&file.gid());
+    let bit = if file.uid() == user.uid {
+        0o100
+    } else if of_group {
+        0o010
+    } else {
+        0o001
+    };
+    file.mode() & bit != 0
 }
 
 fn check_directory(path: &Path) -> Option<String> {

@@ -10,7 +10,7 @@ use super::decoder::{Decoder, Schema, Value};
 use super::environment::Purpose;
 use super::expand::Scope;
 use super::words;
-use crate::model::plan::{LogFiles, Output};
+use crate::model::plan::{LogFiles, Output, Service};
 use crate::model::{Numbers, Template};
 
 /// The default of `max_size` in bytes.
@@ -104,18 +104,37 @@ max_files: backups keep",
             self.error(value.span(), message, hint);
             return None;
         }
-        self.warn_about_link(value, &first);
+        if self.environment.purpose == Purpose::Check {
+            self.inspect_log_file(value, &first, scope.service);
+        }
         Some(path)
     }
 
-    /// Warns if lines would be dropped, because a symbolic link leads to the log file.
-    fn warn_about_link(&mut self, value: &Value<'_>, path: &CStr) {
-        let path = Path::new(OsStr::from_bytes(path.to_bytes()));
-        if self.environment.purpose == Purpose::Check
-            && let Some(reason) = (self.environment.unsafe_path)(path)
-        {
+    /// Warns if lines would be dropped, or mixed with those of another service.
+    fn inspect_log_file(&mut self, value: &Value<'_>, first: &CStr, service: &str) {
+        let path = Path::new(OsStr::from_bytes(first.to_bytes()));
+        if let Some(reason) = (self.environment.unsafe_path)(path) {
             let message = format!("{reason}: keepalive would not follow it, and drop the lines");
             self.warning(value.span(), message, "name the real path");
+        } else if let Some(message) = self.unwritable(path) {
+            self.warning(value.span(), message, "its lines would be dropped: keepalive itself writes log files");
+        }
+        let other = self.log_files.iter().find(|(known, of)| **known == *first && of != service);
+        match other.map(|(_, of)| format!("the service `{of}` writes to this file, too")) {
+            Some(message) => self.warning(value.span(), message, "add `{service}` to both paths"),
+            None => self.log_files.push((first.to_owned(), service.to_owned())),
+        }
+    }
+
+    /// Warns if all instances write to one log file.
+    pub(super) fn warn_about_shared_log_file(&mut self, service: &Service, table: &DeTable<'_>) {
+        let mut files = service.process.log_files.iter();
+        if self.environment.purpose == Purpose::Check
+            && service.instances > 1
+            && files.any(|(_, path)| !path.differs_by_instance())
+            && let Some(value) = table.get("log")
+        {
+            self.warning(value.span(), "all instances write to one log file", "add `{instance}` to its path");
         }
     }
 }

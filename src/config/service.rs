@@ -225,6 +225,7 @@ impl Decoder<'_> {
             self.warn_about_other_processes(value, &service);
         }
         self.hint_at_instances(&service, table);
+        self.warn_about_shared_log_file(&service, table);
         self.check_combinations(table, &service);
         let stop_timeout = table.get("stop_timeout").or(table.get("stop_delay")).map(Value::span);
         ServiceDraft { service, depends_on: self.depends_on(table), stop_timeout, source: self.source, span }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::decoder::{Decoder, EnvFile, Schema, Value, entries};
-use super::env_file::{self, Entries, RESERVED_VARIABLES};
+use super::decoder::{Decoder, Schema, Value, entries};
+use super::env_file::{self, Entries, EnvFile, RESERVED_VARIABLES};
 use super::expand::{Placeholders, Scope};
 use super::files::{FsQuery, FsResult};
 use super::report::{Location, Source, UnlocatedDiagnostic};

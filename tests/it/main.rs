@@ -13,6 +13,7 @@
 mod harness;
 
 mod browser;
+mod check;
 mod cli;
 mod client;
 mod client_broken;
