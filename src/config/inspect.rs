@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, OsStr};
 use std::fs::{File, Metadata};
-use std::io::{ErrorKind, Read as _};
+use std::io::Read as _;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -92,7 +92,7 @@ impl Decoder<'_> {
         let is_closed = |path: &&Path| match user {
             Some(Credentials { uid: 0, .. }) => false,
             Some(user) => std::fs::metadata(path).is_ok_and(|file| !may_execute(user, &file)),
-            None => std::fs::metadata(path.join(".")).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied),
+            None => std::fs::metadata(path.join(".")).is_err_and(|error| error.raw_os_error() == Some(libc::EACCES)),
         };
         let Some(at) = path.ancestors().filter(is_closed).last() else { return false };
         let shown = self.user_name(user.map_or(self.environment.uid, |user| user.uid));

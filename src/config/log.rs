@@ -111,19 +111,21 @@ max_files: backups keep",
     }
 
     /// Warns if lines would be dropped, or mixed with those of another service.
+    #[inline(never)]
     fn inspect_log_file(&mut self, value: &Value<'_>, first: &CStr, service: &str) {
         let path = Path::new(OsStr::from_bytes(first.to_bytes()));
-        if let Some(reason) = (self.environment.unsafe_path)(path) {
-            let message = format!("{reason}: keepalive would not follow it, and drop the lines");
-            self.warning(value.span(), message, "name the real path");
-        } else if let Some(message) = self.unwritable(path) {
-            self.warning(value.span(), message, "its lines would be dropped: keepalive itself writes log files");
-        }
+        let link = (self.environment.unsafe_path)(path);
         let other = self.log_files.iter().find(|(known, of)| **known == *first && of != service);
-        match other.map(|(_, of)| format!("the service `{of}` writes to this file, too")) {
-            Some(message) => self.warning(value.span(), message, "add `{service}` to both paths"),
-            None => self.log_files.push((first.to_owned(), service.to_owned())),
-        }
+        let (message, hint) = if let Some(reason) = link {
+            (format!("{reason}: keepalive would not follow it, and drop the lines"), "name the real path")
+        } else if let Some(reason) = self.unwritable(path) {
+            (reason, "its lines would be dropped: keepalive itself writes log files")
+        } else if let Some((_, other)) = other {
+            (format!("the service `{other}` writes to this file, too"), "add `{service}` to both paths")
+        } else {
+            return self.log_files.push((first.to_owned(), service.to_owned()));
+        };
+        self.warning(value.span(), message, hint);
     }
 
     /// Warns if all instances write to one log file.

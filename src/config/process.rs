@@ -127,12 +127,10 @@ impl Decoder<'_> {
                 let mut builder = Builder::default();
                 // The position of the word in the text, if it is there without quotes or escapes.
                 let found = text.as_bytes().windows(word.len().max(1)).position(|part| part == word.as_slice());
-                let place =
-                    |at: &Range<usize>| found.map_or(0..text.len(), |offset| at.start + offset..at.end + offset);
                 let shown = String::from_utf8_lossy(word);
-                self.warn_of_specifiers(value, &shown, place);
+                self.warn_of_specifiers(value, &shown, found);
                 if let Err(mut error) = expand(word, scope, &mut builder) {
-                    error.at = place(&error.at);
+                    error.at = found.map_or(0..text.len(), |offset| error.at.start + offset..error.at.end + offset);
                     self.expand_error(value, error);
                     return None;
                 }
@@ -189,7 +187,7 @@ impl Decoder<'_> {
     }
 
     fn expanded_after(&mut self, prefix: &[u8], value: &Value<'_>, text: &str, scope: &Scope<'_>) -> Option<Builder> {
-        self.warn_of_specifiers(value, text, Range::clone);
+        self.warn_of_specifiers(value, text, Some(0));
         let mut builder = Builder::starting_with(prefix);
         match expand(text.as_bytes(), scope, &mut builder) {
             Ok(()) => Some(builder),

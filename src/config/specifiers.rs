@@ -1,79 +1,37 @@
 //! Specifiers of systemd and supervisord, which keepalive does not expand: what to write instead. systemd.unit(5)
 
-use std::ops::Range;
-
 use super::decoder::{Decoder, Value};
 
+/// What a specifier looks like, and what to write instead. Scripts and formats of logs have a bare `%i` and `%h` with
+/// another meaning.
+const SPECIFIERS: [(&str, &str); 8] = [
+    ("%(process_num)", "write `{instance}`"),
+    ("%(program_name)", "write `{service}`"),
+    ("%(group_name)", "write `{service}`"),
+    ("%(ENV_", "write `${NAME}` instead of `%(ENV_NAME)s`"),
+    ("%h/", "write `${HOME}/`"),
+    ("%i.", "write `{instance}.`"),
+    ("%i/", "write `{instance}/`"),
+    (AT_END, "write `{instance}`"),
+];
+
+/// Only at the end of a text.
+const AT_END: &str = "%i";
+
 impl Decoder<'_> {
-    /// Warns of specifiers in `text`, a part of `value`. `place`: where in `value` a part of it is.
-    pub(super) fn warn_of_specifiers(
-        &mut self,
-        value: &Value<'_>,
-        text: &str,
-        place: impl Fn(&Range<usize>) -> Range<usize>,
-    ) {
-        for (at, hint) in specifiers(text) {
-            let message = format!("`{}` is not expanded", text.get(at.clone()).unwrap_or_default());
-            self.warning(self.span_of_part(value, &place(&at)), &message, &hint);
-        }
-    }
-}
-
-/// Each specifier, and what to write instead.
-fn specifiers(text: &str) -> impl Iterator<Item = (Range<usize>, String)> {
-    // Scripts and formats of logs have `%i` and `%h` with another meaning.
-    let is_word = !text.contains(char::is_whitespace);
-    text.match_indices('%').filter_map(move |(start, _)| {
-        let rest = text.get(start + 1..)?;
-        if let Some((name, conversion)) = rest.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
-            let hint = match name {
-                "process_num" => "write `{instance}`".to_owned(),
-                "program_name" | "group_name" => "write `{service}`".to_owned(),
-                _ => format!("write `${{{}}}`", name.strip_prefix("ENV_")?),
-            };
-            // `%(process_num)02d`
-            let end = conversion.find(|letter: char| !letter.is_ascii_digit())? + 1;
-            return Some((start..start + name.len() + 3 + end, hint));
-        }
-        let hint = match rest.as_bytes() {
-            [b'h', b'/', ..] => "write `${HOME}`",
-            [b'i', after @ ..] if after.first().is_none_or(|byte| !byte.is_ascii_alphanumeric()) => {
-                "write `{instance}`"
+    /// Warns of specifiers in `text`, which is at `offset` in the text of `value`; `None`: somewhere.
+    pub(super) fn warn_of_specifiers(&mut self, value: &Value<'_>, text: &str, offset: Option<usize>) {
+        for (specifier, hint) in SPECIFIERS {
+            let is_meant = specifier != AT_END || text.ends_with(AT_END);
+            if let Some(start) = text.rfind(specifier).filter(|_| is_meant) {
+                let start = offset.map(|offset| offset + start);
+                let span = match start {
+                    Some(start) => self.span_of_part(value, &(start..start + specifier.len())),
+                    None => value.span(),
+                };
+                let shown = specifier.strip_prefix("%(").map_or(specifier, |name| name.trim_end_matches(')'));
+                self.warning(span, &format!("`{shown}` is not expanded: it is a specifier of another program"), hint);
             }
-            _ => return None,
-        };
-        is_word.then(|| (start..start + 2, hint.to_owned()))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn specifiers_are_found_with_what_to_write() {
-        let found = |text: &str| {
-            let found = specifiers(text).map(|(at, hint)| format!("{} {hint}", &text[at]));
-            found.collect::<Vec<_>>().join("; ")
-        };
-        for (text, expect) in [
-            ("/run/app-%i.sock", "%i write `{instance}`"),
-            ("300%i", "%i write `{instance}`"),
-            ("%h/app", "%h write `${HOME}`"),
-            ("a-%(process_num)02d", "%(process_num)02d write `{instance}`"),
-            (
-                "%(program_name)s_%(process_num)d",
-                "%(program_name)s write `{service}`; %(process_num)d write `{instance}`",
-            ),
-            ("%(ENV_HOME)s/x", "%(ENV_HOME)s write `${HOME}`"),
-            ("%(h)s %(l)s", ""),
-            ("%h %l %u %t", ""),
-            ("printf %i\\n 5", ""),
-            ("50%", ""),
-            ("%if", ""),
-            ("a%20b%(", ""),
-        ] {
-            assert_eq!(found(text), expect, "{text}");
         }
     }
 }

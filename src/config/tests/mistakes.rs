@@ -186,22 +186,37 @@ fn specifiers_of_other_programs_are_warnings_at_their_place() {
     check(
         "[services.web]\ncommand = \"app --id %i '%(program_name)s'\"\nenv = { PORT = \"300%(process_num)d\" }\n",
         r#"
-warning: keepalive.toml:2:21: `%i` is not expanded
+warning: keepalive.toml:2:21: `%i` is not expanded: it is a specifier of another program
   2 | command = "app --id %i '%(program_name)s'"
     |                     ^^
   = write `{instance}`
 
-warning: keepalive.toml:2:25: `%(program_name)s` is not expanded
+warning: keepalive.toml:2:25: `program_name` is not expanded: it is a specifier of another program
   2 | command = "app --id %i '%(program_name)s'"
-    |                         ^^^^^^^^^^^^^^^^
+    |                         ^^^^^^^^^^^^^^^
   = write `{service}`
 
-warning: keepalive.toml:3:20: `%(process_num)d` is not expanded
+warning: keepalive.toml:3:20: `process_num` is not expanded: it is a specifier of another program
   3 | env = { PORT = "300%(process_num)d" }
-    |                    ^^^^^^^^^^^^^^^
+    |                    ^^^^^^^^^^^^^^
   = write `{instance}`
 "#,
     );
+}
+
+#[test]
+fn a_percent_sign_with_another_meaning_is_no_specifier() {
+    for word in ["%(h)s %(l)s", "%h %l %u %t", "printf %i 5", "50%", "%if", "a%20b%("] {
+        check_words(&format!("[services.web]\ncommand = [\"app\", \"{word}\"]\n"), &[]);
+    }
+    for (word, specifier, hint) in [
+        ("/run/app-%i.sock", "%i.", "write `{instance}.`"),
+        ("%h/app", "%h/", "write `${HOME}/`"),
+        ("%(ENV_HOME)s/x", "ENV_", "write `${NAME}` instead of `%(ENV_NAME)s`"),
+    ] {
+        let message = format!("`{specifier}` is not expanded: it is a specifier of another program");
+        check_words(&format!("[services.web]\ncommand = [\"app\", \"{word}\"]\n"), &[(&message, hint)]);
+    }
 }
 
 #[test]
