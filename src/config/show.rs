@@ -122,7 +122,9 @@ pub fn service_text(plan: &Plan, service: &Service, note: &dyn Fn(ServiceIndex) 
     if service.kind == Kind::Oneshot || service.restart.policy != RestartPolicy::Always {
         line("on success", exit_action_text(service.on_success));
     }
-    line("reload", &reload_text(&service.reload));
+    if service.kind == Kind::Service {
+        line("reload", &reload_text(&service.reload));
+    }
     line("stop", &stop_text(service));
     line("output", &output_text(process));
     line("limits", &process.limits.iter().map(limit_text).collect::<Vec<_>>().join(", "));
@@ -194,10 +196,8 @@ fn ready_text(service: &Service) -> String {
     text
 }
 
-/// Empty for the defaults.
 fn reload_text(reload: &Reload) -> String {
     let strategy = match reload.strategy {
-        Strategy::Rolling if reload.max_surge == 1 && reload.soak.is_zero() => return String::new(),
         Strategy::Rolling => format!("rolling, {} at a time", reload.max_surge),
         Strategy::Restart => "restart one by one".to_owned(),
         Strategy::Signal(signal) => return format!("by {signal}"),

@@ -66,6 +66,7 @@ web
   ready      2s after the program starts
   restart    always, immediately; after runs shorter than 10s: backoff from 100ms, factor 2, up to 30s, at most 16 times
   on failure shutdown
+  reload     rolling, 1 at a time
   stop       SIGTERM to the main process, SIGKILL after 5s
   output     stdout raw, stderr raw
   limits     core 0
