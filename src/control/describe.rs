@@ -39,7 +39,8 @@ fn describe(client: &Client, name: &str) -> CommandResult {
     let status: Status = document.read()?;
     let (summary, table) = (status.summary(), status.table(client.style));
     let summary = shortened(&summary, client.style.columns);
-    let description = visible::lines(status.description().as_bytes());
+    let description = [status.description(), &status.last_lines()].concat();
+    let description = visible::lines(description.as_bytes());
     let events = stream::event_lines(&events).trim_end().replace('\n', "\n  ");
     let (heading, summary, table) = (b"\nlatest events\n  ", summary.as_bytes(), table.as_bytes());
     print([summary, b"\n", table, b"\n", &*description, heading, events.as_bytes(), b"\n"].concat())?;

@@ -15,7 +15,7 @@ use super::stream::{self, LogsWanted};
 use super::table::shortened;
 use super::{change, describe, exec, health, top};
 use crate::model::glob::is_pattern;
-use crate::model::visible::one_line;
+use crate::model::visible::{self, one_line};
 use crate::sys::ReadEnvFile;
 
 /// The default time limit of completions, for which a shell waits while somebody types.
@@ -118,7 +118,7 @@ fn post_all(
     Ok(code)
 }
 
-/// Calls `perform` with the names that there are now in place of patterns.
+/// Calls `perform` with the names that there are now in place of patterns, each once.
 fn with_expanded(
     client: &Client,
     what: &str,
@@ -126,7 +126,13 @@ fn with_expanded(
     perform: &dyn Fn(&[String]) -> CommandResult,
 ) -> CommandResult {
     if !names.iter().any(|name| is_pattern(name.as_bytes())) {
-        return perform(names);
+        let mut unique: Vec<String> = Vec::new();
+        for name in names {
+            if !unique.contains(name) {
+                unique.push(name.clone());
+            }
+        }
+        return perform(&unique);
     }
     let Some(document) = client.status()? else { return Ok(EXIT_FAILURE) };
     match document.read::<Status>()?.expanded(names) {
@@ -200,6 +206,9 @@ fn show_status(client: &Client, names: &[String]) -> CommandResult {
             print(format!("{summary}\n{}", status.table(client.style)))?;
         }
         Form::Text | Form::Quiet => print(status.table(client.style))?,
+    }
+    if client.form != Form::Json && !names.is_empty() {
+        print(visible::lines(status.last_lines().as_bytes()))?;
     }
     // Freeing thousands of pieces of memory would only delay the exit.
     std::mem::forget(status);

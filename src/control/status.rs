@@ -48,6 +48,9 @@ pub(super) struct StatusEntry {
     oom_killed: Option<bool>,
     /// The status text that the process has sent by sd_notify.
     status_text: String,
+    /// The last lines of the last run, if it has failed.
+    #[serde(default)]
+    last_lines: String,
     pub(super) rss_bytes: Option<u64>,
     pub(super) cpu_ms: Option<u64>,
     pub(super) processes: Option<u64>,
@@ -213,7 +216,9 @@ impl Status {
         let mut all: Vec<String> = Vec::new();
         for name in names {
             if !is_pattern(name.as_bytes()) {
-                all.push(name.clone());
+                if !all.contains(name) {
+                    all.push(name.clone());
+                }
                 continue;
             }
             let services = self.services.iter();
@@ -363,6 +368,17 @@ impl Status {
         one_line(&summary).into_owned()
     }
 
+    /// The last lines of each instance whose last run has failed, below a heading.
+    pub(super) fn last_lines(&self) -> String {
+        let mut text = String::new();
+        for instance in self.instances().filter(|instance| !instance.last_lines.is_empty()) {
+            let lines = instance.last_lines.replace('\n', "\n  ");
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "\nlast lines of {}\n  {lines}", instance.name());
+        }
+        text
+    }
+
     /// The table of `keepalive status`.
     pub(super) fn table(&self, style: Style) -> String {
         let mut table = Table::new(&[
@@ -437,6 +453,7 @@ impl StatusEntry {
         if !self.status_text.is_empty() {
             let joint = if note.is_empty() { "" } else { "; " };
             note.to_mut().push_str(joint);
+            note.to_mut().push_str(if self.pid.is_none() { "its last status: " } else { "" });
             note.to_mut().push_str(&self.status_text);
         }
         note

@@ -88,6 +88,16 @@ fn a_note_says_not_ready_or_killed_for_memory() {
 }
 
 #[test]
+fn the_status_text_of_a_run_that_has_ended_is_marked_as_such() {
+    let instance = |pid: Option<u64>| {
+        let reason = "exited with code 1; restart now";
+        entry(json!({"id": "a", "state": "backoff", "pid": pid, "reason": reason, "status_text": "Connecting"}))
+    };
+    assert_eq!(instance(None).note(), "exited with code 1; restart now; its last status: Connecting");
+    assert_eq!(instance(Some(7)).note(), "exited with code 1; restart now; Connecting");
+}
+
+#[test]
 fn no_line_is_wider_than_the_screen() {
     let mut instances = vec![];
     for number in 0..1_000_u64 {
@@ -136,6 +146,7 @@ fn a_name_selects_a_service_or_an_instance() {
 fn patterns_stand_for_the_names_that_match_without_duplicates() {
     let expanded = |names: &[&str]| sample().expanded(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
     assert_eq!(expanded(&["web", "*", "nosuch"]), Ok(["web", "migrate", "idle", "nosuch"].map(str::to_owned).to_vec()));
+    assert_eq!(expanded(&["web", "w*", "web"]), Ok(vec!["web".to_owned()]));
     assert_eq!(expanded(&["web.?"]), Ok(["web.0", "web.1"].map(str::to_owned).to_vec()));
 }
 

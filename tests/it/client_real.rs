@@ -62,6 +62,7 @@ fn a_client_shows_and_controls_a_running_service_set() {
         check(&set, &["scale", "web", "+1"], "web has 3 instances");
         check(&set, &["restart", "web.2", "--timeout", "50s"], "web.2 running");
         check(&set, &["signal", "web.0", "usr1"], "SIGUSR1 sent to web.0");
+        check(&set, &["reload", "web.0", "web.0"], "web.0 reloaded");
         check(&set, &["completions", "names"], "web\nweb.0\nweb.1\nweb.2\njob\nidle\nall");
         let (code, stdout, _) = client(&set, &["events"]);
         assert_eq!(code, 0);

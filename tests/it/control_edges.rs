@@ -243,7 +243,8 @@ fn several_services_are_one_request_and_what_has_completed_is_left_alone() {
     assert_eq!(ask("web,none/stop").0, 404);
     assert_eq!(control.state("web.0"), "running");
     assert_eq!(ask("db,web/stop"), done("db, web stopped"));
-    assert_eq!(ask("web,db/start"), done("web, db started"));
+    assert_eq!(ask("web,db,web/start"), done("web, db started"));
+    assert_eq!(ask("web,all,web.0/stop"), done("all stopped"));
     assert_eq!(ask("all/stop"), done("all stopped"));
     assert_eq!(ask("all/start"), (200, "all started".to_owned(), left));
     running.send(Signal::TERM);

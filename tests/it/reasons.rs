@@ -55,6 +55,19 @@ fn a_program_that_binds_the_address_of_its_listen_fails_with_a_hint() {
     let hint = "hint: keepalive itself has bound the addresses of `listen`: let the program use descriptor 3 (`{fd.http}`), or remove `listen`";
     let lines = wait_until("the last lines", || Some(control.instance("web.0")["last_lines"].as_str()?.to_owned()));
     assert_eq!(lines, format!("Error: listen EADDRINUSE {port}\n{hint}"));
+    // Where the instance is named, people see them too.
+    let shown = |words: &[&str]| {
+        let socket = set.socket();
+        let words = [&[KEEPALIVE], words, &["--socket", socket.to_str().unwrap()]].concat();
+        Run::words(Place::Child, &words).finish().1
+    };
+    let below = format!("\nlast lines of web.0\n  {}", lines.replace('\n', "\n  "));
+    let [named, described, all] = [&["status", "web"][..], &["describe", "web.0"], &["status"]].map(shown);
+    assert!(
+        named.ends_with(&below) && described.contains(&format!("{below}\n\nlatest events\n")),
+        "{named}{described}"
+    );
+    assert!(!all.contains("last lines"), "{all}");
     running.send(Signal::TERM);
     running.end();
     let stderr = running.stderr();

@@ -135,8 +135,14 @@ fn whole<T: std::str::FromStr + ToString>(text: &str) -> Option<T> {
 
 fn change(names: &str, verb: &str, query: &Query<'_>, (plan, view): (&Plan, View<'_>)) -> Result<Request, Invalid> {
     let is_several = names.contains(',') && matches!(verb, "start" | "stop" | "restart");
-    let targets = if is_several { names.split(',').map(|name| find(name, plan)).collect() } else { Ok(Vec::new()) }?;
-    let target = if is_several { Target::All } else { find(names, plan)? };
+    let mut targets = Vec::new();
+    for name in names.split(|letter| is_several && letter == ',') {
+        let target = find(name, plan)?;
+        if !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    let target = targets.iter().copied().find(|target| targets.len() == 1 || *target == Target::All);
     let verb = match verb {
         "start" => Verb::Start,
         "stop" => Verb::Stop,
@@ -151,13 +157,16 @@ fn change(names: &str, verb: &str, query: &Query<'_>, (plan, view): (&Plan, View
             let signal = Signal::parse(&text);
             Verb::Signal(signal.ok_or_else(|| Invalid::because(format!("`{text}` is not a signal")))?)
         }
-        "scale" => return scale(target, query, view),
+        "scale" => return scale(target.unwrap_or(Target::All), query, view),
         _ => {
             let reason = format!("unknown action `{verb}`: expected start, stop, restart, reload, signal or scale");
             return Err(Invalid::Unknown(reason));
         }
     };
-    Ok(if is_several { Request::Several(targets.into(), verb) } else { Request::Control(target, verb) })
+    Ok(match target {
+        Some(target) => Request::Control(target, verb),
+        None => Request::Several(targets.into(), verb),
+    })
 }
 
 /// `?instances=4`; `+2` and `-1` change the current number.
