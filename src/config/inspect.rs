@@ -28,12 +28,13 @@ impl Decoder<'_> {
     pub(super) fn inspect(&mut self, process: &Process, program: Range<usize>, table: &DeTable<'_>) {
         let Some(directory) = self.directory_to_inspect(process) else { return };
         let place = table.get("cwd").map(Value::span);
+        let shown = process.cwd.as_ref().map_or_else(|| directory.display().to_string(), Template::to_string);
         if let Some(place) = &place
-            && self.reports_closed(process, &directory, ("enter", place))
+            && self.reports_closed(process, (&directory, &shown), ("enter", place))
         {
             return;
         }
-        if let Some(message) = check_directory(&directory) {
+        if let Some(message) = check_directory(&directory, &shown) {
             self.error(place.unwrap_or(program), message, "create it, or correct `cwd`");
             return;
         }
@@ -62,8 +63,10 @@ impl Decoder<'_> {
         if name.is_empty() || (!process.env_files.is_empty() && !is_path) {
             return;
         }
+        let is_plain = !matches!(first, Template::Expanded { .. });
         let program_path = directory.join(OsStr::from_bytes(name.as_bytes()));
-        if is_path && self.reports_closed(process, &program_path, ("execute", &program)) {
+        let shown = if is_plain { program_path.display().to_string() } else { first.to_string() };
+        if is_path && self.reports_closed(process, (&program_path, &shown), ("execute", &program)) {
             return;
         }
         let path = self.search_path(process);
@@ -87,7 +90,12 @@ impl Decoder<'_> {
 impl Decoder<'_> {
     /// Whether the user of `process` cannot enter or execute `path`, which is reported at the place: an error if keepalive
     /// itself has failed, a warning if the mode bits say so. Access control lists are not looked at.
-    fn reports_closed(&mut self, process: &Process, path: &Path, (what, place): (&str, &Range<usize>)) -> bool {
+    fn reports_closed(
+        &mut self,
+        process: &Process,
+        (path, shown): (&Path, &str),
+        (what, place): (&str, &Range<usize>),
+    ) -> bool {
         let user = process.credentials.as_ref();
         let is_closed = |path: &&Path| match user {
             Some(Credentials { uid: 0, .. }) => false,
@@ -95,9 +103,10 @@ impl Decoder<'_> {
             None => std::fs::metadata(path.join(".")).is_err_and(|error| error.raw_os_error() == Some(libc::EACCES)),
         };
         let Some(at) = path.ancestors().filter(is_closed).last() else { return false };
-        let shown = self.user_name(user.map_or(self.environment.uid, |user| user.uid));
-        let message = format!("{shown} cannot {what} `{}`: permission denied at `{}`", path.display(), at.display());
-        let hint = format!("chmod o+x {}, or run it as another user", at.display());
+        let name = self.user_name(user.map_or(self.environment.uid, |user| user.uid));
+        let at = place_in(path, at, shown);
+        let message = format!("{name} cannot {what} `{shown}`: permission denied at `{at}`");
+        let hint = format!("chmod o+x {at}, or run it as another user");
         match user {
             Some(_) => self.warning(place.clone(), &message, &hint),
             None => self.error(place.clone(), &message, &hint),
@@ -106,15 +115,15 @@ impl Decoder<'_> {
     }
 
     /// Why keepalive itself could not create or write a file, in a directory that need not exist.
-    pub(super) fn unwritable(&self, path: &Path) -> Option<String> {
+    pub(super) fn unwritable(&self, path: &Path, shown: &str) -> Option<String> {
         let mut existing = path.ancestors().filter(|path| path.exists());
         let at = existing.next()?;
         // The directory of a file is needed to rotate it.
         let places = [Some(at), if at == path { existing.next() } else { None }];
         let (at, error) =
             places.into_iter().flatten().find_map(|at| Some((at, access(at, AccessFlags::W_OK).err()?)))?;
-        let (user, path, at) = (self.user_name(self.environment.uid), path.display(), at.display());
-        Some(format!("{user} cannot write `{path}`: {} at `{at}`", read::describe(&error.into())))
+        let (user, at) = (self.user_name(self.environment.uid), place_in(path, at, shown));
+        Some(format!("{user} cannot write `{shown}`: {} at `{at}`", read::describe(&error.into())))
     }
 
     /// `user www (33)`.
@@ -124,6 +133,11 @@ impl Decoder<'_> {
             None => format!("user {uid}"),
         }
     }
+}
+
+/// `at`, a part of `path`, for messages. If the path is not shown as it is, because it may contain secrets, neither is a part.
+fn place_in(path: &Path, at: &Path, shown: &str) -> String {
+    if shown == path.to_string_lossy() { at.display().to_string() } else { shown.to_owned() }
 }
 
 /// Judging by the mode bits, inode(7).
@@ -139,11 +153,11 @@ fn may_execute(user: &Credentials, file: &Metadata) -> bool {
     file.mode() & bit != 0
 }
 
-fn check_directory(path: &Path) -> Option<String> {
+fn check_directory(path: &Path, shown: &str) -> Option<String> {
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => None,
-        Ok(_) => Some(format!("`{}` is not a directory", path.display())),
-        Err(error) => Some(format!("cannot use `{}` as a directory: {}", path.display(), read::describe(&error))),
+        Ok(_) => Some(format!("`{shown}` is not a directory")),
+        Err(error) => Some(format!("cannot use `{shown}` as a directory: {}", read::describe(&error))),
     }
 }
 

@@ -99,26 +99,27 @@ max_files: backups keep",
         let path = self.absolute_path(value, scope, &format!("remove `{key}` to write no log file"))?;
         let first = path.expand(Numbers::SINGLE);
         if is_stream(first.as_bytes()) {
-            let message = format!("`{}` is not a log file: it is an open stream", first.to_string_lossy());
+            let message = format!("`{}` is not a log file: it is an open stream", path.shown(Numbers::SINGLE));
             let hint = format!("remove `{key}`: without it, a service writes to stdout and stderr of keepalive");
             self.error(value.span(), message, hint);
             return None;
         }
         if self.environment.purpose == Purpose::Check {
-            self.inspect_log_file(value, &first, scope.service);
+            self.inspect_log_file(value, (&first, &path.shown(Numbers::SINGLE)), scope.service);
         }
         Some(path)
     }
 
     /// Warns if lines would be dropped, or mixed with those of another service.
     #[inline(never)]
-    fn inspect_log_file(&mut self, value: &Value<'_>, first: &CStr, service: &str) {
+    fn inspect_log_file(&mut self, value: &Value<'_>, (first, shown): (&CStr, &str), service: &str) {
         let path = Path::new(OsStr::from_bytes(first.to_bytes()));
         let link = (self.environment.unsafe_path)(path);
         let other = self.log_files.iter().find(|(known, of)| **known == *first && of != service);
         let (message, hint) = if let Some(reason) = link {
+            let reason = if shown.contains("${") { "a symbolic link" } else { &reason };
             (format!("{reason}: keepalive would not follow it, and drop the lines"), "name the real path")
-        } else if let Some(reason) = self.unwritable(path) {
+        } else if let Some(reason) = self.unwritable(path, shown) {
             (reason, "its lines would be dropped: keepalive itself writes log files")
         } else if let Some((_, other)) = other {
             (format!("the service `{other}` writes to this file, too"), "add `{service}` to both paths")

@@ -224,7 +224,8 @@ impl Decoder<'_> {
             path.extend_from_slice(if rest == b"." { b"" } else { rest });
             *first_piece = path;
         }
-        self.finished(builder, value.span())
+        let path = self.finished(builder, value.span())?;
+        Some(self.as_written(path, text))
     }
 
     /// Permission bits in octal notation.

@@ -101,7 +101,8 @@ impl Decoder<'_> {
             "tcp" => {
                 let text = self.string(content, "an address", "such as `\"127.0.0.1:8080\"`")?;
                 let address = self.expanded(content, text, scope)?;
-                Probe::Tcp(self.destination(content, address, service)?)
+                let address = self.destination(content, address, service)?;
+                Probe::Tcp(self.as_written(address, text))
             }
             "http" => self.url(content, scope, service)?,
             "file" => Probe::File(self.absolute_path(content, scope, "such as `\"/run/web.up\"`")?),
@@ -161,6 +162,7 @@ impl Decoder<'_> {
             authority.push(b":80");
         }
         let authority = self.destination(value, authority, service)?;
+        let authority = self.as_written(authority, url.split(['/', '?', '#']).next().unwrap_or_default());
         let is_root = target.first_piece() == b"/";
         let target = self.finished(target, value.span())?;
         // A path that comes from a variable as a whole has no place in the text.

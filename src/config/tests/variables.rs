@@ -170,6 +170,16 @@ fn values_of_variables_are_not_shown() {
         command = "own"
         env_file = "app.env"
         ready = { http = "http://127.0.0.1:80${PATH:-}${SECRET}" }
+        [services.paths]
+        command = "x"
+        env_file = ["app.env", { path = "${SECRET}.env", when = "start" }]
+        cwd = "/srv/${SECRET}"
+        log.file = "${SECRET}-{instance}.log"
+        state = { size = "1KiB", persist = "/data/${SECRET}" }
+        ready = { file = "/run/${SECRET}" }
+        [services.address]
+        command = "x"
+        ready = { tcp = "127.0.0.1:${PORT}" }
     "#;
     scratch.write("keepalive.toml", input.as_bytes());
     let plan = scratch.load().unwrap_or_else(|report| panic!("{report}")).plan;
@@ -188,8 +198,14 @@ fn values_of_variables_are_not_shown() {
     for expect in [
         "  command    web --password=${SECRET} -i {instance} $${kept}\n",
         "  command    db --url postgres://${SECRET}@db/{instance} x\n",
-        "  ready      when http://127.0.0.1:80/ok?token=${TOKEN}&port=${PORT} responds, within 30s\n",
+        "  ready      when http://127.0.0.1:${PORT}/ok?token=${TOKEN}&port=${PORT} responds, within 30s\n",
         "  ready      when `check ${SECRET}` succeeds, within 30s\n",
+        "  directory  /srv/${SECRET}\n",
+        "  env file   ${SECRET}.env\n",
+        "  passed     state of 1KiB in /data/${SECRET}\n",
+        ", both to ${SECRET}-{instance}.log (",
+        "  ready      when /run/${SECRET} exists, within 30s\n",
+        "  ready      when 127.0.0.1:${PORT} accepts a connection, within 30s\n",
         "  env        MORE OTHER SECRET TOKEN and the environment of keepalive\n",
     ] {
         assert!(text.contains(expect), "{expect}{text}");
@@ -203,6 +219,14 @@ fn a_program_from_a_variable_is_named_as_it_was_written() {
     scratch.write("keepalive.toml", b"[services.web]\ncommand = [\"x/${PORT}\"]\n");
     let report = scratch.load_as(Purpose::Check, 0).unwrap_err();
     assert_eq!(report.errors[0].message, "program `x/${PORT}` not found");
+}
+
+#[test]
+fn a_directory_from_a_variable_is_named_as_it_was_written() {
+    let scratch = Scratch::new();
+    scratch.write("keepalive.toml", b"[services.web]\ncommand = \"/bin/true\"\ncwd = \"/none/${PORT}\"\n");
+    let report = scratch.load_as(Purpose::Check, 0).unwrap_err();
+    assert_eq!(report.errors[0].message, "cannot use `/none/${PORT}` as a directory: no such file or directory");
 }
 
 #[test]
