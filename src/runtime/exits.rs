@@ -85,13 +85,13 @@ impl Processes {
     fn on_strays(&mut self, runs: &[RunId], answer: &[u8]) -> Vec<Event> {
         for run in runs {
             let found: Vec<Option<Pid>> = Question::strays_of(*run, answer).collect();
-            let is_own_gone = found.iter().flatten().any(|pid| !self.is_child(*pid));
-            if is_own_gone || (found.contains(&None) && self.runs.may_search_again(*run)) {
+            let (children, gone): (Vec<Pid>, Vec<Pid>) =
+                found.iter().copied().flatten().partition(|pid| self.is_child(*pid));
+            if !gone.is_empty() || (found.contains(&None) && self.runs.may_search_again(*run)) {
                 // They may have had children.
                 self.search(*run);
             }
-            let found = found.into_iter().flatten().filter(|pid| self.is_child(*pid));
-            let strays = found.filter(|pid| self.is_stray(*run, *pid)).collect();
+            let strays = children.into_iter().filter(|pid| self.is_stray(*run, *pid)).collect();
             self.runs.set_strays(*run, strays, &self.liveness);
             self.signal_found_strays(*run);
         }
