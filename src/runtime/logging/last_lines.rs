@@ -2,6 +2,7 @@
 //! does not wait for them.
 
 use super::Logging;
+use super::pipes::Slot;
 use crate::config::{LISTEN_FDS_START, names_port};
 use crate::logs::channel;
 use crate::logs::protocol::{LastLines, LastLinesQuery, Message};
@@ -22,8 +23,7 @@ impl Logging {
         let FailedProcess { instance, run, is_final, address_hint } = failed_process(&entry.event)?;
         if run.failure.is_some() {
             // It has written nothing, and the lines of an earlier run are not its own.
-            let slot = self.slots.get_mut(&instance)?;
-            (slot.last_lines, slot.current_answers) = (String::new(), 0);
+            self.slots.get_mut(&instance)?.last_run.on_failed_start();
             return None;
         }
         self.request_last_lines(instance, run.id, address_hint).filter(|_| is_final)
@@ -39,8 +39,7 @@ impl Logging {
             return None;
         }
         let slot = self.slots.get_mut(&instance)?;
-        slot.awaited_answers += 1;
-        slot.current_answers += 1;
+        slot.last_run.on_asked();
         let query = LastLinesQuery { run: slot.key_of(run), address_hint };
         channel::send(Message::LastLines(query.clone()), None);
         Some(query)
@@ -48,7 +47,7 @@ impl Logging {
 
     /// Whether the logger has been asked for the last lines of `instance` and has not answered.
     pub(in crate::runtime) fn awaits_last_lines(&self, instance: InstanceId) -> bool {
-        self.slots.get(&instance).is_some_and(|slot| slot.awaited_answers > 0)
+        self.slots.get(&instance).is_some_and(|slot| slot.last_run.is_awaited())
     }
 
     /// Whether there is or has been such an instance: it is in the configuration, or had a process.
@@ -59,19 +58,15 @@ impl Logging {
 
     /// The last lines of `instance`, if its last process has failed.
     pub(in crate::runtime) fn last_lines(&self, instance: InstanceId) -> &str {
-        self.slots.get(&instance).map_or("", |slot| &slot.last_lines)
+        self.slots.get(&instance).map_or("", |slot| slot.last_run.lines())
     }
 
     pub(super) fn receive_last_lines(&mut self) {
         for _ in 0..MAX_ANSWERS_PER_TURN {
             let Some(LastLines { slot, text }) = channel::receive() else { return };
-            if let Some(slot) = self.slots.values_mut().find(|known| known.number == slot && known.awaited_answers > 0)
-            {
-                slot.awaited_answers -= 1;
-                // Answers come in the order of the requests.
-                if slot.awaited_answers < slot.current_answers {
-                    (slot.last_lines, slot.current_answers) = (text, slot.awaited_answers);
-                }
+            let of = |known: &&mut Slot| known.number == slot && known.last_run.is_awaited();
+            if let Some(slot) = self.slots.values_mut().find(of) {
+                slot.last_run.on_answer(text);
             }
         }
     }

@@ -5,6 +5,7 @@
 mod backoff;
 mod finish;
 mod last_lines;
+mod last_run;
 mod pipes;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -240,7 +241,7 @@ impl Logging {
         }
         let shares_pipe = self.pipe_factory.shares_pipe(process);
         let Some(slot) = self.slots.get_mut(&instance) else { return Ok(()) };
-        slot.last_lines = String::new();
+        slot.last_run.on_start();
         slot.latest_run = run;
         slot.close_drained();
         let mut result = Ok(());
@@ -309,7 +310,7 @@ impl Logging {
         let since = running.since;
         poller.remove(&running.liveness_fd).ok();
         self.running = None;
-        self.slots.values_mut().for_each(|slot| slot.awaited_answers = 0);
+        self.slots.values_mut().for_each(|slot| slot.last_run.on_logger_exit());
         if self.is_killing_all {
             return;
         }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
+use super::last_run::LastRun;
 use crate::logs::line::Stream;
 use crate::logs::protocol::{FileTarget, RunKey, Source, Target};
 use crate::model::plan::{Credentials, LogFormat, LogStyle, Output, Process};
@@ -37,12 +38,7 @@ pub(super) struct Slot {
     pub(super) latest_run: RunId,
     /// The run whose pipes the latest run has: another one if it could not get its own.
     latest_key: RunKey,
-    /// How often the logger has been asked for the last lines and has not answered.
-    pub(super) awaited_answers: u32,
-    /// The last lines of the last process, if it has failed.
-    pub(super) last_lines: String,
-    /// How many of the awaited answers are not out of date: no later start has failed before its program.
-    pub(super) current_answers: u32,
+    pub(super) last_run: LastRun,
 }
 
 /// What of a stream of `process` goes to keepalive's stream of the same name; `None` if it does not go through the logger.
@@ -150,9 +146,7 @@ impl Slot {
             retired: Vec::new(),
             latest_run: RunId::new(0),
             latest_key: RunKey::new(number, RunId::new(0)),
-            awaited_answers: 0,
-            last_lines: String::new(),
-            current_answers: 0,
+            last_run: LastRun::default(),
         }
     }
 
