@@ -89,7 +89,8 @@ fn write_plan(mut object: Object<'_>, plan: &Plan) {
 /// Writes the definition of a service, as it is in [`plan_json`].
 pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
     let Service { name, kind, instances, depends_on: _, autostart, restart, .. } = service;
-    let Service { on_failure, on_success, stop, ready, ready_timeout, watchdog, reload, process, .. } = service;
+    let Service { on_failure, on_success, stop, ready, probe_timeout, ready_timeout, .. } = service;
+    let Service { watchdog, reload, process, .. } = service;
     let mut object = Object::new(out);
     object.text("name", name);
     object.text("type", word_of(&KINDS, *kind));
@@ -105,6 +106,7 @@ pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
     milliseconds(&mut object, "stop_timeout_ms", *timeout);
     object.text("kill_mode", word_of(&KILL_MODES, *kill_mode));
     write_ready(&mut object, ready);
+    milliseconds(&mut object, "probe_timeout_ms", *probe_timeout);
     object.optional("ready_timeout_ms", ready_timeout.map(|timeout| timeout.as_millis()));
     object.optional("watchdog_ms", watchdog.map(|watchdog| watchdog.as_millis()));
     write_reload(object.object("reload"), reload);

@@ -30,7 +30,7 @@ impl Decoder<'_> {
                     None => value.span(),
                 };
                 let shown = specifier.strip_prefix("%(").map_or(specifier, |name| name.trim_end_matches(')'));
-                self.warning(span, &format!("`{shown}` is not expanded: it is a specifier of another program"), hint);
+                self.warning(span, format!("`{shown}` is not expanded: it is a specifier of another program"), hint);
             }
         }
     }

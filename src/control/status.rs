@@ -49,7 +49,6 @@ pub(super) struct StatusEntry {
     /// The status text that the process has sent by sd_notify.
     status_text: String,
     /// The last lines of the last run, if it has failed.
-    #[serde(default)]
     last_lines: String,
     pub(super) rss_bytes: Option<u64>,
     pub(super) cpu_ms: Option<u64>,
@@ -105,6 +104,7 @@ impl Members for StatusEntry {
             "reason" => Member::Text(&mut self.reason),
             "oom_killed" => Member::Flag(&mut self.oom_killed),
             "status_text" => Member::Text(&mut self.status_text),
+            "last_lines" => Member::Text(&mut self.last_lines),
             "rss_bytes" => Member::Number(&mut self.rss_bytes),
             "cpu_ms" => Member::Number(&mut self.cpu_ms),
             "processes" => Member::Number(&mut self.processes),

@@ -153,7 +153,6 @@ pub struct Service {
     /// When it is ready.
     pub ready: Ready,
     /// `ready.timeout`: the time limit of one attempt of the probe.
-    #[serde(rename = "probe_timeout_ms", serialize_with = "serial::milliseconds")]
     pub probe_timeout: Duration,
     /// `ready_timeout`: a start, or a run of a oneshot, that takes longer fails; `None`: no limit, the default of a oneshot.
     pub ready_timeout: Option<Duration>,
