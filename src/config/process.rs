@@ -141,6 +141,7 @@ impl Decoder<'_> {
     }
 
     /// `template`, which is shown as the text that it comes from if that has variables.
+    #[inline(never)]
     pub(super) fn as_written(&self, template: Template, text: &str) -> Template {
         if !self.expands_variables || !text.contains("${") {
             return template;

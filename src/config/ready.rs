@@ -162,12 +162,13 @@ impl Decoder<'_> {
             authority.push(b":80");
         }
         let authority = self.destination(value, authority, service)?;
-        let authority = self.as_written(authority, url.split(['/', '?', '#']).next().unwrap_or_default());
+        // A path that comes from a variable as a whole has no place in the text.
+        let start = url.find(['/', '?', '#']);
+        let (host, path) = start.and_then(|start| url.split_at_checked(start)).unwrap_or((url, "${…}"));
+        let authority = self.as_written(authority, host);
         let is_root = target.first_piece() == b"/";
         let target = self.finished(target, value.span())?;
-        // A path that comes from a variable as a whole has no place in the text.
-        let written = url.find(['/', '?', '#']).and_then(|start| url.get(start..)).unwrap_or("${…}");
-        let target = if is_root { target } else { self.as_written(target, written) };
+        let target = if is_root { target } else { self.as_written(target, path) };
         Some(Probe::Http { authority, target })
     }
 

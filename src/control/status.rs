@@ -371,10 +371,13 @@ impl Status {
     /// The last lines of each instance whose last run has failed, below a heading.
     pub(super) fn last_lines(&self) -> String {
         let mut text = String::new();
-        for instance in self.instances().filter(|instance| !instance.last_lines.is_empty()) {
-            let lines = instance.last_lines.replace('\n', "\n  ");
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "\nlast lines of {}\n  {lines}", instance.name());
+        for service in &self.services {
+            for instance in service.instances.iter().filter(|instance| !instance.last_lines.is_empty()) {
+                let lines = instance.last_lines.replace('\n', "\n  ");
+                for part in ["\nlast lines of ", &instance.id, "\n  ", &lines, "\n"] {
+                    text.push_str(part);
+                }
+            }
         }
         text
     }

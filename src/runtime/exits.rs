@@ -85,9 +85,10 @@ impl Processes {
     fn on_strays(&mut self, runs: &[RunId], answer: &[u8]) -> Vec<Event> {
         for run in runs {
             let found: Vec<Option<Pid>> = Question::strays_of(*run, answer).collect();
-            let (children, gone): (Vec<Pid>, Vec<Pid>) =
-                found.iter().copied().flatten().partition(|pid| self.is_child(*pid));
-            if !gone.is_empty() || (found.contains(&None) && self.runs.may_search_again(*run)) {
+            let pids = || found.iter().copied().flatten();
+            let children: Vec<Pid> = pids().filter(|pid| self.is_child(*pid)).collect();
+            let is_one_gone = children.len() < pids().count();
+            if is_one_gone || (found.contains(&None) && self.runs.may_search_again(*run)) {
                 // They may have had children.
                 self.search(*run);
             }
