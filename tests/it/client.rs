@@ -72,13 +72,13 @@ fn several_names_are_one_request_and_reloads_are_one_after_the_other() {
     server.check(&["stop", "a", "b"], 0, "a.0 stopped", "");
     server.check(&["stop", "a", "c.1"], 1, "", "keepalive: stop a c.1: there is no `c.1`\n");
     server.check(
-        &["reload", "a", "b", "a"],
+        &["reload", "a", "b", "d", "a"],
         1,
         "a.0 stopped\na.0 stopped",
         "keepalive: reload b: it is being reloaded\n",
     );
     let targets: Vec<String> = server.requests();
-    let asked = ["a,b/stop", "a,c.1/stop", "a/reload", "b/reload", "a/reload"];
+    let asked = ["a,b/stop", "a,c.1/stop", "a/reload", "b/reload", "d/reload"];
     assert_eq!(targets, asked.map(|path| format!("POST /v1/services/{path}?timeout=1m")));
 }
 

@@ -101,7 +101,7 @@ fn root_finds_pid_1_of_another_user() {
     run.command.stdin(std::fs::File::open(KEEPALIVE).unwrap());
     run.command.env_remove("KEEPALIVE_SOCKET").env_remove("XDG_RUNTIME_DIR");
     let (code, stdout, stderr) = run.finish();
-    assert!(code == 0 && stdout.contains("web.0  running"), "{stdout} {stderr}");
+    assert!(code == 0 && stdout.contains("\nweb.0  "), "{stdout} {stderr}");
 }
 
 // user_namespaces(7): the root of a namespace is the user outside of it who has created it.
