@@ -197,7 +197,7 @@ impl ConfigLoader {
         let cannot = |what| move |errno| (what, errno);
         let answers = memfd::create(c"keepalive-configuration").map_err(cannot("memory file"))?;
         let ours = File::from(answers.try_clone().map_err(|_| cannot("memory file")(Errno::EMFILE))?);
-        let pid = fork::fork_helper(Some(ours.as_fd()), || {
+        let pid = fork::fork_helper(&[ours.as_fd()], || {
             fork::set_name(c"keepalive-read");
             let recorder = RecordingFs::default();
             // The plan is computed again from the recording.

@@ -43,7 +43,7 @@ pub fn fork_without_sigchld() -> Result<ForkResult, Errno> {
 ///
 /// # Errors
 /// EAGAIN, ENOMEM: the process cannot be created.
-pub fn fork_helper(kept: Option<BorrowedFd<'_>>, work: impl FnOnce() -> u8) -> Result<Pid, Errno> {
+pub fn fork_helper(kept: &[BorrowedFd<'_>], work: impl FnOnce() -> u8) -> Result<Pid, Errno> {
     match fork_with(0)? {
         ForkResult::Parent(pid) => Ok(pid),
         ForkResult::Child => {
@@ -64,7 +64,7 @@ pub fn fork_unseen_helper(kept: impl AsFd, name: &CStr, work: impl FnOnce() -> u
         ForkResult::Parent(pid) => Ok(pid),
         ForkResult::Child => {
             process::set_death_signal_of(Some(parent), Signal::KILL).ok();
-            process::close_fds_in_fork(Some(kept.as_fd()));
+            process::close_fds_in_fork(&[kept.as_fd()]);
             set_name(name);
             process::exit_now(work())
         }
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_helper_exits_with_the_code_that_its_work_returns() {
-        assert_eq!(status_of_helper(None, || 42), ExitStatus::Code(42));
+        assert_eq!(status_of_helper(&[], || 42), ExitStatus::Code(42));
     }
 
     #[test]
@@ -121,12 +121,12 @@ mod tests {
         let (kept, other) = nix::unistd::pipe().unwrap();
         let is_open = |fd: &OwnedFd| u8::from(nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFD).is_ok());
         let both = || is_open(&kept) * 2 + is_open(&other);
-        assert_eq!(status_of_helper(Some(kept.as_fd()), both), ExitStatus::Code(2));
-        assert_eq!(status_of_helper(Some(other.as_fd()), both), ExitStatus::Code(1));
+        assert_eq!(status_of_helper(&[kept.as_fd()], both), ExitStatus::Code(2));
+        assert_eq!(status_of_helper(&[other.as_fd()], both), ExitStatus::Code(1));
         assert_eq!(both(), 3, "the parent's descriptors stay open");
     }
 
-    fn status_of_helper(kept: Option<BorrowedFd<'_>>, work: impl FnOnce() -> u8) -> ExitStatus {
+    fn status_of_helper(kept: &[BorrowedFd<'_>], work: impl FnOnce() -> u8) -> ExitStatus {
         let pid = fork_helper(kept, work).unwrap();
         loop {
             match reap(pid) {

@@ -98,7 +98,7 @@ impl PeerStream {
     /// # Errors
     /// EAGAIN, ENOMEM: the process cannot be created.
     pub fn discard(&self, length: usize) -> Result<Pid, Errno> {
-        fork::fork_helper(Some(self.as_fd()), || {
+        fork::fork_helper(&[self.as_fd()], || {
             fork::set_name(c"keepalive-close");
             let (mut buffer, mut left) = ([0; 4 << 10], length);
             while left > 0 {

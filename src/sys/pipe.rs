@@ -52,6 +52,12 @@ pub fn wait_for_input(read_end: impl AsFd, timeout: Duration) -> bool {
     poll(&mut [PollFd::new(read_end.as_fd(), PollFlags::POLLIN)], timeout).is_ok_and(|ready| ready > 0)
 }
 
+/// Whether there is something to read. This waits for no writer, unlike read(2) and ioctl(2). poll(2)
+#[must_use]
+pub fn is_readable(read_end: impl AsFd) -> bool {
+    wait_for_input(read_end, Duration::ZERO)
+}
+
 /// Whether a read would return end of file: the pipe is empty and has no writer. poll(2)
 #[must_use]
 pub fn is_eof(read_end: impl AsFd) -> bool {

@@ -217,9 +217,9 @@ pub fn leave_cwd_and_close_fds(kept: &[RawFd]) {
 
 /// In a forked child, which owns no descriptors: closes every descriptor from 3 on, except `kept`, those that keepalive was
 /// started with and the private descriptor for messages.
-pub(super) fn close_fds_in_fork(kept: Option<BorrowedFd<'_>>) {
+pub(super) fn close_fds_in_fork(kept: &[BorrowedFd<'_>]) {
     let inherited = INHERITED_FDS.get().into_iter().flatten().copied();
-    close_all_but(inherited.chain(kept.map(|kept| kept.as_raw_fd())));
+    close_all_but(inherited.chain(kept.iter().map(|kept| kept.as_raw_fd())));
 }
 
 /// Allocates nothing: in a process forked from one with several threads, another thread may have held the allocator's lock.

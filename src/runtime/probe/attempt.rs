@@ -1,17 +1,17 @@
 //! One attempt of a readiness probe: connects, sends a request or starts a helper process, and gives a verdict.
 
 use std::ffi::CStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::output::Output;
+use super::output::{LastLine, Output};
 use crate::model::plan::Probe;
 use crate::model::{ExitStatus, Numbers, Pid, ProbeFailure as Failure, Signal, Template, instance_limit};
 use crate::runtime::runs::RunSpec;
 use crate::runtime::token::Token;
-use crate::sys::{Poller, fork, kill, socket, stream, strings};
+use crate::sys::{Poller, fork, kill, pipe, socket, stream, strings};
 
 /// The maximum length of an HTTP status line, in bytes.
 const MAX_STATUS_LINE: usize = 1 << 10;
@@ -21,6 +21,10 @@ const MAX_RESPONSE: usize = 64 << 10;
 const READ_SIZE: usize = 4 << 10;
 /// The exit code of a helper that has found a file that is older than the process; no errno.
 const OLD_FILE: u8 = 250;
+/// The exit code of a helper that has read much from `ready.fd`, but no newline.
+const NO_NEWLINE: u8 = 2;
+/// The number of bytes discarded before the newline on `ready.fd`.
+const MAX_DISCARDED: usize = 64 << 10;
 /// The successful HTTP statuses.
 const SUCCESS_STATUSES: std::ops::RangeInclusive<u16> = 200..=399;
 
@@ -44,13 +48,17 @@ pub(super) struct Helper {
     pub(super) task: Task,
 }
 
-/// What the exit code of a helper means.
+/// What a helper does.
 #[derive(Debug)]
 pub(super) enum Task {
-    /// The result of the command, which has written this: 0 is success.
+    /// It is the command: 0 is success.
     Command(Output),
-    /// The errno of the file check, or [`OLD_FILE`].
+    /// It reads the last line of a command that has failed.
+    LastLine(LastLine),
+    /// It looks at a file, and exits with an errno, or [`OLD_FILE`].
     FileCheck,
+    /// It reads `ready.fd`: 0 is a newline, [`NO_NEWLINE`] too much without one, else the other end is closed.
+    ReadyPipe,
 }
 
 /// An HTTP response.
@@ -105,8 +113,32 @@ fn start_file_check(path: &Template, spec: &RunSpec) -> Result<Helper, Errno> {
         Ok(_) => 0,
         Err(errno) => u8::try_from(errno as i32).unwrap_or(u8::MAX),
     };
-    let pid = fork::fork_helper(None, look)?;
+    let pid = fork::fork_helper(&[], look)?;
     Ok(Helper { pid, is_timed_out: false, task: Task::FileCheck })
+}
+
+/// Starts a helper that waits for a newline on `ready.fd`: see [`super::output`] for why keepalive does not read.
+///
+/// # Errors
+/// EAGAIN, ENOMEM: the process cannot be created.
+pub(super) fn start_reading(pipe: &OwnedFd) -> Result<Attempt, Errno> {
+    let pid = fork::fork_helper(&[pipe.as_fd()], || {
+        let (mut buffer, mut discarded) = ([0; READ_SIZE], 0);
+        while discarded < MAX_DISCARDED {
+            match nix::unistd::read(pipe, &mut buffer) {
+                Err(Errno::EAGAIN | Errno::EINTR) => drop(pipe::wait_for_input(pipe, Duration::from_secs(60))),
+                Ok(length @ 1..) => {
+                    if strings::memchr(b'\n', buffer.get(..length).unwrap_or_default()).is_some() {
+                        return 0;
+                    }
+                    discarded += length;
+                }
+                Ok(0) | Err(_) => return 1,
+            }
+        }
+        NO_NEWLINE
+    })?;
+    Ok(Attempt::Running(Helper { pid, is_timed_out: false, task: Task::ReadyPipe }))
 }
 
 /// The time of the last change of a file, stat(2). Some file systems know only the second, or every other one.
@@ -142,12 +174,7 @@ impl Attempt {
         match self {
             Self::Connecting(connection, request) => on_connected(connection, request, poller, token),
             Self::Reading(connection, response) => on_input(connection, response, poller),
-            Self::Running(mut helper) => {
-                if let Task::Command(output) = &mut helper.task {
-                    output.read(poller);
-                }
-                Verdict::Pending(Self::Running(helper))
-            }
+            Self::Running(_) => Verdict::Pending(self),
         }
     }
 
@@ -181,24 +208,30 @@ impl Attempt {
     pub(super) fn close(self, poller: &Poller) {
         match self {
             Self::Connecting(connection, _) | Self::Reading(connection, _) => unwatch(poller, &connection),
-            Self::Running(Helper { task: Task::Command(mut output), .. }) => output.close(poller),
-            Self::Running(Helper { task: Task::FileCheck, .. }) => {}
+            Self::Running(_) => {}
         }
     }
 
-    /// The helper process has exited.
-    pub(super) fn on_ended(self, status: ExitStatus, poller: &Poller) -> Option<Verdict> {
+    /// The helper process has exited. `None`: the process has closed `ready.fd`.
+    pub(super) fn on_ended(self, status: ExitStatus) -> Option<Verdict> {
         let Self::Running(Helper { is_timed_out, task, .. }) = self else { return None };
-        let output = match task {
-            Task::Command(mut output) => Some(output.last_line(poller)),
-            Task::FileCheck => None,
-        };
-        Some(match (status, output) {
+        Some(match (task, status) {
+            (Task::LastLine(line), _) => Verdict::Failed(Failure::Ended(line.status, line.text())),
             _ if is_timed_out => Verdict::Failed(Failure::TimedOut),
-            (ExitStatus::Code(0), _) => Verdict::Passed(None),
-            (ExitStatus::Code(OLD_FILE), None) => Verdict::Failed(Failure::OldFile),
-            (ExitStatus::Code(errno), None) => Verdict::Failed(Failure::Errno(Errno::from_raw(errno.into()))),
-            (_, output) => Verdict::Failed(Failure::Ended(status, output.flatten())),
+            (Task::ReadyPipe, ExitStatus::Code(NO_NEWLINE)) => Verdict::Failed(Failure::NoNewline),
+            (_, ExitStatus::Code(0)) => Verdict::Passed(None),
+            (Task::ReadyPipe, _) => return None,
+            (Task::Command(output), _) => match output.read(status) {
+                Some((pid, line)) => {
+                    Verdict::Pending(Self::Running(Helper { pid, is_timed_out: false, task: Task::LastLine(line) }))
+                }
+                None => Verdict::Failed(Failure::Ended(status, None)),
+            },
+            (Task::FileCheck, ExitStatus::Code(OLD_FILE)) => Verdict::Failed(Failure::OldFile),
+            (Task::FileCheck, ExitStatus::Code(errno)) => {
+                Verdict::Failed(Failure::Errno(Errno::from_raw(errno.into())))
+            }
+            (Task::FileCheck, ExitStatus::Signal(_)) => Verdict::Failed(Failure::Ended(status, None)),
         })
     }
 }

@@ -21,7 +21,7 @@ use super::unready::probe_target;
 use crate::model::plan::Ready;
 use crate::model::{ExitStatus, Mono, Pid, ProbeFailure as Failure, RunId, Signal, Template, errno};
 use crate::supervisor::{Event, ReadySource};
-use crate::sys::{Interest, Poller, kill, pipe, socket, strings, wait};
+use crate::sys::{Interest, Poller, deferred_close, kill, pipe, socket, wait};
 use attempt::{Attempt, Helper, Task, Verdict};
 use output::Output;
 
@@ -30,9 +30,13 @@ const MIN_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// The time limit for the rest of a response.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// The time limit for reading the last line of a command that has failed.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How much a command can write, in bytes.
+const OUTPUT_CAPACITY: i32 = 1 << 20;
 /// The number of probes that are advanced in one turn.
 const MAX_PROBES_PER_TURN: usize = 32;
-/// The number of bytes discarded: after the status of a response, or before the newline on `ready.fd`.
+/// The number of bytes discarded after the status of a response.
 const MAX_DISCARDED: usize = 64 << 10;
 /// The number of bytes read at once.
 const READ_SIZE: usize = 4 << 10;
@@ -72,8 +76,8 @@ enum Stage {
     Attempting { attempt: Attempt, until: Option<Mono> },
     /// The process is ready. The rest of the response is read, so that the server can finish it.
     Draining { connection: OwnedFd, discarded: usize, until: Mono },
-    /// Waits for a newline on `ready.fd`.
-    Listening { pipe: OwnedFd, discarded: usize },
+    /// Waits for input on `ready.fd`, or for processes: a helper reads it.
+    Listening { pipe: OwnedFd, until: Option<Mono> },
 }
 
 impl Subsystem for Probes {
@@ -99,7 +103,7 @@ impl Probes {
     pub(super) fn listen(&mut self, run: RunId, spec: RunSpec, pipe: OwnedFd, poller: &Poller) {
         // Without a watch the newline is never seen, and `ready_timeout` ends the start.
         if poller.add(&pipe, Token::Probe(run)).is_ok() {
-            self.active.push(ActiveProbe::new(run, spec, Stage::Listening { pipe, discarded: 0 }));
+            self.active.push(ActiveProbe::new(run, spec, Stage::Listening { pipe, until: None }));
         }
     }
 
@@ -196,7 +200,7 @@ impl Stage {
         match self {
             Self::Pausing { until } | Self::Draining { until, .. } => Some(*until),
             Self::Attempting { until, .. } => *until,
-            Self::Listening { .. } => None,
+            Self::Listening { until, .. } => *until,
         }
     }
 
@@ -210,8 +214,10 @@ impl Stage {
     fn close(self, poller: &Poller) {
         match self {
             Self::Attempting { attempt, .. } => attempt.close(poller),
-            Self::Draining { connection, .. } | Self::Listening { pipe: connection, .. } => {
-                attempt::unwatch(poller, &connection);
+            Self::Draining { connection, .. } => attempt::unwatch(poller, &connection),
+            Self::Listening { pipe, .. } => {
+                attempt::unwatch(poller, &pipe);
+                deferred_close(vec![pipe]);
             }
             Self::Pausing { .. } => {}
         }
@@ -268,23 +274,16 @@ impl Probes {
                     stage.close(context.poller);
                     continue;
                 }
-                Stage::Listening { pipe, discarded } => match read_ready_pipe(pipe, context.poller) {
-                    PipeInput::Partial(pipe, read) if discarded + read < MAX_DISCARDED => {
-                        Stage::Listening { pipe, discarded: discarded + read }
+                Stage::Listening { pipe, .. } => {
+                    attempt::unwatch(context.poller, &pipe);
+                    match attempt::start_reading(&pipe) {
+                        Ok(attempt) => {
+                            deferred_close(vec![pipe]);
+                            Stage::Attempting { attempt, until: None }
+                        }
+                        Err(_) => Stage::Listening { pipe, until: Some(now + MAX_PAUSE) },
                     }
-                    PipeInput::Partial(pipe, _) => {
-                        attempt::unwatch(context.poller, &pipe);
-                        active.stage = Stage::Pausing { until: now };
-                        active.log_failure(Failure::NoNewline);
-                        events.extend(active.failure());
-                        continue;
-                    }
-                    PipeInput::Newline => {
-                        events.push(Event::Ready { run: active.run, source: ReadySource::Fd });
-                        continue;
-                    }
-                    PipeInput::Closed => continue,
-                },
+                }
             };
             self.active.push(active);
         }
@@ -296,7 +295,8 @@ impl Probes {
         let (run_id, spec, token) = (active.run, &active.spec, active.token);
         let run = |command: &[Template]| {
             let (pipe, write_end) = pipe::pipe()?;
-            let output = Output::new(pipe, context.poller, token)?;
+            pipe::set_capacity(&pipe, OUTPUT_CAPACITY);
+            let output = Output::new(pipe);
             let helper = (command, write_end.as_fd());
             let pid = context.factory.spawn_helper(run_id, spec, helper, context.logging, context.poller)?;
             Ok(Helper { pid, is_timed_out: false, task: Task::Command(output) })
@@ -322,7 +322,11 @@ impl Probes {
     }
 
     fn enter_stage(&mut self, mut active: ActiveProbe, stage: StageChange) -> Option<Event> {
-        let ready = Event::Ready { run: active.run, source: ReadySource::Probe };
+        let source = match active.spec.definition.ready {
+            Ready::Fd(_) => ReadySource::Fd,
+            Ready::Exec | Ready::Delay(_) | Ready::Notify | Ready::Ipc | Ready::Probe(_) => ReadySource::Probe,
+        };
+        let ready = Event::Ready { run: active.run, source };
         let (stage, event) = match stage {
             StageChange::Stage(stage @ Stage::Pausing { .. }) => (stage, active.failure()),
             StageChange::Stage(stage) => (stage, None),
@@ -357,8 +361,8 @@ impl Probes {
         let mut active = self.take(run?)?;
         let stage = std::mem::replace(&mut active.stage, Stage::Pausing { until: now });
         let Stage::Attempting { attempt, .. } = stage else { return None };
-        let verdict = attempt.on_ended(status, poller)?;
-        let stage = active.next_stage(verdict, None, poller, now);
+        let verdict = attempt.on_ended(status)?;
+        let stage = active.next_stage(verdict, Some(now + OUTPUT_TIMEOUT), poller, now);
         self.enter_stage(active, stage)
     }
 }
@@ -387,29 +391,4 @@ impl ActiveProbe {
             Verdict::Passed(None) => StageChange::Ready(None),
         }
     }
-}
-
-/// The result of reading from `ready.fd`.
-enum PipeInput {
-    /// This number of bytes without a newline.
-    Partial(OwnedFd, usize),
-    Newline,
-    /// The other end is closed.
-    Closed,
-}
-
-/// Reads from `ready.fd` until a newline.
-fn read_ready_pipe(pipe: OwnedFd, poller: &Poller) -> PipeInput {
-    let mut buffer = [0; READ_SIZE];
-    let read = match nix::unistd::read(&pipe, &mut buffer) {
-        Err(Errno::EAGAIN | Errno::EINTR) => return PipeInput::Partial(pipe, 0),
-        Ok(length) => length,
-        Err(_) => 0,
-    };
-    let has_newline = strings::memchr(b'\n', buffer.get(..read).unwrap_or_default()).is_some();
-    if read > 0 && !has_newline {
-        return PipeInput::Partial(pipe, read);
-    }
-    attempt::unwatch(poller, &pipe);
-    if has_newline { PipeInput::Newline } else { PipeInput::Closed }
 }
