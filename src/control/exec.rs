@@ -131,6 +131,7 @@ impl ProcessContext {
             stdio: [None; 3],
             descriptors: &[],
             stored: None,
+            resize: None,
             file: None,
             credentials: self.credentials.as_ref(),
             umask: self.umask,

@@ -114,6 +114,7 @@ fn start(options: &Options, command: Vec<OsString>, child_signals: ChildSignals)
         stdio: [None; 3],
         descriptors: &[],
         stored: None,
+        resize: None,
         file: None,
         credentials: None,
         umask: None,

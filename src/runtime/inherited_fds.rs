@@ -26,8 +26,8 @@ pub(super) struct InheritedFds<'a> {
     pub(super) ready: Option<(u8, BorrowedFd<'a>)>,
     /// Its end of the ipc channel.
     pub(super) ipc: Option<BorrowedFd<'a>>,
-    /// The `state` memory; `None` if it is a file, which the child opens.
-    pub(super) state: Option<BorrowedFd<'a>>,
+    /// The `state` memory, and the size that it must get; `None` if it is a file, which the child opens.
+    pub(super) state: Option<(BorrowedFd<'a>, Option<u64>)>,
     /// `NOTIFY_SOCKET`.
     pub(super) notify: Option<&'a str>,
 }
@@ -40,6 +40,8 @@ pub(super) struct FdLayout<'a> {
     pub(super) stored: (u8, u8),
     /// The number and the minimum size of the `state` file.
     pub(super) file: Option<(u8, u64)>,
+    /// The number of the `state` memory, and the size that it must get.
+    pub(super) resize: Option<(u8, u64)>,
     /// The number of sockets and stored descriptors.
     listening: usize,
     ipc: Option<u8>,
@@ -68,7 +70,8 @@ impl<'a> InheritedFds<'a> {
             Some(number)
         };
         layout.ipc = self.ipc.and_then(&mut place);
-        layout.state = self.state.and_then(&mut place);
+        layout.state = self.state.and_then(|(memory, _)| place(memory));
+        layout.resize = layout.state.zip(self.state.and_then(|(_, size)| size));
         if let Some(State { persist: Some(_), size }) = &service.process.state {
             layout.file = free.next().map(|number| (number, *size));
             layout.state = layout.file.map(|(number, _)| number);
@@ -176,7 +179,7 @@ mod tests {
             ready: Some((8, ready.as_fd())),
             ipc: Some(ipc.as_fd()),
             stored_socket: None,
-            state: Some(state.as_fd()),
+            state: Some((state.as_fd(), None)),
             notify: Some("@there"),
         };
         let mut service = service(&["http", "admin"]);

@@ -139,6 +139,7 @@ impl ProcessFactory {
                 first: layout.stored.0,
                 count: layout.stored.1,
             }),
+            resize: layout.resize,
             file,
             death_signal: (!self.is_init).then_some(service.stop.signal),
             ..self.buffers.options(process, null)
@@ -305,6 +306,7 @@ impl Buffers {
             stdio: [null.input(), null.output(), null.output()].map(Some),
             descriptors: &[],
             stored: None,
+            resize: None,
             file: None,
             credentials: process.credentials.as_ref(),
             umask: process.umask,

@@ -83,7 +83,7 @@ impl Start<'_> {
         let inherited_fds = InheritedFds {
             sockets: &sockets,
             stored,
-            state: state.as_ref().map(|memory| memory.as_fd()),
+            state: state.as_ref().map(|state| (state.memory.as_fd(), state.resize)),
             notify,
             ..pipes.inherited_fds()
         };

@@ -18,6 +18,15 @@ pub(super) enum MemoryUse {
     Shared,
 }
 
+/// The memory of an instance for a new process.
+#[derive(Debug)]
+pub(super) struct StateMemory {
+    pub(super) memory: OwnedFd,
+    /// The size that it must get, in bytes. The new process sets it, because a process that writes to the memory, and waits for
+    /// other memory on the way, holds up everybody who does.
+    pub(super) resize: Option<u64>,
+}
+
 /// The memory of all instances that have some.
 #[derive(Debug, Default)]
 pub(super) struct States(ByInstance<Option<OwnedFd>>);
@@ -33,18 +42,20 @@ impl States {
         id: InstanceId,
         service: &Service,
         memory_use: MemoryUse,
-    ) -> Result<Option<OwnedFd>, Errno> {
+    ) -> Result<Option<StateMemory>, Errno> {
         let Some(State { size: wanted, persist: None }) = &service.process.state else { return Ok(None) };
         let Some(slot) = self.0.entry(id) else { return Ok(None) };
         let memory = match slot {
             Some(memory) => memory,
-            None => slot.insert(memfd::create_resizable()?),
+            None => {
+                let memory = memfd::create_resizable()?;
+                memfd::resize(&memory, *wanted)?;
+                slot.insert(memory)
+            }
         };
         let size = memfd::size(&*memory)?;
-        if size < *wanted || (size > *wanted && memory_use == MemoryUse::Exclusive) {
-            memfd::resize(&*memory, *wanted)?;
-        }
-        memfd::reopen(memory).map(Some)
+        let must_resize = size < *wanted || (size > *wanted && memory_use == MemoryUse::Exclusive);
+        Ok(Some(StateMemory { memory: memfd::reopen(memory)?, resize: must_resize.then_some(*wanted) }))
     }
 
     /// Drops the memory of a service that has been removed.
@@ -72,7 +83,11 @@ mod tests {
     }
 
     fn given(states: &mut States, id: InstanceId, size: u64, memory_use: MemoryUse) -> File {
-        File::from(states.for_instance(id, &with_state(size), memory_use).unwrap().unwrap())
+        let StateMemory { memory, resize } = states.for_instance(id, &with_state(size), memory_use).unwrap().unwrap();
+        if let Some(size) = resize {
+            memfd::resize(&memory, size).unwrap();
+        }
+        File::from(memory)
     }
 
     fn file(states: &mut States, id: InstanceId, size: u64) -> File {

@@ -56,6 +56,8 @@ pub(super) struct ChildMemory {
     pub(super) closes_others: bool,
     /// The socket over which stored descriptors come, the first number and the count.
     pub(super) stored: Option<(c_int, u8, u8)>,
+    /// The number of a descriptor, and the size that its file gets.
+    pub(super) resize: Option<(u8, u64)>,
     pub(super) file: Option<(Box<CStr>, OpenedFile)>,
     pub(super) credentials: Option<Credentials>,
     pub(super) umask: Option<u32>,
@@ -99,6 +101,7 @@ impl ChildMemory {
             descriptors: UnsafeCell::default(),
             closes_others: false,
             stored: None,
+            resize: None,
             file: None,
             credentials: None,
             umask: None,
@@ -143,6 +146,7 @@ impl ChildMemory {
         self.closes_others = super::process::has_cloexec_on_inherited_fds();
         self.stored = options.stored.map(|stored| (stored.socket.as_raw_fd(), stored.first, stored.count));
         descriptors.reserve(options.stored.map_or(0, |stored| stored.count.into()));
+        self.resize = options.resize;
         self.file = options.file.map(|file| (Box::from(file.path), (file.size, file.number)));
         self.credentials = options.credentials.cloned();
         self.umask = options.umask;

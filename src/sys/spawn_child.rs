@@ -87,6 +87,10 @@ fn prepare(memory: &ChildMemory) -> Result<(), FailedStep> {
     if memory.closes_others {
         close_others(memory);
     }
+    if let Some((number, size)) = memory.resize {
+        let size = c_long::try_from(size).unwrap_or(c_long::MAX);
+        reading(libc::SYS_ftruncate, [number.into(), size]).map_err(at(step::STATE))?;
+    }
     // Before the limits: it opens a file, which a low `nofile` would prevent.
     if let Some(score) = memory.oom_score_adj {
         set_oom_score_adj(score).map_err(at(step::OOM_SCORE_ADJ))?;

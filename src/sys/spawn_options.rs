@@ -33,6 +33,8 @@ pub struct SpawnOptions<'a> {
     pub descriptors: &'a [(u8, BorrowedFd<'a>)],
     /// Descriptors that another process sends.
     pub stored: Option<StoredDescriptors<'a>>,
+    /// The number of one of `descriptors`, and the size in bytes that its file gets. ftruncate(2)
+    pub resize: Option<(u8, u64)>,
     /// A file that the child opens before it executes the program.
     pub file: Option<OpenFile<'a>>,
     /// User and groups; `None`: inherited.

@@ -25,6 +25,7 @@ fn options<'a>(argv: &'a StringList, env: &'a StringList) -> SpawnOptions<'a> {
         stdio: [None; 3],
         descriptors: &[],
         stored: None,
+        resize: None,
         file: None,
         credentials: None,
         umask: None,
