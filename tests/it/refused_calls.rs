@@ -111,7 +111,7 @@ const OPEN: Case = ("openat", libc::SYS_openat, Runs, IsNeeded);
 
 /// Calls that later architectures do not have.
 #[cfg(target_arch = "x86_64")]
-const LEGACY: [Case; 10] = [
+const LEGACY: [Case; 11] = [
     ("chmod", libc::SYS_chmod, Runs, Runs),
     ("chown", libc::SYS_chown, Runs, Runs),
     ("lstat", libc::SYS_lstat, Runs, Runs),
@@ -119,6 +119,7 @@ const LEGACY: [Case; 10] = [
     ("openat", libc::SYS_openat, Runs, Runs),
     ("poll", libc::SYS_poll, Runs, Runs),
     ("readlink", libc::SYS_readlink, Runs, Runs),
+    ("rename", libc::SYS_rename, Runs, Runs),
     ("rmdir", libc::SYS_rmdir, Runs, Runs),
     ("stat", libc::SYS_stat, Runs, Runs),
     ("unlink", libc::SYS_unlink, Runs, Runs),

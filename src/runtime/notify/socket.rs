@@ -1,4 +1,8 @@
 //! The notification sockets: one for each run, so that a message belongs to a run by the socket that it comes from.
+//!
+//! A service can be held up by messages with descriptors that cannot be closed, whoever sends them. So only its own processes
+//! know the path of its socket: the name is random, other users cannot list the directory, and /proc/net/unix shows the name
+//! that the socket had when it was bound, before its file was renamed. An abstract address cannot be kept secret in this way.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::ErrorKind;
@@ -11,10 +15,10 @@ use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::sys::stat::Mode;
 
 use crate::model::RunId;
-use crate::model::plan::Service;
+use crate::model::plan::{Credentials, Service};
 use crate::sys::{datagram, deferred_close, process, random};
 
-/// Everybody may find the sockets, only keepalive may make some.
+/// Everybody may use a socket whose name he knows, only keepalive may list the sockets and make some.
 const DIRECTORY_MODE: u32 = 0o711;
 /// A service that changes its user itself must be able to send.
 const MODE_FOR_ALL: u32 = 0o666;
@@ -75,7 +79,7 @@ impl Directory {
         }
         if let Self::Made(directory) = self
             && (service.process.credentials.is_none() || !directory.is_private())
-            && let Some(opened) = open_in(&directory.path, run, service)?
+            && let Some(opened) = open_in(&directory.path, run, service.process.credentials.as_ref())?
         {
             return Ok(opened);
         }
@@ -117,7 +121,7 @@ fn make_in(place: &Path) -> Option<LockedDirectory> {
     names.into_iter().find_map(|name| make_at(place.join(name)))
 }
 
-/// A directory of this name that has been left by an earlier keepalive is used again.
+/// A directory of this name that has been left by an earlier keepalive is used again, without its files.
 fn make_at(path: PathBuf) -> Option<LockedDirectory> {
     let is_ready = match DirBuilder::new().mode(DIRECTORY_MODE).create(&path) {
         Ok(()) => fs::set_permissions(&path, Permissions::from_mode(DIRECTORY_MODE)).is_ok(),
@@ -130,24 +134,32 @@ fn make_at(path: PathBuf) -> Option<LockedDirectory> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let directory = open(&path, flags, Mode::empty()).ok().filter(|_| is_ready)?;
     match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Some(LockedDirectory { path, _lock: Some(lock) }),
+        Ok(lock) => {
+            for file in fs::read_dir(&path).into_iter().flatten().flatten() {
+                fs::remove_file(file.path()).ok();
+            }
+            Some(LockedDirectory { path, _lock: Some(lock) })
+        }
         Err((_, Errno::EWOULDBLOCK)) => None,
         Err(_) => Some(LockedDirectory { path, _lock: None }),
     }
 }
 
 /// `None`: a socket cannot be made there.
-fn open_in(directory: &Path, run: RunId, service: &Service) -> Result<Option<NotifySocket>, Errno> {
-    let path = directory.join(format!("{}-{}", service.name, run.get()));
-    // One that an earlier keepalive has left.
-    fs::remove_file(&path).ok();
-    let socket = match datagram::bind_path(&path) {
+fn open_in(directory: &Path, run: RunId, user: Option<&Credentials>) -> Result<Option<NotifySocket>, Errno> {
+    // The name that everybody can see; as long as the other one, since bind(2) limits the length.
+    let bound = directory.join(format!("{:016x}", run.get()));
+    let socket = match datagram::bind_path(&bound) {
         Ok(socket) => socket,
         Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => return Err(errno),
         Err(_) => return Ok(None),
     };
-    let credentials = service.process.credentials.as_ref();
-    let is_ready = match credentials {
+    let path = directory.join(format!("{:016x}", random::random_u64()));
+    if fs::rename(&bound, &path).is_err() {
+        fs::remove_file(&bound).ok();
+        return Ok(None);
+    }
+    let is_ready = match user {
         None => fs::set_permissions(&path, Permissions::from_mode(MODE_FOR_ALL)).is_ok(),
         Some(user) => {
             fs::set_permissions(&path, Permissions::from_mode(MODE_FOR_USER)).is_ok()
@@ -163,19 +175,95 @@ fn open_in(directory: &Path, run: RunId, service: &Service) -> Result<Option<Not
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileTypeExt as _;
+    use std::os::unix::net::UnixDatagram;
+
     use super::*;
+
+    /// A directory in which the sockets of one test are.
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new() -> Self {
+            let path = std::env::temp_dir().join(format!("keepalive-notify-{:016x}", random::random_u64()));
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).ok();
+        }
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
 
     #[test]
     fn another_keepalive_with_the_same_pid_has_a_directory_of_its_own() {
-        let place = std::env::temp_dir();
-        let [first, second] = [(); 2].map(|()| make_in(&place).unwrap());
+        let place = Place::new();
+        let [first, second] = [(); 2].map(|()| make_in(&place.0).unwrap());
         assert_ne!(first.path, second.path);
         let path = first.path.clone();
         drop(first);
-        let third = make_in(&place).unwrap();
+        let third = make_in(&place.0).unwrap();
         assert_eq!(third.path, path, "an abandoned one is used again");
-        for directory in [second, third] {
-            fs::remove_dir(directory.path).unwrap();
+    }
+
+    #[test]
+    fn the_sockets_of_a_killed_keepalive_are_removed_by_the_next_one_but_not_those_of_others() {
+        let place = Place::new();
+        let [killed, other] = [(); 2].map(|()| make_in(&place.0).unwrap());
+        for directory in [&killed, &other] {
+            for run in 1..3 {
+                open_in(&directory.path, RunId::new(run), None).unwrap().unwrap();
+            }
+            assert_eq!(names(&directory.path).len(), 2);
+        }
+        drop(killed);
+        let mut next = Directory::Made(make_in(&place.0).unwrap());
+        assert_eq!(names(&place.0).len(), 2);
+        assert_eq!(names(&other.path).len(), 2);
+        // Not even the last one has left anything.
+        next.remove();
+        assert_eq!(names(&place.0), [other.path.file_name().unwrap().to_str().unwrap()]);
+    }
+
+    // proc_net(5): /proc/net/unix can be read by everybody.
+    #[test]
+    fn the_path_of_a_socket_is_shown_nowhere_and_differs_for_each_run() {
+        let place = Place::new();
+        let directory = make_in(&place.0).unwrap();
+        let opened: Vec<_> =
+            (1..3).map(|run| open_in(&directory.path, RunId::new(run), None).unwrap().unwrap()).collect();
+        let shown = fs::read_to_string("/proc/net/unix").unwrap();
+        assert!(shown.contains(directory.path.to_str().unwrap()), "the socket is not listed");
+        for NotifySocket { socket, address, path } in opened {
+            assert!(!shown.contains(&address), "{address}");
+            let found = fs::symlink_metadata(path.unwrap()).unwrap();
+            assert!(found.file_type().is_socket());
+            assert_eq!(found.mode() & 0o777, MODE_FOR_ALL);
+            UnixDatagram::unbound().unwrap().send_to(b"READY=1", &address).unwrap();
+            assert_eq!(datagram::peek(&socket, &mut [0; 9]).map(|datagram| datagram.length), Ok(7));
+        }
+        // The names that are shown do not lead to the sockets.
+        assert!(names(&directory.path).iter().all(|name| !shown.contains(name)));
+    }
+
+    #[test]
+    fn a_path_that_clients_cannot_use_is_not_taken() {
+        // sun_path of unix(7) has room for 107 bytes; the name of a socket has 16.
+        let place = Place::new();
+        for (length, fits) in [(107, true), (108, false)] {
+            let padding = length - 17 - place.0.as_os_str().len() - 1;
+            let directory = place.0.join("x".repeat(padding));
+            fs::create_dir(&directory).unwrap();
+            let opened = open_in(&directory, RunId::new(u64::MAX), None).unwrap();
+            assert_eq!(opened.map(|opened| opened.address.len()), fits.then_some(length));
+            assert_eq!(names(&directory).len(), usize::from(fits));
         }
     }
 }

@@ -231,6 +231,49 @@ sd.wait()
     });
 }
 
+/// The socket of a service that drops its privileges itself can be used before and after that, in each run.
+#[test]
+fn a_service_that_changes_its_user_can_send_messages_afterwards() {
+    if !have_root() {
+        return;
+    }
+    let script = r#"import sd, os
+address = os.environ["NOTIFY_SOCKET"]
+sd.say("STATUS=as root")
+os.setgid(65534)
+os.setuid(65534)
+sd.say(f"READY=1\nSTATUS=as {os.getuid()}", [0])
+sd.barrier()
+sd.show("up", address)
+try:
+    os.listdir(os.path.dirname(address))
+except PermissionError:
+    sd.show("not listed")
+sd.wait()
+os._exit(1)
+"#;
+    let text = "[services.web]\ncommand = [\"python3\", \"DIR/web.py\"]\nready = \"notify\"\nmin_uptime = \"0s\"\n\
+        backoff = { initial = \"1ms\", max = \"1ms\" }\n";
+    let set = set(text, &[("web.py", script)]);
+    in_every_place(|place| {
+        let (running, control) = begin(&set, place);
+        let mut addresses = Vec::new();
+        for restarts in 0..2 {
+            addresses.push(running.line().strip_prefix("up /").expect("a path").to_owned());
+            running.expect("not listed");
+            let instance = control.instance("web.0");
+            assert_eq!(
+                (&instance["state"], &instance["restarts"], &instance["status_text"]),
+                (&json!("running"), &json!(restarts), &json!("as 65534"))
+            );
+            assert_eq!(control.post("/v1/services/web/signal?signal=USR1").status, 200);
+        }
+        assert_ne!(addresses[0], addresses[1]);
+        let stderr = finish(running);
+        assert!(!stderr.contains("notify: "), "{stderr}");
+    });
+}
+
 /// A message can be read when its sender has been reaped already.
 #[test]
 fn a_message_of_a_process_that_has_been_reaped_is_accepted() {
