@@ -450,8 +450,11 @@ end.close()
 there.close()
 sd.say("READY=1")
 sd.wait()
+# Our own close must not be the last one: it would wait.
+os.kill(os.getppid(), sd.signal.SIGSTOP)
 sd.say("BARRIER=1", [here.fileno()])
 here.close()
+os.kill(os.getppid(), sd.signal.SIGCONT)
 sd.show("sent")
 sd.wait()
 "#;
