@@ -1,6 +1,7 @@
 //! The values that the workers of one service store in keepalive. They outlive the workers, but not keepalive.
 
 use crate::model::map::Map;
+use crate::sys::allocator;
 
 /// The maximum size of all keys and values, in bytes.
 const MAX_SIZE: usize = 1 << 20;
@@ -26,11 +27,11 @@ impl Store {
     /// Sets or replaces a value.
     ///
     /// # Errors
-    /// The store is full. The old value stays.
+    /// The store is full, or the system refuses keepalive more memory. The old value stays.
     pub(super) fn set(&mut self, key: String, value: &str) -> Result<(), Full> {
         let before = self.get(&key).map_or(0, |before| cost(&key, before));
         let size = self.size - before + cost(&key, value);
-        if size > MAX_SIZE {
+        if size > MAX_SIZE || allocator::is_reserve_in_use() {
             return Err(Full);
         }
         self.size = size;

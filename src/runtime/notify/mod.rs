@@ -20,7 +20,7 @@ use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use crate::model::map::Map;
 use crate::model::plan::Service;
-use crate::model::{AwakeClock, InstanceId, Mono, Pid, RunId};
+use crate::model::{AwakeClock, InstanceId, Mono, Pid, Plan, RunId};
 use crate::supervisor::{Event, ReadySource};
 use crate::sys::datagram::{self, Sender};
 use crate::sys::{Interest, Poller, process};
@@ -120,6 +120,15 @@ impl Subsystem for Notify {
 }
 
 impl Notify {
+    /// Call it before the first service is started.
+    pub(super) fn new(plan: &Plan) -> Self {
+        let mut notify = Self::default();
+        if plan.services.iter().any(|service| service.uses_notify_socket()) {
+            notify.directory.make();
+        }
+        notify
+    }
+
     /// Opens the socket of a run that is to be started, and returns `NOTIFY_SOCKET`.
     ///
     /// # Errors

@@ -69,14 +69,20 @@ pub(super) struct NotifySocket {
 }
 
 impl Directory {
+    /// Makes the directory, unless it has been tried. Before there are services, none can hold this up: a process that reads
+    /// the place, and waits for memory on the way, does.
+    pub(super) fn make(&mut self) {
+        if matches!(self, Self::NotMade) {
+            *self = make().map_or(Self::Impossible, Self::Made);
+        }
+    }
+
     /// Opens the socket of a run.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
     pub(super) fn open(&mut self, run: RunId, service: &Service) -> Result<NotifySocket, Errno> {
-        if matches!(self, Self::NotMade) {
-            *self = make().map_or(Self::Impossible, Self::Made);
-        }
+        self.make();
         if let Self::Made(directory) = self
             && (service.process.credentials.is_none() || !directory.is_private())
             && let Some(opened) = open_in(&directory.path, run, service.process.credentials.as_ref())?
