@@ -4,6 +4,7 @@ Each waits for the file `go` and prints `attacking` when its attack has begun, a
 """
 
 import ctypes
+import mmap
 import os
 import select
 import signal
@@ -216,6 +217,21 @@ def flush(text):
         except OSError:
             break
         # Our own copy stays open: to close it would take as long.
+    rest()
+
+
+def held_pipe(number):
+    """A page of our file is never read, so that a write of it holds the pipe for ever."""
+    fuse.mount_as_user(fuse.READ, MNT, DEVICE)
+    page = mmap.mmap(os.open(FILE, os.O_RDONLY), fuse.PAGE, prot=mmap.PROT_READ)
+    begin()
+    sd.show("attacking")
+    if os.fork() == 0:
+        while True:
+            os.write(int(number), b"x")
+    if os.fork() == 0:
+        while True:
+            os.writev(int(number), [bytes(fuse.PAGE), page])
     rest()
 
 

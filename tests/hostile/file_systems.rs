@@ -71,6 +71,25 @@ fn descriptors_that_cannot_be_closed_hold_up_nobody_on_streams_either() {
     withstands(&[Host::Root, Host::Unprivileged], &["streams", "release"], settings);
 }
 
+// pipe(7): read(2), close(2) and FIONREAD wait for a writer that has the lock of the pipe.
+#[test]
+fn a_pipe_that_a_writer_holds_for_ever_holds_up_nobody() {
+    if !have_fuse() {
+        return;
+    }
+    in_each(&EVERYWHERE, |host| {
+        let evil = attack(&["held_pipe", "3"]);
+        let setup = Setup::start(host, &format!("{evil}ready = {{ fd = 3 }}\nready_timeout = \"1h\"\n"));
+        setup.begin_attack();
+        setup.running.expect("enough");
+        setup.others_are_served();
+        setup.usage_is_flat();
+        setup.the_event_loop_rests();
+        let (code, stderr) = setup.stop();
+        assert!([0, 137].contains(&code), "{code} {stderr}");
+    });
+}
+
 /// Starts keepalive with a file system that does not answer `request`, mounted for all services.
 fn start(host: Host, request: &str, evil: &str) -> Setup {
     start_with_mount(host, request, "DIR/mnt", evil)
