@@ -132,7 +132,7 @@ impl Runtime {
         server.close(&context, sources);
         self.resources.sockets.close();
         self.notify.close_all();
-        self.helpers.end(&mut self.resources, &self.inputs.poller);
+        self.helpers.end(&mut self.resources, &self.logging, &self.inputs.poller);
         self.logging.finish(self.turn.now, self.journal.counts().shutdown_started_at);
         self.logging.last_lines_of(&outcome.cause)
     }
@@ -203,7 +203,7 @@ impl Runtime {
                 Token::ExecResult(_) | Token::HelperExecResult | Token::MainPidExited(_) | Token::OomCounter => {
                     self.processes.on_ready(token);
                 }
-                Token::LoggerExited | Token::LoggerSocket => self.logging.on_ready(token),
+                Token::LoggerExited | Token::LoggerSocket | Token::LoggerTimer => self.logging.on_ready(token),
                 Token::Notify(_) => self.notify.on_ready(token),
                 Token::DescriptorHolder(_) => self.resources.fds.on_ready(token),
                 Token::Probe(_) => self.probes.on_ready(token),

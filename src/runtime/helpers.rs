@@ -20,15 +20,15 @@ impl Helpers {
     /// The logger, the inspectors, and the processes that hold descriptors. They must outlive a SIGTERM to all processes.
     pub(super) fn pids(&self, logging: &Logging, resources: &Resources) -> Vec<Pid> {
         let others = resources.fds.holders().chain(self.inspector.pids());
-        logging.pid().into_iter().chain(others).collect()
+        logging.pids().chain(others).collect()
     }
 
     /// Logs what is still to be logged and ends all but the logger, so that none outlives keepalive.
-    pub(super) fn end(&mut self, resources: &mut Resources, poller: &Poller) {
+    pub(super) fn end(&mut self, resources: &mut Resources, logging: &Logging, poller: &Poller) {
         for address in resources.sockets.take_in_use() {
             self.inspector.ask_for_port_owner(&address, sys::now(), poller);
         }
         self.inspector.finish(poller);
-        ended_helpers::kill_all(self.inspector.pids().chain(resources.fds.holders()));
+        ended_helpers::kill_all(self.inspector.pids().chain(resources.fds.holders()).chain(logging.killed()));
     }
 }

@@ -15,6 +15,8 @@ pub(super) enum Token {
     LoggerExited,
     /// The socket to the logger: it was full and is writable again.
     LoggerSocket,
+    /// The timer that expires if a pipe holds up the logger.
+    LoggerTimer,
     /// The socket of sd_notify(3) of this run.
     Notify(RunId),
     /// The pidfd of a main process that may not be a child of keepalive.
@@ -59,6 +61,7 @@ impl From<Token> for u64 {
             Token::Inspector(number) => (13, number),
             Token::OomCounter => (14, 0),
             Token::HelperExecResult => (15, 0),
+            Token::LoggerTimer => (16, 0),
         };
         (kind << PAYLOAD_BITS) | (payload & PAYLOAD)
     }
@@ -84,6 +87,7 @@ impl Token {
             (13, _) => Self::Inspector(payload),
             (14, 0) => Self::OomCounter,
             (15, 0) => Self::HelperExecResult,
+            (16, 0) => Self::LoggerTimer,
             _ => return None,
         })
     }
@@ -106,6 +110,7 @@ mod tests {
             Token::Signals,
             Token::LoggerExited,
             Token::LoggerSocket,
+            Token::LoggerTimer,
             Token::ControlListener,
             Token::HttpListener,
             Token::OomCounter,
@@ -119,7 +124,7 @@ mod tests {
     #[test]
     fn a_word_that_encodes_no_token_is_not_decoded() {
         let unknown =
-            [0, u64::from(Token::Signals) + 1, u64::from(Token::HttpListener) + 1, 16 << PAYLOAD_BITS, u64::MAX];
+            [0, u64::from(Token::Signals) + 1, u64::from(Token::HttpListener) + 1, 17 << PAYLOAD_BITS, u64::MAX];
         for word in unknown {
             assert_eq!(Token::decode(word), None, "{word:#x}");
         }

@@ -52,6 +52,7 @@ pub mod strings;
 mod syscall;
 pub mod terminal;
 pub mod termios;
+pub mod timer;
 pub mod wait;
 
 pub use clock::{file_time, now, wall};

@@ -10,6 +10,7 @@
 mod client;
 mod counters;
 mod file;
+mod hold_up;
 mod last_lines;
 mod names;
 mod open_line;
@@ -23,7 +24,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use self::counters::{COUNTERS_PER_SLOT, DROPPED_MESSAGES, FIRST_SLOT_COUNTER, REJECTED_CLIENTS};
+pub use self::counters::{COUNTERS_PER_SLOT, DROPPED_MESSAGES, FIRST_SLOT_COUNTER, READ_MARK, REJECTED_CLIENTS};
+pub use self::hold_up::ReadMark;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -35,6 +37,7 @@ use nix::errno::Errno;
 
 use self::client::{Client, MAX_CLIENTS, MAX_GUESTS};
 use self::counters::PARTIAL_LINE_MARKS;
+use self::hold_up::HoldUpTimer;
 use self::names::Names;
 use self::outputs::Outputs;
 use self::ring::Ring;
@@ -51,6 +54,7 @@ use crate::model::plan::LogStyle;
 use crate::sys::counters::SharedCounters;
 use crate::sys::non_blocking_writer::NonBlockingWriter;
 use crate::sys::poll::{Interest, Ready};
+use crate::sys::timer::Timer;
 use crate::sys::{self, Poller, fork, packet, process};
 
 /// How much is read from a pipe at once: what the caches of a processor hold beside all else.
@@ -90,14 +94,17 @@ pub struct LoggerArgs {
     pub width: Option<usize>,
     /// Whether terminals get colours.
     pub colour: Colour,
-    /// Counts for PID 1 to read: [`DROPPED_MESSAGES`], [`REJECTED_CLIENTS`], and lines and bytes of each slot.
+    /// Counts for PID 1 to read: [`DROPPED_MESSAGES`], [`REJECTED_CLIENTS`], [`READ_MARK`], and lines and bytes of each slot.
     pub counters: &'static SharedCounters,
+    /// Expires for PID 1 if a pipe holds up the logger.
+    pub timer: Option<Timer>,
 }
 
 /// Runs the logger and exits. Only for a child that [`fork::fork_without_sigchld`] has made.
 pub fn run(args: LoggerArgs) -> ! {
     fork::set_name(c"keepalive-log");
     let mut kept_fds = vec![args.socket.as_raw_fd(), args.liveness_fd.as_raw_fd()];
+    kept_fds.extend(args.timer.as_ref().map(Timer::as_raw_fd));
     kept_fds.extend(args.pipes.iter().map(|(_, pipe)| pipe.as_raw_fd()));
     process::leave_cwd_and_close_fds(&kept_fds);
     let code = match Logger::new(args, [1, 2].map(NonBlockingWriter::new)) {
@@ -113,7 +120,7 @@ pub fn run(args: LoggerArgs) -> ! {
 
 impl Logger {
     fn new(args: LoggerArgs, writers: [NonBlockingWriter; 2]) -> Result<Self, Errno> {
-        let LoggerArgs { socket, liveness_fd, pipes, style, width, colour, counters } = args;
+        let LoggerArgs { socket, liveness_fd, pipes, style, width, colour, counters, timer } = args;
         let poller = Poller::new()?;
         poller.add(&socket, SOCKET)?;
         let colours = writers.map(|writer| colour == Colour::With && writer.is_terminal());
@@ -145,6 +152,7 @@ impl Logger {
             stop_at: None,
             is_orphan: false,
             counters,
+            hold_up_timer: HoldUpTimer::new(timer),
             colours,
             buffer: vec![0; MAX_LINE_BYTES + READ_BUFFER_BYTES],
             clock,
@@ -206,6 +214,7 @@ impl Logger {
         let timeout = self.timeout();
         if becomes_idle {
             // At the last moment: what runs after it gets its pages again.
+            self.hold_up_timer.on_idle();
             self.release_memory();
         }
         let ready: Vec<u64> = self.poller.wait(timeout).unwrap_or_default().iter().map(Ready::data).collect();
@@ -213,6 +222,7 @@ impl Logger {
         self.stamp = Timestamp::since_epoch(sys::wall());
         if !ready.is_empty() {
             self.idle_since = Some(self.now);
+            self.hold_up_timer.on_awake(self.now);
         }
         // Before the pipes, so that the output of a run that has ended is not mixed with that of the next run.
         if ready.contains(&SOCKET) {
@@ -397,6 +407,9 @@ impl Logger {
                     return is_stuck || (sink.is_slow && self.stop_at.is_none());
                 }
             }
+            // Also if no descriptor was ready.
+            self.idle_since = Some(self.now);
+            self.hold_up_timer.on_awake(self.now);
             let limit = usize::try_from(until - pipe.bytes_read()).unwrap_or(usize::MAX).min(READ_BUFFER_BYTES);
             match pipe.read(&mut self.buffer, limit, &self.stamp, &mut self.outputs) {
                 Read::All | Read::Some => {}

@@ -6,7 +6,8 @@
 
 use std::os::fd::OwnedFd;
 
-use super::counters::{COUNTERS_PER_SLOT, FIRST_SLOT_COUNTER};
+use super::counters::{COUNTERS_PER_SLOT, FIRST_SLOT_COUNTER, READ_MARK};
+use super::hold_up::PipeCalls;
 use super::names::Name;
 use super::source::Pipe;
 use super::state::{FIRST_PIPE, Logger, NextPipe, Pending};
@@ -35,7 +36,8 @@ impl Logger {
         let position = FIRST_SLOT_COUNTER + source.run.slot() as usize * COUNTERS_PER_SLOT;
         let position = position + if source.stream == Stream::Stderr { 2 } else { 0 };
         let counters = [self.counters.get(position), self.counters.get(position + 1)];
-        let mut pipe = Pipe::new(source, descriptor, label, files, counters);
+        let calls = PipeCalls::new(self.counters.get(READ_MARK), source.serial);
+        let mut pipe = Pipe::new(source, (descriptor, calls), label, files, counters);
         pipe.predecessor = predecessor;
         self.pipes.insert(key, pipe);
     }
@@ -53,7 +55,7 @@ impl Logger {
     /// Gives the pipe `key` another key, since a new pipe takes its place. Returns that key if the old pipe has to be read
     /// first.
     fn retire(&mut self, key: u64) -> Option<u64> {
-        let pipe = self.pipes.remove(&key)?;
+        let mut pipe = self.pipes.remove(&key)?;
         let retired = self.next_retired;
         self.next_retired += 1;
         // Fails for a pipe that is paused, or waits for another one: it is not polled.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 
+use super::hold_up::PipeCalls;
 use super::outputs::{Outputs, Route};
 use super::split::Splitter;
 use crate::logs::line::Label;
@@ -31,6 +32,7 @@ pub(super) enum Read {
 pub(super) struct Pipe {
     pub(super) source: Source,
     descriptor: OwnedFd,
+    calls: PipeCalls,
     splitter: Splitter,
     pub(super) route: Route,
     lines: Option<&'static AtomicU64>,
@@ -46,7 +48,7 @@ pub(super) struct Pipe {
 impl Pipe {
     pub(super) fn new(
         source: Source,
-        descriptor: OwnedFd,
+        (descriptor, calls): (OwnedFd, PipeCalls),
         label: Label,
         files: Vec<usize>,
         [lines, bytes]: [Option<&'static AtomicU64>; 2],
@@ -54,7 +56,7 @@ impl Pipe {
         let key = source.run.of_lines(source.stream);
         let route = Route { key, serial: source.serial, label, stream: source.stream, target: source.target, files };
         let (splitter, run_ends) = (Splitter::default(), VecDeque::new());
-        Self { source, descriptor, splitter, route, lines, bytes, bytes_read: 0, predecessor: None, run_ends }
+        Self { source, descriptor, calls, splitter, route, lines, bytes, bytes_read: 0, predecessor: None, run_ends }
     }
 
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
@@ -67,8 +69,8 @@ impl Pipe {
     }
 
     /// How many bytes have been written to the pipe, read or not.
-    pub(super) fn bytes_written(&self) -> u64 {
-        self.bytes_read.saturating_add(readable_bytes(&self.descriptor))
+    pub(super) fn bytes_written(&mut self) -> u64 {
+        self.bytes_read.saturating_add(self.calls.perform(|| readable_bytes(&self.descriptor)))
     }
 
     /// Records that a run has ended now, and returns at which byte.
@@ -88,7 +90,7 @@ impl Pipe {
         let run = self.run_ends.front().and_then(|end| usize::try_from(end - self.bytes_read).ok());
         let end = buffer.len().min(held + run.map_or(limit, |run| run.min(limit)));
         let room = buffer.get_mut(held..end).unwrap_or_default();
-        let count = match nix::unistd::read(&self.descriptor, room) {
+        let count = match self.calls.perform(|| nix::unistd::read(&self.descriptor, room)) {
             Ok(0) => return Read::Closed,
             Ok(count) => count,
             Err(Errno::EAGAIN | Errno::EINTR) => return Read::Nothing,

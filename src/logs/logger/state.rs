@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use log::Level;
 
 use super::client::Client;
+use super::hold_up::HoldUpTimer;
 use super::names::Names;
 use super::outputs::Outputs;
 use super::source::Pipe;
@@ -43,6 +44,7 @@ pub(super) struct Logger {
     /// PID 1 has died: services that hear of it may still write.
     pub(super) is_orphan: bool,
     pub(super) counters: &'static SharedCounters,
+    pub(super) hold_up_timer: HoldUpTimer,
     pub(super) colours: [bool; 2],
     pub(super) buffer: Vec<u8>,
     pub(super) clock: AwakeClock,

@@ -37,6 +37,7 @@ impl World {
             width: Some(9),
             colour: Colour::Without,
             counters: Box::leak(Box::new(counters)),
+            timer: None,
         };
         let logger = Logger::new(args, [first, second]).unwrap();
         Self { logger, socket: near_end, outputs: [stdout, stderr], target: Target::Lines, files: Vec::new() }

@@ -4,40 +4,37 @@
 
 mod backoff;
 mod finish;
+mod hold_up;
 mod last_lines;
 mod last_run;
+mod logger_process;
 mod pipes;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use nix::errno::Errno;
 
 use crate::logs::channel;
-use crate::logs::line::{Colour, KEEPALIVE_NAME, MessageStyle, Stream};
-use crate::logs::logger::{
-    self, COUNTERS_PER_SLOT, DROPPED_MESSAGES, FIRST_SLOT_COUNTER, LoggerArgs, REJECTED_CLIENTS,
-};
+use crate::logs::line::{KEEPALIVE_NAME, MessageStyle, Stream};
+use crate::logs::logger::{COUNTERS_PER_SLOT, DROPPED_MESSAGES, FIRST_SLOT_COUNTER, REJECTED_CLIENTS};
 use crate::logs::protocol::{LogsQuery, Message};
 use crate::model::map::Map;
 use crate::model::plan::{Limit, ListenMode, LogStyle, Output, Process, Service};
-use crate::model::{ExitStatus, InstanceId, Mono, Pid, Plan, RunId, errno};
+use crate::model::{InstanceId, Mono, Pid, Plan, RunId, errno};
 use crate::runtime::journal::events::EventKind;
-use crate::runtime::rate_limited_log::{self, MessageKind};
 use crate::runtime::runs::RunSpec;
 use crate::runtime::subsystem::{Context, Subsystem};
 use crate::runtime::token::Token;
 use crate::supervisor::Event;
 use crate::sys::counters::SharedCounters;
-use crate::sys::fork::{self, ForkResult};
-use crate::sys::{Interest, Poller, packet, pipe, process, wait};
+use crate::sys::timer::Timer;
+use crate::sys::{Interest, Poller, packet, process};
 use backoff::Backoff;
+use hold_up::HoldUp;
 use pipes::{PipeFactory, Slot, target_of};
 
-/// The time between two attempts to start a logger that the system refuses.
-const START_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// The number of slots: more than the configuration allows instances.
 const MAX_SLOTS: usize = 1 << 16;
 /// The maximum number of old pipes of each stream, if the descriptor limit allows it. Beyond that runs share a pipe.
@@ -66,6 +63,8 @@ struct LoggerChannel {
     /// The end of the logger. Data that it has not read is left for the next logger.
     peer: OwnedFd,
     counters: &'static SharedCounters,
+    /// Expires if a pipe holds up the logger; `None`: the system has no timers.
+    timer: Option<Timer>,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about the logger")]
@@ -82,6 +81,7 @@ pub(in crate::runtime) struct Logging {
     /// The maximum number of old pipes of each stream.
     old_pipes: usize,
     running: Option<Running>,
+    hold_up: HoldUp,
     backoff: Backoff,
     start_at: Option<Mono>,
     /// Why the last start has failed, which has been logged.
@@ -105,15 +105,16 @@ impl Subsystem for Logging {
     type Needs<'a> = ();
 
     fn due(&self) -> Option<Mono> {
-        self.start_at
+        self.start_at.into_iter().chain(self.hold_up.due()).min()
     }
 
     fn on_ready(&mut self, token: Token) {
         self.has_exited |= token == Token::LoggerExited;
         self.has_answers |= token == Token::LoggerSocket;
+        self.hold_up.has_expired |= token == Token::LoggerTimer;
     }
 
-    /// Restarts the logger when it has exited.
+    /// Restarts the logger when it has exited, and replaces one that a pipe holds up.
     fn turn(&mut self, context: &mut Context<'_>, (): ()) -> Vec<Event> {
         if std::mem::take(&mut self.has_answers) {
             self.receive_last_lines();
@@ -124,6 +125,7 @@ impl Subsystem for Logging {
         if std::mem::take(&mut self.has_exited) {
             self.on_exit(context.poller, context.now);
         }
+        self.check_hold_up(context.poller, context.now);
         if self.start_at.is_some_and(|due| due <= context.now) {
             self.start(context.poller, context.now);
         }
@@ -147,6 +149,7 @@ impl Logging {
             next_slot: 0,
             old_pipes: 0,
             running: None,
+            hold_up: HoldUp::default(),
             backoff: Backoff::new(),
             start_at: None,
             start_error: None,
@@ -194,9 +197,14 @@ impl Logging {
         counter.map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
 
-    /// The process of the logger, which ends last.
-    pub(in crate::runtime) fn pid(&self) -> Option<Pid> {
-        self.running.as_ref().map(|running| running.pid)
+    /// The process of the logger, which ends last, and those that have been killed and have not ended.
+    pub(in crate::runtime) fn pids(&self) -> impl Iterator<Item = Pid> {
+        self.running.as_ref().map(|running| running.pid).into_iter().chain(self.killed())
+    }
+
+    /// The loggers that have been killed because a pipe held them up, and have not ended.
+    pub(in crate::runtime) fn killed(&self) -> impl Iterator<Item = Pid> {
+        self.hold_up.killed().iter().copied()
     }
 
     /// What services get in the place of the limit of descriptors that we have raised for ourselves.
@@ -299,103 +307,6 @@ impl Logging {
         channel::with_socket(|socket| poller.modify(socket, Token::LoggerSocket, interest).ok());
     }
 
-    fn on_exit(&mut self, poller: &Poller, now: Mono) {
-        let Some(running) = &self.running else { return };
-        let status = match wait::reap_without_sigchld(running.pid) {
-            // It cannot be reaped yet, although its descriptors are closed. The next turn tries again.
-            Ok(None) => return,
-            Ok(status) => status,
-            Err(_) => None,
-        };
-        let since = running.since;
-        poller.remove(&running.liveness_fd).ok();
-        self.running = None;
-        self.slots.values_mut().for_each(|slot| slot.last_run.on_logger_exit());
-        if self.is_killing_all {
-            return;
-        }
-        if let Some(ExitStatus::Code(code)) = status
-            && errno::is_shortage(Errno::from_raw(code.into()))
-        {
-            return self.retry_start(Errno::from_raw(code.into()), now);
-        }
-        let how = status.map_or_else(String::new, |status: ExitStatus| format!(" ({status})"));
-        self.restarts += 1;
-        let Some(wait) = self.backoff.on_exit(since, now) else {
-            if self.start(poller, now) {
-                log::warn!("logger restarted{how}");
-            }
-            return;
-        };
-        channel::use_stderr();
-        self.start_at = Some(now + wait);
-        log::warn!("logger is crash-looping{how}: next restart in {}s", wait.as_secs());
-    }
-
-    /// Returns whether it was started.
-    fn start(&mut self, poller: &Poller, now: Mono) -> bool {
-        self.start_at = None;
-        match self.try_start(poller, now) {
-            Ok(()) => {
-                channel::use_logger();
-                if self.start_error.take().is_some() {
-                    log::warn!("logger started after a shortage");
-                }
-                true
-            }
-            Err(errno) => {
-                self.retry_start(errno, now);
-                false
-            }
-        }
-    }
-
-    /// The system lacks what a logger needs. That is no exit, and is tried again soon.
-    fn retry_start(&mut self, errno: Errno, now: Mono) {
-        channel::use_stderr();
-        self.start_at = Some(now + START_RETRY_INTERVAL);
-        if self.start_error.replace(errno) != Some(errno) {
-            let reason = errno::words(errno);
-            rate_limited_log::warn(
-                MessageKind::HelperShortage,
-                None,
-                format_args!("cannot start the logger: {reason}; services that write have to wait"),
-            );
-        }
-    }
-
-    fn try_start(&mut self, poller: &Poller, now: Mono) -> Result<(), Errno> {
-        self.slots.values_mut().for_each(Slot::close_drained);
-        let (liveness_fd, held) = pipe::pipe()?;
-        // Before there is a process: one that is not watched could not be replaced.
-        poller.add(&liveness_fd, Token::LoggerExited)?;
-        match fork::fork_without_sigchld()? {
-            ForkResult::Child => self.become_logger(held),
-            ForkResult::Parent(pid) => {
-                self.running = Some(Running { pid, since: now, liveness_fd });
-                Ok(())
-            }
-        }
-    }
-
-    /// Runs the logger, in the child.
-    fn become_logger(&mut self, liveness_fd: OwnedFd) -> ! {
-        let Some(LoggerChannel { peer, counters }) = self.logger_channel.take() else { process::exit_now(1) };
-        let pipes = std::mem::take(&mut self.slots).into_entries().flat_map(|(_, slot)| slot.into_read_ends());
-        logger::run(LoggerArgs {
-            socket: peer,
-            liveness_fd,
-            pipes: pipes.collect(),
-            style: self.style,
-            width: longest_name(&self.plan),
-            colour: match std::env::var_os("NO_COLOR") {
-                Some(wish) if !wish.is_empty() => Colour::Without,
-                Some(_) | None => Colour::With,
-            },
-            counters,
-        })
-    }
-
     /// Raises the descriptor limit of keepalive to what `instances` need: for each stream both ends of a pipe and the old ones,
     /// and the other resources of the instances.
     fn raise_descriptor_limit(&mut self, instances: u64) {
@@ -479,11 +390,13 @@ impl Logging {
 
 impl LoggerChannel {
     fn new(poller: &Poller) -> Result<Self, Errno> {
+        let timer = Timer::new().ok();
         let counters = SharedCounters::new(FIRST_SLOT_COUNTER + MAX_SLOTS * COUNTERS_PER_SLOT)?;
         let (near_end, peer) = packet::pair()?;
         poller.add(&near_end, Token::LoggerSocket)?;
+        timer.iter().try_for_each(|timer| poller.add(timer, Token::LoggerTimer))?;
         channel::connect(near_end);
-        Ok(Self { peer, counters: Box::leak(Box::new(counters)) })
+        Ok(Self { peer, counters: Box::leak(Box::new(counters)), timer })
     }
 }
 

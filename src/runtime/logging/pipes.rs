@@ -192,6 +192,16 @@ impl Slot {
         }
     }
 
+    /// Removes a pipe, current or old, and returns the ends that keepalive has.
+    pub(super) fn take(&mut self, is_wanted: impl Fn(&Source) -> bool) -> Option<(Source, Vec<OwnedFd>)> {
+        if let Some(pipe) = self.pipes.iter_mut().find_map(|pipe| pipe.take_if(|pipe| is_wanted(&pipe.source))) {
+            return Some((pipe.source, vec![pipe.read_end, pipe.write_end]));
+        }
+        let position = self.retired.iter().position(|(source, _)| is_wanted(source))?;
+        let (source, read_end) = self.retired.remove(position);
+        Some((source, vec![read_end]))
+    }
+
     /// Closes the old pipes that have been read completely.
     pub(super) fn close_drained(&mut self) {
         let drained = self.retired.extract_if(.., |(_, read_end)| pipe::is_eof(read_end));
