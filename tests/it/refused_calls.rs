@@ -34,7 +34,7 @@ type Case = (&'static str, libc::c_long, Expect, Expect);
 
 /// The calls that strace(1) shows for PID 1: starts, crashes, restarts, stops, reloads, requests of clients. Without mmap,
 /// execve and write the commands cannot run, with or without keepalive.
-const CASES: [Case; 67] = [
+const CASES: [Case; 69] = [
     ("accept4", libc::SYS_accept4, Runs, Runs),
     ("bind", libc::SYS_bind, Runs, Runs),
     ("brk", libc::SYS_brk, Runs, Runs),
@@ -98,6 +98,8 @@ const CASES: [Case; 67] = [
     ("signalfd4", libc::SYS_signalfd4, Runs, IsNeeded),
     ("socket", libc::SYS_socket, Runs, Runs),
     ("socketpair", libc::SYS_socketpair, Runs, Runs),
+    ("timerfd_create", libc::SYS_timerfd_create, Runs, Runs),
+    ("timerfd_settime", libc::SYS_timerfd_settime, Runs, Runs),
     ("umask", libc::SYS_umask, Runs, Runs),
     ("unlinkat", libc::SYS_unlinkat, Runs, Runs),
     ("wait4", libc::SYS_wait4, IsNeeded, Runs),
