@@ -27,8 +27,10 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 pub(super) struct CloseQueue {
     /// The workers with their deadlines; `None` if it has been killed.
     workers: Vec<(CloseWorker, Option<Mono>)>,
-    /// Set if a worker could not be created.
+    /// Set if a worker could not be created, or has closed nothing.
     retry_at: Option<Mono>,
+    /// A worker has ended before it has closed anything: something kills them.
+    has_failed: bool,
 }
 
 impl Subsystem for CloseQueue {
@@ -60,8 +62,8 @@ impl CloseQueue {
         if self.retry_at.is_some_and(|retry_at| retry_at > now) {
             return;
         }
-        self.retry_at = None;
-        while self.workers.len() < MAX_WORKERS {
+        self.retry_at = std::mem::take(&mut self.has_failed).then(|| now + RETRY_INTERVAL);
+        while self.retry_at.is_none() && self.workers.len() < MAX_WORKERS {
             match CloseWorker::start(MAX_DESCRIPTORS_PER_WORKER) {
                 Ok(None) => return,
                 Ok(Some(worker)) => self.workers.push((worker, Some(now + CLOSE_TIMEOUT))),
@@ -83,7 +85,7 @@ impl CloseQueue {
     pub(super) fn on_dead(&mut self, pid: Pid) -> bool {
         let Some(position) = self.workers.iter().position(|(worker, _)| worker.pid() == pid) else { return false };
         wait::reap(pid).ok();
-        self.workers.swap_remove(position).0.finish();
+        self.has_failed |= !self.workers.swap_remove(position).0.finish();
         true
     }
 

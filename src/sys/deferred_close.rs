@@ -75,7 +75,8 @@ impl CloseWorker {
     }
 
     /// Puts the descriptors that the worker did not get to back to the front of the queue. The worker must have exited.
-    pub fn finish(self) {
+    /// Returns whether it has closed any.
+    pub fn finish(self) -> bool {
         let started = self.started.get().load(Ordering::Acquire);
         let mut queue = queue();
         for descriptor in self.descriptors.into_iter().skip(started).rev() {
@@ -83,6 +84,7 @@ impl CloseWorker {
             // else owns it.
             queue.push_front(unsafe { OwnedFd::from_raw_fd(descriptor) });
         }
+        started > 0
     }
 }
 

@@ -163,7 +163,9 @@ pub(super) fn set_death_signal_of(expected: Option<Pid>, signal: Signal) -> Resu
     let number = libc::c_ulong::from(signal.number());
     // SAFETY: all arguments are plain numbers.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, number, 0_usize, 0_usize, 0_usize) })?;
-    if parent() != expected {
+    // Where getppid is refused, the parent is unknown.
+    let parent = nix::unistd::getppid().as_raw();
+    if parent >= 0 && Pid::new(parent) != expected {
         raise(signal);
     }
     Ok(())
