@@ -1,5 +1,5 @@
-//! Closes descriptors that services have sent. close(2) can block, so that helper processes do it, which are killed if it
-//! takes too long.
+//! Closes descriptors that services have sent, and pipes that they have too. close(2) can block, so that helper processes do
+//! it, which are killed if it takes too long.
 
 use std::time::Duration;
 
@@ -14,30 +14,55 @@ use crate::sys::{kill, process, wait};
 const MAX_QUEUED: u64 = 1024;
 /// The same limit as a fraction of the descriptor limit of keepalive: one eighth.
 const MAX_QUEUED_FRACTION: u64 = 8;
-/// The number of workers at a time. On some file systems even a killed one hangs for ever.
+/// The number of workers at a time, without those that hang.
 const MAX_WORKERS: usize = 8;
+/// The number of workers that hang for ever, although they have been killed: in the request of a file system, or in a pipe.
+const MAX_HANGING: usize = 64;
 /// The number of descriptors that one worker closes.
 const MAX_DESCRIPTORS_PER_WORKER: usize = 64;
 /// A worker that takes longer is killed. The next one continues with the descriptor after the one that blocked.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// When a killed worker must have noticed that: it hangs if it is still there.
+const HANGS_AFTER: Duration = Duration::from_millis(200);
 /// The time until the next attempt to create a worker.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Default)]
 pub(super) struct CloseQueue {
-    /// The workers with their deadlines; `None` if it has been killed.
-    workers: Vec<(CloseWorker, Option<Mono>)>,
+    workers: Vec<(CloseWorker, Stage)>,
     /// Set if a worker could not be created, or has closed nothing.
     retry_at: Option<Mono>,
     /// A worker has ended before it has closed anything: something kills them.
     has_failed: bool,
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// It has this time.
+    Closing {
+        until: Mono,
+    },
+    /// It has been killed. If it is there at this time, others close what it did not get to.
+    Killed {
+        until: Mono,
+    },
+    Hanging,
+}
+
+impl Stage {
+    const fn until(self) -> Option<Mono> {
+        match self {
+            Self::Closing { until } | Self::Killed { until } => Some(until),
+            Self::Hanging => None,
+        }
+    }
+}
+
 impl Subsystem for CloseQueue {
     type Needs<'a> = ();
 
     fn due(&self) -> Option<Mono> {
-        self.workers.iter().filter_map(|(_, until)| *until).chain(self.retry_at).min()
+        self.workers.iter().filter_map(|(_, stage)| stage.until()).chain(self.retry_at).min()
     }
 
     /// Kills overdue workers and starts new ones.
@@ -50,10 +75,17 @@ impl Subsystem for CloseQueue {
 
 impl CloseQueue {
     fn kill_overdue(&mut self, now: Mono) {
-        for (worker, until) in &mut self.workers {
-            if until.is_some_and(|until| until <= now) {
-                *until = None;
-                kill::signal_process(worker.pid(), Signal::KILL).ok();
+        for (worker, stage) in &mut self.workers {
+            match *stage {
+                Stage::Closing { until } if until <= now => {
+                    kill::signal_process(worker.pid(), Signal::KILL).ok();
+                    *stage = Stage::Killed { until: now + HANGS_AFTER };
+                }
+                Stage::Killed { until } if until <= now => {
+                    worker.release_rest();
+                    *stage = Stage::Hanging;
+                }
+                Stage::Closing { .. } | Stage::Killed { .. } | Stage::Hanging => {}
             }
         }
     }
@@ -63,10 +95,10 @@ impl CloseQueue {
             return;
         }
         self.retry_at = std::mem::take(&mut self.has_failed).then(|| now + RETRY_INTERVAL);
-        while self.retry_at.is_none() && self.workers.len() < MAX_WORKERS {
+        while self.retry_at.is_none() && self.may_start() {
             match CloseWorker::start(MAX_DESCRIPTORS_PER_WORKER) {
                 Ok(None) => return,
-                Ok(Some(worker)) => self.workers.push((worker, Some(now + CLOSE_TIMEOUT))),
+                Ok(Some(worker)) => self.workers.push((worker, Stage::Closing { until: now + CLOSE_TIMEOUT })),
                 Err(errno) => {
                     let reason = errno::words(errno);
                     rate_limited_log::warn(
@@ -79,6 +111,11 @@ impl CloseQueue {
                 }
             }
         }
+    }
+
+    fn may_start(&self) -> bool {
+        let hanging = self.workers.iter().filter(|(_, stage)| matches!(stage, Stage::Hanging)).count();
+        self.workers.len() - hanging < MAX_WORKERS && hanging < MAX_HANGING
     }
 
     /// Reaps `pid` if it was a worker. Returns whether it was.

@@ -82,7 +82,6 @@ impl Runtime {
         let clock = AwakeClock::new(sys::now());
         let logging = Logging::new(Rc::clone(&plan), &poller, clock.now());
         let resources = Resources::new(&plan);
-        let notify = Notify::new(&plan);
         Ok(Self {
             supervisor: Supervisor::new(Rc::clone(&plan), clock.now().as_nanos()),
             server,
@@ -91,7 +90,7 @@ impl Runtime {
             resources,
             logging,
             journal: Journal::new(clock.now()),
-            notify,
+            notify: Notify::new(),
             probes: Probes::default(),
             channels: Channels::default(),
             helpers: Helpers {

@@ -74,17 +74,23 @@ impl CloseWorker {
         self.pid
     }
 
-    /// Puts the descriptors that the worker did not get to back to the front of the queue. The worker must have exited.
-    /// Returns whether it has closed any.
-    pub fn finish(self) -> bool {
+    /// The worker has exited: as [`Self::release_rest`]. Returns whether it has closed any.
+    pub fn finish(mut self) -> bool {
+        self.release_rest() > 0
+    }
+
+    /// Puts the descriptors that the worker did not get to back to the front of the queue. Returns the number of the others.
+    ///
+    /// The worker must have exited, or have been killed so long ago that it stands in one close(2), after which it exits.
+    pub fn release_rest(&mut self) -> usize {
         let started = self.started.get().load(Ordering::Acquire);
         let mut queue = queue();
-        for descriptor in self.descriptors.into_iter().skip(started).rev() {
+        for descriptor in self.descriptors.drain(started.min(self.descriptors.len())..).rev() {
             // SAFETY: the descriptor is open, because only the worker would have closed it, and it has exited. Nothing
             // else owns it.
             queue.push_front(unsafe { OwnedFd::from_raw_fd(descriptor) });
         }
-        started > 0
+        started
     }
 }
 

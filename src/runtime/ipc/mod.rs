@@ -19,7 +19,7 @@ use super::token::Token;
 use crate::model::map::Map;
 use crate::model::{InstanceId, Mono, Pid, RunId, ServiceIndex};
 use crate::supervisor::{Event, ReadySource};
-use crate::sys::{PeerStream, Poller, strings};
+use crate::sys::{PeerStream, Poller, allocator, strings};
 use channel::{Channel, InputState, Read};
 use discards::{Discarded, Discards};
 use message::Message;
@@ -214,10 +214,12 @@ impl Channels {
         let Some(sender) = self.channels.get(&from) else { return };
         let line = message::delivery(&sender.name(), data);
         let mut is_known = to == "*";
+        // While memory is short, nothing is queued for workers that do not read.
+        let most = if allocator::is_reserve_in_use() { 0 } else { channel::MAX_QUEUED_FROM_OTHERS };
         for (run, channel) in self.channels.iter_mut().filter(|(_, channel)| channel.is_addressed_by(to)) {
             is_known = true;
             if *run != from || !channel::is_group(to) {
-                enqueue_line(channel, &line, channel::MAX_QUEUED_FROM_OTHERS, &mut self.lost);
+                enqueue_line(channel, &line, most, &mut self.lost);
                 self.deliveries = self.deliveries.saturating_sub(1);
             }
         }

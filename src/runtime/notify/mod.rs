@@ -20,7 +20,7 @@ use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use crate::model::map::Map;
 use crate::model::plan::Service;
-use crate::model::{AwakeClock, InstanceId, Mono, Pid, Plan, RunId};
+use crate::model::{AwakeClock, InstanceId, Mono, Pid, RunId};
 use crate::supervisor::{Event, ReadySource};
 use crate::sys::datagram::{self, Sender};
 use crate::sys::{Interest, Poller, process};
@@ -120,12 +120,10 @@ impl Subsystem for Notify {
 }
 
 impl Notify {
-    /// Call it before the first service is started.
-    pub(super) fn new(plan: &Plan) -> Self {
+    /// Call it before the first service is started: a reload may bring the first one that needs the directory.
+    pub(super) fn new() -> Self {
         let mut notify = Self::default();
-        if plan.services.iter().any(|service| service.uses_notify_socket()) {
-            notify.directory.make();
-        }
+        notify.directory.make();
         notify
     }
 

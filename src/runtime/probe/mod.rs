@@ -19,7 +19,7 @@ use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use super::unready::probe_target;
 use crate::model::plan::Ready;
-use crate::model::{ExitStatus, Mono, Pid, ProbeFailure as Failure, RunId, Signal, Template, errno};
+use crate::model::{ExitStatus, Mono, Pid, ProbeFailure as Failure, RunId, ServiceIndex, Signal, Template, errno};
 use crate::supervisor::{Event, ReadySource};
 use crate::sys::{Interest, Poller, deferred_close, kill, pipe, socket, wait};
 use attempt::{Attempt, Helper, Task, Verdict};
@@ -32,6 +32,10 @@ const MAX_PAUSE: Duration = Duration::from_millis(500);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The time limit for reading the last line of a command that has failed.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The helper processes of one service that have been killed and hang: more are not started to read `ready.fd`.
+const MAX_HANGING: usize = 8;
+/// With so many probes, the pipes of commands are not enlarged: all large pipes of a user together are limited, pipe(7).
+const MAX_LARGE: usize = 16;
 /// How much a command can write, in bytes.
 const OUTPUT_CAPACITY: i32 = 1 << 20;
 /// The number of probes that are advanced in one turn.
@@ -49,7 +53,7 @@ pub(super) struct Probes {
     /// The probes of processes that are not ready yet. There are few.
     active: Vec<ActiveProbe>,
     /// Helper processes of stopped probes, until they are reaped.
-    killed_helpers: Vec<Pid>,
+    killed_helpers: Vec<(Pid, ServiceIndex)>,
 }
 
 #[derive(Debug)]
@@ -117,7 +121,7 @@ impl Probes {
         for active in self.active.extract_if(.., |active| active.run == run) {
             if let Some(helper) = active.stage.helper() {
                 helper.kill();
-                self.killed_helpers.push(helper.pid);
+                self.killed_helpers.push((helper.pid, active.spec.instance.service));
             }
             active.stage.close(poller);
         }
@@ -142,7 +146,7 @@ impl Probes {
 
     /// Removes `pid` from the killed helpers. Returns whether it was one.
     fn take_killed_helper(&mut self, pid: Pid) -> bool {
-        let position = self.killed_helpers.iter().position(|killed_helpers| *killed_helpers == pid);
+        let position = self.killed_helpers.iter().position(|(killed, _)| *killed == pid);
         position.map(|position| self.killed_helpers.swap_remove(position)).is_some()
     }
 
@@ -276,12 +280,14 @@ impl Probes {
                 }
                 Stage::Listening { pipe, .. } => {
                     attempt::unwatch(context.poller, &pipe);
-                    match attempt::start_reading(&pipe) {
-                        Ok(attempt) => {
-                            deferred_close(vec![pipe]);
-                            Stage::Attempting { attempt, until: None }
-                        }
-                        Err(_) => Stage::Listening { pipe, until: Some(now + MAX_PAUSE) },
+                    let service = active.spec.instance.service;
+                    let hanging = self.killed_helpers.iter().filter(|(_, of)| *of == service).count();
+                    let attempt = (hanging < MAX_HANGING).then(|| attempt::start_reading(&pipe).ok()).flatten();
+                    if let Some(attempt) = attempt {
+                        deferred_close(vec![pipe]);
+                        Stage::Attempting { attempt, until: None }
+                    } else {
+                        Stage::Listening { pipe, until: Some(now + MAX_PAUSE) }
                     }
                 }
             };
@@ -293,9 +299,12 @@ impl Probes {
     fn start_attempt(&mut self, mut active: ActiveProbe, context: &mut ProbeContext<'_>) -> Option<Event> {
         let Ready::Probe(probe) = &active.spec.definition.ready else { return None };
         let (run_id, spec, token) = (active.run, &active.spec, active.token);
+        let may_be_large = self.active.len() < MAX_LARGE;
         let run = |command: &[Template]| {
             let (pipe, write_end) = pipe::pipe()?;
-            pipe::set_capacity(&pipe, OUTPUT_CAPACITY);
+            if may_be_large {
+                pipe::set_capacity(&pipe, OUTPUT_CAPACITY);
+            }
             let output = Output::new(pipe);
             let helper = (command, write_end.as_fd());
             let pid = context.factory.spawn_helper(run_id, spec, helper, context.logging, context.poller)?;
