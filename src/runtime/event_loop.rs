@@ -125,6 +125,10 @@ impl Runtime {
         }
     }
 
+    pub(super) fn plan(&self) -> Rc<Plan> {
+        Rc::clone(&self.plan)
+    }
+
     /// The shutdown is complete: sends what is left and closes what others can see. Returns the last lines of what has failed.
     pub(super) fn end(&mut self, outcome: &Outcome) -> String {
         let (server, context, sources) = self.server();

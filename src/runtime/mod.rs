@@ -74,6 +74,8 @@ pub fn run(plan: Plan, environment: StringList, config: Option<PathBuf>, load_co
     match ended {
         Ok((mut runtime, outcome)) => {
             let last_lines = runtime.end(&outcome);
+            // A reload may have changed it.
+            let plan = runtime.plan();
             // The exit closes its descriptors without waiting for connections with SO_LINGER.
             std::mem::forget(runtime);
             ending::log(&plan, &outcome, &last_lines);

@@ -8,7 +8,7 @@ use super::phase::Phase;
 use super::record::{Cause, JournalEvent, Outcome, Reason, Requester};
 use super::run_result::{FailureReason, RunResult};
 use super::service_table::{Failure, ServiceOutcome, Untried};
-use super::state::{AfterRun, AfterStop, CleaningUp, State, Stopped, Stopping};
+use super::state::{AfterRun, AfterStop, CleaningUp, Running, State, Stopped, Stopping};
 use super::state_name::StateName;
 use crate::model::plan::{ExitAction, Kind};
 use crate::model::{InstanceId, ServiceIndex};
@@ -216,7 +216,7 @@ impl Supervisor {
         if status.outcome != before.outcome && !self.services[service].is_retiring {
             self.on_outcome(service, status.outcome);
         }
-        if status.is_ready {
+        if status.is_ready && !self.is_soaking(service) {
             self.services[service].untried = None;
         }
         if status.is_ready && !before.is_ready {
@@ -230,6 +230,14 @@ impl Supervisor {
         if status.has_no_process && !before.has_no_process && self.is_draining() {
             self.stop_if_unneeded(service);
         }
+    }
+
+    /// Whether an instance has not been ready for long enough yet.
+    fn is_soaking(&self, service: ServiceIndex) -> bool {
+        let state = |id: InstanceId| self.services[id].state;
+        self.services
+            .ids_of(service)
+            .any(|id| matches!(state(id), State::Running(Running { min_ready_until: Some(_), .. })))
     }
 
     fn on_service_ready(&mut self, service: ServiceIndex) {

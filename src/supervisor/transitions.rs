@@ -188,7 +188,8 @@ impl Supervisor {
         let min_ready_until = match kind {
             Kind::Oneshot => ready_timeout.map(|timeout| process.since + timeout),
             Kind::Service => {
-                let soaks_until = (!reload.soak.is_zero() && self.is_unproven(id)).then(|| self.now + reload.soak);
+                let is_new = self.is_unproven(id) || self.services[id.service].untried.is_some();
+                let soaks_until = (!reload.soak.is_zero() && is_new).then(|| self.now + reload.soak);
                 let proven_at = self.is_proof_awaited(id).then(|| process.since + PROOF_TIME);
                 soaks_until.max(proven_at.filter(|at| *at > self.now))
             }

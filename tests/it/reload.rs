@@ -253,3 +253,47 @@ fn a_configuration_that_comes_during_a_reload_is_applied_after_it() {
     assert_eq!(control.post("/v1/reload").status, 200);
     running.expect("third");
 }
+
+// The soak time of `ready = "exec"` is one second.
+#[test]
+fn a_new_service_that_fails_within_its_soak_time_ends_nothing() {
+    in_every_place(|place| {
+        let set = Set::new(SLEEPER);
+        let mut running = set.start(place);
+        running.ready();
+        let control = Control::at(&set.socket());
+        let command = "command = [\"sh\", \"-c\", \"exit 5\"]\nmin_uptime = \"10s\"\n";
+        let text = std::fs::read_to_string(&set.config).unwrap();
+        let text = format!("{text}[services.m]\n{command}restart = \"never\"\n");
+        std::fs::write(&set.config, &text).unwrap();
+        let answer = control.post("/v1/reload");
+        assert_eq!(answer.status, 409, "{}", answer.body);
+        let retried = format!("[services.n]\n{command}backoff = {{ initial = \"1ms\" }}\nmax_restarts = 3\n");
+        std::fs::write(&set.config, format!("{text}{retried}")).unwrap();
+        running.send(Signal::HUP);
+        wait_until("four failures", || (control.get("/v1/status").body.contains("gave up after 3")).then_some(()));
+        assert_eq!(["m.0", "n.0"].map(|id| control.state(id)), ["failed", "failed"]);
+        assert_eq!(control.state("web.0"), "running");
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+    });
+}
+
+#[test]
+fn the_reason_of_the_end_names_a_service_that_has_come_by_a_reload() {
+    let set = Set::new(SLEEPER);
+    let mut running = set.start(Place::Child);
+    running.ready();
+    let control = Control::at(&set.socket());
+    let text = std::fs::read_to_string(&set.config).unwrap();
+    let new = "[services.n]\ncommand = [\"sh\", \"-c\", \"sleep 1.5; exit 5\"]\nrestart = \"never\"\n";
+    std::fs::write(&set.config, format!("{text}{new}")).unwrap();
+    let answer = control.post("/v1/reload");
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(running.end(), 5);
+    let stderr = running.stderr();
+    assert!(
+        stderr.ends_with("exiting with code 5\n") && stderr.contains("\nkeepalive: n.0 failed: exited with"),
+        "{stderr}"
+    );
+}

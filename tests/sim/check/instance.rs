@@ -84,6 +84,8 @@ pub(crate) struct Instance {
     pub(crate) has_announced_stop: bool,
     /// The time of its delayed stop signal.
     pub(crate) delayed_until: Option<Mono>,
+    /// The end of the soak time that a process has in the first definition with which it is ready.
+    pub(super) soaks_until: Option<Mono>,
     /// The end of the soak time of a surge instance.
     pub(crate) min_ready_until: Option<Mono>,
     /// The deadline after its stop signal.
@@ -133,6 +135,7 @@ impl Instance {
             reported_stop: ReportedStop::No,
             has_announced_stop: false,
             delayed_until: None,
+            soaks_until: None,
             min_ready_until: None,
             state: StateName::Stopped,
             stopped_by_operator: false,

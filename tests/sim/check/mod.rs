@@ -455,7 +455,7 @@ impl Checker {
 
     /// Checks the state before the supervisor waits.
     pub(crate) fn check_before_wait(&mut self, until: Option<Mono>, view: View<'_>, world: &World) -> Verdict {
-        self.model.update_untried();
+        self.model.update_untried(self.now);
         rule!(self.steps.is_empty(), "actions of these steps are missing: {:?}", self.steps);
         rule!(
             self.turn.idle <= 4 * self.model.len() + 8,

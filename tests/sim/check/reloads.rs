@@ -142,10 +142,14 @@ impl Model {
 }
 
 impl Model {
-    /// Forgets that services were untried which are ready.
-    pub(crate) fn update_untried(&mut self) {
+    /// Forgets that services were untried which have been ready for long enough.
+    pub(crate) fn update_untried(&mut self, now: Mono) {
         let untried = std::mem::take(&mut self.untried);
-        self.untried = untried.into_iter().filter(|service| !self.is_satisfied(*service)).collect();
+        let is_soaking = |service: ServiceIndex| {
+            self.of(service).iter().any(|instance| instance.soaks_until.is_some_and(|until| until > now))
+        };
+        let is_untried = |service: &ServiceIndex| !self.is_satisfied(*service) || is_soaking(*service);
+        self.untried = untried.into_iter().filter(is_untried).collect();
     }
 }
 
@@ -197,6 +201,7 @@ impl Instance {
             (self.ready_at, self.ready_by) = (None, Some(by.min(at_last)));
         }
         self.min_ready_until = None;
+        self.soaks_until = (to == StateName::Running).then(|| now + self.definition.reload.soak);
         if to == StateName::Running && id.is_surge() && !self.definition.reload.soak.is_zero() {
             self.min_ready_until = Some(now + self.definition.reload.soak);
         }
