@@ -123,6 +123,11 @@ impl Supervisor {
         let definition = Rc::clone(&self.services[instance].definition);
         if let Some(rollout) = self.rollouts.get_mut(&instance.service) {
             let instance = instance.slot();
+            if rollout.is_failure_handled {
+                // The definition that it has returned to fails too: there is nothing to wait for.
+                let is_it = |slot: &Slot| slot.number == instance.number && slot.stage == RolloutStage::Restarting;
+                rollout.in_progress.retain(|slot| !is_it(slot));
+            }
             rollout.failure.get_or_insert(ReloadFailure { instance, definition, error });
             self.mark_dirty(instance.service);
         }

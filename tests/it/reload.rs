@@ -297,3 +297,25 @@ fn the_reason_of_the_end_names_a_service_that_has_come_by_a_reload() {
         "{stderr}"
     );
 }
+
+// The ordinary way of debugging a container.
+#[test]
+fn a_reload_of_what_crashes_again_and_again_fails_at_once_and_the_next_one_can_mend_it() {
+    for backoff in ["", "backoff = { initial = \"0s\" }\nmax_restarts = \"unlimited\"\n"] {
+        let crash = "command = [\"sh\", \"-c\", \"sleep 0.1; exit 3\"]";
+        let set = Set::new(&format!("{SLEEPER}[services.a]\n{crash}\n{backoff}"));
+        let mut running = set.start(Place::Child);
+        running.ready();
+        let control = Control::at(&set.socket());
+        wait_until("a crash", || (control.instance("a.0")["restarts"].as_u64() > Some(0)).then_some(()));
+        set.change("exit 3", "exit 4");
+        let answer = control.post("/v1/reload");
+        assert!(answer.status == 409 && answer.body.contains("code 4"), "{} {}", answer.status, answer.body);
+        set.change("sleep 0.1; exit 4", "exec sleep 1000");
+        let answer = control.post("/v1/reload");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert_eq!(control.state("a.0"), "running");
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+    }
+}
