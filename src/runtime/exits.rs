@@ -83,13 +83,18 @@ impl Processes {
     }
 
     fn on_strays(&mut self, runs: &[RunId], answer: &[u8]) -> Vec<Event> {
+        let mut repeated = Vec::new();
         for run in runs {
             let found: Vec<Option<Pid>> = Question::strays_of(*run, answer).collect();
             let pids = || found.iter().copied().flatten();
             let children: Vec<Pid> = pids().filter(|pid| self.is_child(*pid)).collect();
             let is_one_gone = children.len() < pids().count();
-            if is_one_gone || (found.contains(&None) && self.runs.may_search_again(*run)) {
-                // They may have had children.
+            // What has gone meanwhile may have had children. Until that is known, the exit is not reported.
+            let is_repeated = (is_one_gone || found.contains(&None)) && self.runs.may_search_again(*run);
+            if is_repeated {
+                repeated.push(*run);
+            }
+            if is_repeated || is_one_gone {
                 self.search(*run);
             }
             let strays = children.into_iter().filter(|pid| self.is_stray(*run, *pid)).collect();
@@ -97,10 +102,11 @@ impl Processes {
             self.signal_found_strays(*run);
         }
         let held_back = std::mem::take(&mut self.strays.held_back);
-        let (settled, held_back) = held_back.into_iter().partition(|(run, _)| runs.contains(run));
+        let (settled, held_back) =
+            held_back.into_iter().partition(|(run, _)| runs.contains(run) && !repeated.contains(run));
         self.strays.held_back = held_back;
         let settled: Vec<(RunId, Exit)> = settled;
-        if settled.len() < runs.len() {
+        if settled.len() + repeated.len() < runs.len() {
             // The next scan reports which runs have ended.
             self.schedule.request(None);
         }
