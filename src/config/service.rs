@@ -70,7 +70,23 @@ pub(super) const SCHEMA: Schema = Schema {
         "oom_score_adj",
         "no_new_privs",
     ],
-    later: &["pre_start", "post_stop", "health", "max_memory", "restart_schedule", "schedule", "watch"],
+    later: &[
+        "pre_start",
+        "pre_stop",
+        "post_stop",
+        "hook_timeout",
+        "health",
+        "on_unhealthy",
+        "max_memory",
+        "max_lifetime",
+        "restart_schedule",
+        "schedule",
+        "timezone",
+        "watch",
+        "pid_file",
+        "stop_sequence",
+        "node_cluster",
+    ],
     foreign: "\
 command: args cmd entrypoint exec exec_start program script interpreter node_args
 env: environment instance_var increment_var
