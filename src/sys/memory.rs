@@ -40,7 +40,7 @@ pub fn release_code_pages() {
     }
 }
 
-/// The size of a page in bytes, getauxval(3). sysconf(3) knows a hundred more values, with 1 KB of code and tables.
+/// The size of a page in bytes, getauxval(3) `AT_PAGESZ`.
 pub(super) fn page_size() -> usize {
     // SAFETY: reads what the kernel has passed to the program, which does not change.
     let size = unsafe { libc::getauxval(libc::AT_PAGESZ) };
