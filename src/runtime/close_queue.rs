@@ -1,5 +1,5 @@
-//! Closes descriptors that services have sent, and pipes that they have too. close(2) can block, so that helper processes do
-//! it, which are killed if it takes too long.
+//! Closes sockets in which descriptors of services may wait, and pipes that services have too. close(2) can block, so that
+//! helper processes do it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::subsystem::{Context, Subsystem};
 use crate::model::{Mono, Pid, Signal, errno};
 use crate::supervisor::Event;
 use crate::sys::deferred_close::{self, CloseWorker};
-use crate::sys::{kill, process, wait};
+use crate::sys::{fork, kill, process, wait};
 
 /// At this number of queued descriptors keepalive stops receiving descriptors.
 const MAX_QUEUED: u64 = 1024;
@@ -16,76 +16,86 @@ const MAX_QUEUED: u64 = 1024;
 const MAX_QUEUED_FRACTION: u64 = 8;
 /// The number of workers at a time, without those that hang.
 const MAX_WORKERS: usize = 8;
-/// The number of workers that hang for ever, although they have been killed: in the request of a file system, or in a pipe.
+/// The number of workers that hang, perhaps for ever: in the request of a file system, or in a pipe.
 const MAX_HANGING: usize = 64;
 /// The number of descriptors that one worker closes.
 const MAX_DESCRIPTORS_PER_WORKER: usize = 64;
-/// A worker that takes longer is killed. The next one continues with the descriptor after the one that blocked.
+/// A worker that takes longer hangs.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// When a killed worker must have noticed that: it hangs if it is still there.
-const HANGS_AFTER: Duration = Duration::from_millis(200);
+/// The time that workers wait for children that have copies: one that hangs does not stop them.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 /// The time until the next attempt to create a worker.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Default)]
 pub(super) struct CloseQueue {
     workers: Vec<(CloseWorker, Stage)>,
-    /// Set if a worker could not be created, or has closed nothing.
+    /// Set if a worker could not be created.
     retry_at: Option<Mono>,
-    /// A worker has ended before it has closed anything: something kills them.
-    has_failed: bool,
+    /// A process that shares keepalive's descriptors, while a worker hangs.
+    holder: Option<Pid>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Stage {
+    /// It waits until this time for children that may have copies.
+    Waiting {
+        until: Mono,
+    },
     /// It has this time.
     Closing {
         until: Mono,
     },
-    /// It has been killed. If it is there at this time, others close what it did not get to.
-    Killed {
-        until: Mono,
-    },
     Hanging,
-}
-
-impl Stage {
-    const fn until(self) -> Option<Mono> {
-        match self {
-            Self::Closing { until } | Self::Killed { until } => Some(until),
-            Self::Hanging => None,
-        }
-    }
 }
 
 impl Subsystem for CloseQueue {
     type Needs<'a> = ();
 
     fn due(&self) -> Option<Mono> {
-        self.workers.iter().filter_map(|(_, stage)| stage.until()).chain(self.retry_at).min()
+        let due = |(worker, stage): &(CloseWorker, Stage)| match *stage {
+            Stage::Waiting { until } if worker.copies.are_in_children() => Some(until),
+            Stage::Waiting { until } => Some(until.min(worker.copies.forks_over_at())),
+            Stage::Closing { until } => Some(until),
+            Stage::Hanging => None,
+        };
+        self.workers.iter().filter_map(due).chain(self.retry_at).min()
     }
 
-    /// Kills overdue workers and starts new ones.
+    /// Starts workers and lets them begin.
     fn turn(&mut self, context: &mut Context<'_>, (): ()) -> Vec<Event> {
-        self.kill_overdue(context.now);
         self.start_workers(context.now);
+        self.advance(context.now);
+        self.hold();
         Vec::new()
     }
 }
 
 impl CloseQueue {
-    fn kill_overdue(&mut self, now: Mono) {
+    /// Where workers hang, keepalive would hang too if it were killed now: see [`fork::fork_sharing_fds`].
+    fn hold(&mut self) {
+        match self.holder {
+            None if self.hanging() > 0 => self.holder = fork::fork_sharing_fds().ok(),
+            Some(holder) if self.hanging() == 0 => drop(kill::signal_process(holder, Signal::KILL)),
+            None | Some(_) => {}
+        }
+    }
+
+    fn hanging(&self) -> usize {
+        self.workers.iter().filter(|(_, stage)| matches!(stage, Stage::Hanging)).count()
+    }
+
+    fn advance(&mut self, now: Mono) {
         for (worker, stage) in &mut self.workers {
             match *stage {
-                Stage::Closing { until } if until <= now => {
-                    kill::signal_process(worker.pid(), Signal::KILL).ok();
-                    *stage = Stage::Killed { until: now + HANGS_AFTER };
+                Stage::Waiting { until }
+                    if until <= now || (worker.copies.forks_over_at() <= now && !worker.copies.are_in_children()) =>
+                {
+                    worker.begin();
+                    *stage = Stage::Closing { until: now + CLOSE_TIMEOUT };
                 }
-                Stage::Killed { until } if until <= now => {
-                    worker.release_rest();
-                    *stage = Stage::Hanging;
-                }
-                Stage::Closing { .. } | Stage::Killed { .. } | Stage::Hanging => {}
+                Stage::Closing { until } if until <= now => *stage = Stage::Hanging,
+                Stage::Waiting { .. } | Stage::Closing { .. } | Stage::Hanging => {}
             }
         }
     }
@@ -94,11 +104,11 @@ impl CloseQueue {
         if self.retry_at.is_some_and(|retry_at| retry_at > now) {
             return;
         }
-        self.retry_at = std::mem::take(&mut self.has_failed).then(|| now + RETRY_INTERVAL);
-        while self.retry_at.is_none() && self.may_start() {
+        self.retry_at = None;
+        while self.may_start() {
             match CloseWorker::start(MAX_DESCRIPTORS_PER_WORKER) {
                 Ok(None) => return,
-                Ok(Some(worker)) => self.workers.push((worker, Stage::Closing { until: now + CLOSE_TIMEOUT })),
+                Ok(Some(worker)) => self.workers.push((worker, Stage::Waiting { until: now + MAX_WAIT })),
                 Err(errno) => {
                     let reason = errno::words(errno);
                     rate_limited_log::warn(
@@ -114,15 +124,18 @@ impl CloseQueue {
     }
 
     fn may_start(&self) -> bool {
-        let hanging = self.workers.iter().filter(|(_, stage)| matches!(stage, Stage::Hanging)).count();
+        let hanging = self.hanging();
         self.workers.len() - hanging < MAX_WORKERS && hanging < MAX_HANGING
     }
 
-    /// Reaps `pid` if it was a worker. Returns whether it was.
+    /// Reaps `pid` if it was a worker or the holder. Returns whether it was.
     pub(super) fn on_dead(&mut self, pid: Pid) -> bool {
+        if self.holder.take_if(|holder| *holder == pid).is_some() {
+            return wait::reap(pid).is_ok();
+        }
         let Some(position) = self.workers.iter().position(|(worker, _)| worker.pid() == pid) else { return false };
         wait::reap(pid).ok();
-        self.has_failed |= !self.workers.swap_remove(position).0.finish();
+        self.workers.swap_remove(position);
         true
     }
 

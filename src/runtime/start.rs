@@ -50,7 +50,7 @@ impl Start<'_> {
             self.resources.fds.give(spec.instance, socket.as_fd(), self.now);
         }
         if let Some(pipe) = ready {
-            self.probes.listen(run, spec.clone(), pipe, self.poller);
+            self.probes.listen(run, spec.clone(), pipe, self.now);
         }
         if let Some(channel) = ipc {
             self.channels.open(run, spec.instance, &spec.definition.name, channel, self.poller);

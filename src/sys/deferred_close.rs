@@ -1,22 +1,30 @@
-//! Closing descriptors that other processes have passed to keepalive, or have too: close(2), socket(7), unix(7), clone(2)
-//! `CLONE_FILES`.
+//! Closing descriptors that other processes have passed to keepalive, or have too: close(2), socket(7), unix(7), clone(2).
 //!
-//! Closing such a descriptor can take any time: a socket with `SO_LINGER` waits until its data has been sent, a file on a
-//! network file system waits for the server, and closing a unix socket closes the descriptors queued in it. Closing a pipe
-//! waits for a process that writes to it, and that can be stopped by a page fault. So keepalive does not close them itself. They wait in a queue for a [`CloseWorker`], a process that shares the descriptor table.
+//! Closing the last copy of such a descriptor can take any time: a socket with `SO_LINGER` waits until its data has been sent,
+//! and closing a unix socket closes the descriptors queued in it. Closing a pipe waits for a process that writes to it, and
+//! that can be stopped by a page fault. So keepalive never closes the last copy itself. Descriptors wait in a queue for a
+//! [`CloseWorker`], a process with copies of its own. It closes these when keepalive has closed its own, and when no other
+//! child has copies any more: a child has copies of all descriptors until it closes them or executes its program.
 
 use std::collections::VecDeque;
-use std::ffi::c_void;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
-use std::ptr::NonNull;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::fork;
-use crate::model::Pid;
+use super::descriptor_copies::{self, Handover};
+use super::{fork, kill, signals};
+use crate::model::{Pid, Signal};
+
+/// The time after which a descriptor hangs, so that a worker continues with the next one.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The size of the stack of a closer, in bytes.
+const STACK_SIZE: usize = 32 << 10;
 
 static QUEUE: Mutex<VecDeque<OwnedFd>> = Mutex::new(VecDeque::new());
 
@@ -29,24 +37,48 @@ pub fn deferred_close(descriptors: Vec<OwnedFd>) {
     queue().extend(descriptors);
 }
 
+/// A descriptor that is queued as by [`deferred_close`] when it is dropped.
+#[derive(Debug)]
+pub struct DeferredFd(ManuallyDrop<OwnedFd>);
+
+impl From<OwnedFd> for DeferredFd {
+    fn from(descriptor: OwnedFd) -> Self {
+        Self(ManuallyDrop::new(descriptor))
+    }
+}
+
+impl Deref for DeferredFd {
+    type Target = OwnedFd;
+
+    fn deref(&self) -> &OwnedFd {
+        &self.0
+    }
+}
+
+impl Drop for DeferredFd {
+    fn drop(&mut self) {
+        // SAFETY: taken once, since nobody uses the value after it has been dropped.
+        deferred_close(vec![unsafe { ManuallyDrop::take(&mut self.0) }]);
+    }
+}
+
 /// How many descriptors are queued.
 #[must_use]
 pub fn queued() -> usize {
     queue().len()
 }
 
-/// A process that closes descriptors from the queue in keepalive's descriptor table.
-///
-/// It is reaped like any child. Then [`CloseWorker::finish`] must be called; until then the worker owns its descriptors.
+/// A process that closes descriptors from the queue. It is reaped like any child.
 #[derive(Debug)]
 pub struct CloseWorker {
     pid: Pid,
-    descriptors: Vec<RawFd>,
-    started: SharedCounter,
+    /// The other copies.
+    pub copies: Handover,
 }
 
 impl CloseWorker {
-    /// Starts a worker that closes up to `count` descriptors from the front of the queue; `None`: the queue is empty.
+    /// Starts a worker for up to `count` descriptors from the front of the queue; `None`: the queue is empty. It waits for
+    /// [`Self::begin`].
     ///
     /// # Errors
     /// EAGAIN, ENOMEM: the process cannot be created; the queue is unchanged.
@@ -55,17 +87,21 @@ impl CloseWorker {
         if queue.is_empty() {
             return Ok(None);
         }
-        let started = SharedCounter::new()?;
         let count = count.min(queue.len());
-        let descriptors: Vec<RawFd> = queue.iter().take(count).map(|descriptor| descriptor.as_raw_fd()).collect();
-        let pid = fork::fork_sharing_fds(|| {
+        let copies = descriptor_copies::begin_handover();
+        let descriptors: Vec<BorrowedFd<'_>> = queue.iter().take(count).map(|descriptor| descriptor.as_fd()).collect();
+        // In a process of tests, which has several threads, a child cannot allocate.
+        let numbers: Vec<RawFd> = descriptors.iter().map(|descriptor| descriptor.as_raw_fd()).collect();
+        let pid = fork::fork_helper(&descriptors, || {
             fork::set_name(c"keepalive-close");
-            close_all(&descriptors, started.get());
+            wait_for_begin();
+            close_all(&numbers);
             0
         })?;
-        // The worker owns them now.
-        queue.drain(..count).for_each(std::mem::forget);
-        Ok(Some(Self { pid, descriptors, started }))
+        drop(descriptors);
+        // Not the last copies: the worker has some.
+        queue.drain(..count);
+        Ok(Some(Self { pid, copies }))
     }
 
     /// The worker's process id.
@@ -74,85 +110,89 @@ impl CloseWorker {
         self.pid
     }
 
-    /// The worker has exited: as [`Self::release_rest`]. Returns whether it has closed any.
-    pub fn finish(mut self) -> bool {
-        self.release_rest() > 0
-    }
-
-    /// Puts the descriptors that the worker did not get to back to the front of the queue. Returns the number of the others.
-    ///
-    /// The worker must have exited, or have been killed so long ago that it stands in one close(2), after which it exits.
-    pub fn release_rest(&mut self) -> usize {
-        let started = self.started.get().load(Ordering::Acquire);
-        let mut queue = queue();
-        for descriptor in self.descriptors.drain(started.min(self.descriptors.len())..).rev() {
-            // SAFETY: the descriptor is open, because only the worker would have closed it, and it has exited. Nothing
-            // else owns it.
-            queue.push_front(unsafe { OwnedFd::from_raw_fd(descriptor) });
-        }
-        started
+    /// Lets the worker close its descriptors.
+    pub fn begin(&self) {
+        kill::signal_process(self.pid, Signal::USR1).ok();
     }
 }
 
 /// Runs in the worker.
-fn close_all(descriptors: &[RawFd], started: &AtomicUsize) {
-    let no_linger = libc::linger { l_onoff: 0, l_linger: 0 };
-    for (position, descriptor) in descriptors.iter().enumerate() {
-        // Counted before the close, so that none is closed twice: its number may have been reused by then.
-        started.store(position + 1, Ordering::Release);
-        // SAFETY: the descriptor is open, and `start` has given its ownership to this process.
-        let descriptor = unsafe { OwnedFd::from_raw_fd(*descriptor) };
-        setsockopt(&descriptor, sockopt::Linger, &no_linger).ok();
-    }
-}
-
-/// A counter in memory that keepalive and the worker share. mmap(2) `MAP_SHARED`
-#[derive(Debug)]
-struct SharedCounter(NonNull<AtomicUsize>);
-
-impl SharedCounter {
-    const SIZE: usize = size_of::<AtomicUsize>();
-
-    fn new() -> Result<Self, Errno> {
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-        // SAFETY: a new anonymous mapping at an address that the kernel chooses replaces no other.
-        let start = unsafe { libc::mmap(std::ptr::null_mut(), Self::SIZE, protection, flags, -1, 0) };
-        match NonNull::new(start.cast()) {
-            Some(start) if start.as_ptr() != libc::MAP_FAILED.cast() => Ok(Self(start)),
-            Some(_) | None => Err(Errno::last()),
+fn wait_for_begin() {
+    signals::block_all_but(&[]);
+    while let Ok(received) = signals::wait_for(None) {
+        if received.is_some_and(|received| received.signal == Signal::USR1) {
+            return;
         }
     }
+}
 
-    const fn get(&self) -> &AtomicUsize {
-        // SAFETY: mapped until `self` is dropped, aligned to a page, and initialised to zero by the kernel.
-        unsafe { self.0.as_ref() }
+/// Runs in the worker: closes them in processes that share its memory and its descriptors, the next one of which continues
+/// when one hangs. Returns when none hangs any more.
+fn close_all(descriptors: &[RawFd]) {
+    let work = Work { descriptors, next: AtomicUsize::new(0) };
+    while work.next.load(Ordering::Acquire) < descriptors.len() {
+        match start_closer(&work) {
+            Ok(()) => drop(signals::wait_for(Some(CLOSE_TIMEOUT))),
+            Err(_) => work.close(),
+        }
+    }
+    while nix::sys::wait::wait().is_ok() {}
+}
+
+struct Work<'a> {
+    descriptors: &'a [RawFd],
+    /// The position of the next descriptor.
+    next: AtomicUsize,
+}
+
+impl Work<'_> {
+    fn close(&self) {
+        let no_linger = libc::linger { l_onoff: 0, l_linger: 0 };
+        while let Some(descriptor) = self.descriptors.get(self.next.fetch_add(1, Ordering::AcqRel)) {
+            // SAFETY: the descriptor is open, it is the worker's own copy, and nobody else gets this position.
+            let descriptor = unsafe { OwnedFd::from_raw_fd(*descriptor) };
+            setsockopt(&descriptor, sockopt::Linger, &no_linger).ok();
+        }
     }
 }
 
-impl Drop for SharedCounter {
-    fn drop(&mut self) {
-        // SAFETY: `new` made this mapping, and no reference to it outlives `self`.
-        unsafe { libc::munmap(self.0.as_ptr().cast::<c_void>(), Self::SIZE) };
+/// Starts a closer: clone(2) `CLONE_VM`, `CLONE_FILES`. SIGCHLD comes when it has ended.
+fn start_closer(work: &Work<'_>) -> Result<(), Errno> {
+    extern "C" fn run(work: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: `close_all` keeps it until all closers have ended.
+        unsafe { &*work.cast::<Work<'_>>() }.close();
+        0
     }
+    let (protection, private) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new anonymous mapping at an address that the kernel chooses replaces no other.
+    let stack = unsafe { libc::mmap(std::ptr::null_mut(), STACK_SIZE, protection, private, -1, 0) };
+    if stack == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::SIGCHLD;
+    let work = std::ptr::from_ref(work).cast_mut().cast();
+    // SAFETY: the stack is large enough, aligned to pages, and never freed. `close_all` waits for the closer.
+    Errno::result(unsafe { libc::clone(run, stack.wrapping_byte_add(STACK_SIZE), flags, work) }).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::IntoRawFd as _;
-
     use super::*;
-    use crate::sys::{socket, stream, wait};
+    use crate::sys::{pipe, socket, stream, wait};
 
     /// Starts workers until `is_done`. Other tests use the queue, too.
     fn close_until(is_done: impl Fn() -> bool) {
         while !is_done() {
             if let Some(worker) = CloseWorker::start(2).unwrap() {
-                while wait::reap(worker.pid()) == Err(Errno::EAGAIN) {
-                    std::thread::yield_now();
-                }
-                worker.finish();
+                finish(&worker);
             }
+        }
+    }
+
+    fn finish(worker: &CloseWorker) {
+        worker.begin();
+        while wait::reap(worker.pid()) == Err(Errno::EAGAIN) {
+            std::thread::yield_now();
         }
     }
 
@@ -168,11 +208,15 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_that_a_worker_did_not_get_to_is_queued_again() {
+    fn a_worker_waits_until_it_may_begin() {
         let (ours, theirs) = stream::pair().unwrap();
-        let (descriptors, started) = (vec![-1, theirs.into_raw_fd()], SharedCounter::new().unwrap());
-        started.get().store(1, Ordering::Release);
-        CloseWorker { pid: crate::sys::process::id(), descriptors, started }.finish();
+        deferred_close(vec![theirs]);
+        // None: a worker of another test has the descriptor.
+        let worker = CloseWorker::start(64).unwrap();
+        if let Some(worker) = &worker {
+            assert!(!pipe::wait_for_input(&ours, Duration::from_millis(50)));
+            finish(worker);
+        }
         close_until(|| is_peer_closed(&ours));
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 
-use super::process;
+use super::{descriptor_copies, process};
 use crate::model::{Pid, Signal};
 
 /// The process in which [`fork_without_sigchld`] returns.
@@ -25,11 +25,16 @@ pub enum ForkResult {
 /// # Errors
 /// EAGAIN, ENOMEM: the process cannot be created.
 pub fn fork_without_sigchld() -> Result<ForkResult, Errno> {
-    const NO_EXIT_SIGNAL: usize = 0;
-    let none = 0_usize;
+    fork(0)
+}
+
+/// `flags`: of clone(2), with the signal that the parent gets when the child exits.
+fn fork(flags: i32) -> Result<ForkResult, Errno> {
+    descriptor_copies::before_fork();
+    let (flags, none) = (flags.unsigned_abs() as usize, 0_usize);
     // SAFETY: equivalent to fork(2). The process has one thread, so no other thread can hold a lock. As no stack is
     // given, the child continues on a copy of the parent's.
-    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, NO_EXIT_SIGNAL, none, none, none, none) })?;
+    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) })?;
     let pid = i32::try_from(pid).ok().and_then(Pid::new);
     Ok(pid.map_or(ForkResult::Child, ForkResult::Parent))
 }
@@ -44,10 +49,35 @@ pub fn fork_without_sigchld() -> Result<ForkResult, Errno> {
 /// # Errors
 /// EAGAIN, ENOMEM: the process cannot be created.
 pub fn fork_helper(kept: &[BorrowedFd<'_>], work: impl FnOnce() -> u8) -> Result<Pid, Errno> {
-    match fork_with(0)? {
+    fork_mortal(libc::SIGCHLD, || {
+        process::close_fds_in_fork(kept);
+        work()
+    })
+}
+
+/// Forks a helper that does nothing. While it lives, a keepalive that is killed closes no descriptor when it exits, because
+/// they share the table: closing can take any time, and a PID 1 that exits kills the other processes only afterwards.
+/// clone(2) `CLONE_FILES`
+///
+/// # Errors
+/// EAGAIN, ENOMEM: the process cannot be created.
+pub fn fork_sharing_fds() -> Result<Pid, Errno> {
+    fork_mortal(libc::SIGCHLD | libc::CLONE_FILES, || {
+        set_name(c"keepalive-hold");
+        loop {
+            nix::unistd::pause();
+        }
+    })
+}
+
+/// Forks a child that is killed when keepalive dies.
+fn fork_mortal(flags: i32, work: impl FnOnce() -> u8) -> Result<Pid, Errno> {
+    let parent = process::id();
+    match fork(flags)? {
         ForkResult::Parent(pid) => Ok(pid),
         ForkResult::Child => {
-            process::close_fds_in_fork(kept);
+            // Cannot fail: SIGKILL is a valid signal.
+            process::set_death_signal_of(Some(parent), Signal::KILL).ok();
             process::exit_now(work())
         }
     }
@@ -59,42 +89,11 @@ pub fn fork_helper(kept: &[BorrowedFd<'_>], work: impl FnOnce() -> u8) -> Result
 /// # Errors
 /// EAGAIN, ENOMEM: the process cannot be created.
 pub fn fork_unseen_helper(kept: impl AsFd, name: &CStr, work: impl FnOnce() -> u8) -> Result<Pid, Errno> {
-    let parent = process::id();
-    match fork_without_sigchld()? {
-        ForkResult::Parent(pid) => Ok(pid),
-        ForkResult::Child => {
-            process::set_death_signal_of(Some(parent), Signal::KILL).ok();
-            process::close_fds_in_fork(&[kept.as_fd()]);
-            set_name(name);
-            process::exit_now(work())
-        }
-    }
-}
-
-/// As [`fork_helper`], but the helper shares keepalive's descriptor table: what it closes is closed in keepalive, too.
-/// clone(2) `CLONE_FILES`
-///
-/// # Errors
-/// EAGAIN, ENOMEM: the process cannot be created.
-pub(super) fn fork_sharing_fds(work: impl FnOnce() -> u8) -> Result<Pid, Errno> {
-    match fork_with(libc::CLONE_FILES)? {
-        ForkResult::Parent(pid) => Ok(pid),
-        ForkResult::Child => process::exit_now(work()),
-    }
-}
-
-/// Forks a child that is killed when keepalive dies.
-fn fork_with(flags: i32) -> Result<ForkResult, Errno> {
-    let parent = process::id();
-    let (flags, none) = ((flags | libc::SIGCHLD).unsigned_abs() as usize, 0_usize);
-    // SAFETY: as in `fork_without_sigchld`.
-    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) })?;
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::new) {
-        return Ok(ForkResult::Parent(pid));
-    }
-    // Cannot fail: SIGKILL is a valid signal.
-    process::set_death_signal_of(Some(parent), Signal::KILL).ok();
-    Ok(ForkResult::Child)
+    fork_mortal(0, || {
+        process::close_fds_in_fork(&[kept.as_fd()]);
+        set_name(name);
+        work()
+    })
 }
 
 /// Sets the process name that ps(1) and top(1) show, at most 15 bytes.

@@ -15,6 +15,7 @@ pub mod counters;
 pub mod cpus;
 pub mod datagram;
 pub mod deferred_close;
+mod descriptor_copies;
 pub mod directory;
 pub mod entry;
 mod exec_failure;

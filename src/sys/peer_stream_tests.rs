@@ -64,8 +64,8 @@ fn exit_status(pid: Pid) -> ExitStatus {
 fn close_until(is_done: impl Fn() -> bool) {
     while !is_done() {
         if let Some(worker) = CloseWorker::start(2).unwrap() {
+            worker.begin();
             exit_status(worker.pid());
-            worker.finish();
         }
     }
 }

@@ -48,7 +48,7 @@ pub fn readable_bytes(pipe: impl AsFd) -> u64 {
 /// Waits until a read would not wait, `timeout` at most. Returns whether that is so. poll(2)
 #[must_use]
 pub fn wait_for_input(read_end: impl AsFd, timeout: Duration) -> bool {
-    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO);
+    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
     poll(&mut [PollFd::new(read_end.as_fd(), PollFlags::POLLIN)], timeout).is_ok_and(|ready| ready > 0)
 }
 

@@ -16,6 +16,7 @@ use nix::fcntl::OFlag;
 use nix::sys::prctl;
 
 use super::child_memory::ChildMemory;
+use super::descriptor_copies::DescriptorCopies;
 use super::exec_failure;
 use super::spawn_child;
 use super::spawn_options::SpawnOptions;
@@ -63,6 +64,8 @@ pub struct PendingExec {
     pid: Pid,
     /// [`Sharing`] counts the child.
     is_counted: bool,
+    /// Until it has executed its program.
+    _copies: Option<DescriptorCopies>,
     /// The child has reported a failure.
     has_failed: bool,
     /// The child does not use the memory any more.
@@ -91,10 +94,14 @@ impl Spawner {
         if is_counted {
             self.sharing.begin();
         }
+        let copies = is_counted.then(DescriptorCopies::new);
         match clone(&mut memory, flags_for(options)) {
             Ok(pid) => {
                 let memory = NonNull::from(Box::leak(memory));
-                Ok((pid, PendingExec { pipe, memory, pid, is_counted, has_failed: false, is_over: false }))
+                Ok((
+                    pid,
+                    PendingExec { pipe, memory, pid, is_counted, _copies: copies, has_failed: false, is_over: false },
+                ))
             }
             Err(errno) => {
                 if is_counted {

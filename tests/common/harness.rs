@@ -298,11 +298,12 @@ impl Mark {
     }
 }
 
-/// The descendants of keepalive without its logger.
+/// The descendants of keepalive without its helpers.
 pub(crate) fn descendants(keepalive: Pid) -> Vec<Pid> {
-    let is_logger =
-        |pid: &Pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "keepalive-log\n");
-    procfs::descendants(keepalive).into_iter().filter(|pid| !is_logger(pid)).collect()
+    let is_helper = |pid: &Pid| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("keepalive-"))
+    };
+    procfs::descendants(keepalive).into_iter().filter(|pid| !is_helper(pid)).collect()
 }
 
 /// Waits until `probe` returns a value.

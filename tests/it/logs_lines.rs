@@ -213,8 +213,8 @@ fn without_a_log_setting_there_is_no_logger() {
             running.ready();
             let keepalive = running.keepalive();
             assert_eq!(logger_of(keepalive).is_some(), expect, "{log}");
-            let children = procfs::descendants(keepalive).len();
-            assert_eq!(children, 1 + usize::from(expect));
+            let are_all = || procfs::descendants(keepalive).len() == 1 + usize::from(expect);
+            wait_until("the children", || are_all().then_some(()));
             running.send(keepalive::model::Signal::TERM);
             assert_eq!(running.end(), 0);
         });

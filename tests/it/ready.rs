@@ -1,7 +1,7 @@
 //! Readiness by probes and by a newline.
 
 use keepalive::model::{Pid, Signal};
-use keepalive::sys::procfs;
+use keepalive::sys::{clock, procfs};
 
 use crate::harness::{Place, Running, have_root, in_every_place, wait_for_death, wait_for_state, wait_until};
 use crate::port::ReservedPort;
@@ -126,6 +126,9 @@ fn a_file_probe_is_repeated_until_the_file_exists() {
 fn a_file_that_was_left_behind_makes_no_process_ready() {
     let set = set(WITH_FILE);
     set.directory.file("up-0", b"", 0o644);
+    // A file of the same tick of the clock is new.
+    let created = clock::file_time();
+    wait_until("the next tick", || (clock::file_time() > created).then_some(()));
     check_file_probe(&set, "the file is older than the process");
 }
 

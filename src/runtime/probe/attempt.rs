@@ -11,6 +11,7 @@ use crate::model::plan::Probe;
 use crate::model::{ExitStatus, Numbers, Pid, ProbeFailure as Failure, Signal, Template, instance_limit};
 use crate::runtime::runs::RunSpec;
 use crate::runtime::token::Token;
+use crate::sys::deferred_close::DeferredFd;
 use crate::sys::{Poller, fork, kill, pipe, socket, stream, strings};
 
 /// The maximum length of an HTTP status line, in bytes.
@@ -57,8 +58,9 @@ pub(super) enum Task {
     LastLine(LastLine),
     /// It looks at a file, and exits with an errno, or [`OLD_FILE`].
     FileCheck,
-    /// It reads `ready.fd`: 0 is a newline, [`NO_NEWLINE`] too much without one, else the other end is closed.
-    ReadyPipe,
+    /// It reads `ready.fd`: 0 is a newline, [`NO_NEWLINE`] too much without one, else the other end is closed. This end stays
+    /// open until the helper has been reaped, so that the process does not end by SIGPIPE before it is known why.
+    ReadyPipe { _pipe: DeferredFd },
 }
 
 /// An HTTP response.
@@ -121,12 +123,12 @@ fn start_file_check(path: &Template, spec: &RunSpec) -> Result<Helper, Errno> {
 ///
 /// # Errors
 /// EAGAIN, ENOMEM: the process cannot be created.
-pub(super) fn start_reading(pipe: &OwnedFd) -> Result<Attempt, Errno> {
-    let pid = fork::fork_helper(&[pipe.as_fd()], || {
+pub(super) fn start_reading(pipe: &OwnedFd) -> Result<Pid, Errno> {
+    fork::fork_helper(&[pipe.as_fd()], || {
         let (mut buffer, mut discarded) = ([0; READ_SIZE], 0);
         while discarded < MAX_DISCARDED {
             match nix::unistd::read(pipe, &mut buffer) {
-                Err(Errno::EAGAIN | Errno::EINTR) => drop(pipe::wait_for_input(pipe, Duration::from_secs(60))),
+                Err(Errno::EAGAIN | Errno::EINTR) => drop(pipe::wait_for_input(pipe, Duration::MAX)),
                 Ok(length @ 1..) => {
                     if strings::memchr(b'\n', buffer.get(..length).unwrap_or_default()).is_some() {
                         return 0;
@@ -137,8 +139,7 @@ pub(super) fn start_reading(pipe: &OwnedFd) -> Result<Attempt, Errno> {
             }
         }
         NO_NEWLINE
-    })?;
-    Ok(Attempt::Running(Helper { pid, is_timed_out: false, task: Task::ReadyPipe }))
+    })
 }
 
 /// The time of the last change of a file, stat(2). Some file systems know only the second, or every other one.
@@ -218,9 +219,9 @@ impl Attempt {
         Some(match (task, status) {
             (Task::LastLine(line), _) => Verdict::Failed(Failure::Ended(line.status, line.text())),
             _ if is_timed_out => Verdict::Failed(Failure::TimedOut),
-            (Task::ReadyPipe, ExitStatus::Code(NO_NEWLINE)) => Verdict::Failed(Failure::NoNewline),
+            (Task::ReadyPipe { .. }, ExitStatus::Code(NO_NEWLINE)) => Verdict::Failed(Failure::NoNewline),
             (_, ExitStatus::Code(0)) => Verdict::Passed(None),
-            (Task::ReadyPipe, _) => return None,
+            (Task::ReadyPipe { .. }, _) => return None,
             (Task::Command(output), _) => match output.read(status) {
                 Some((pid, line)) => {
                     Verdict::Pending(Self::Running(Helper { pid, is_timed_out: false, task: Task::LastLine(line) }))

@@ -21,7 +21,8 @@ use super::unready::probe_target;
 use crate::model::plan::Ready;
 use crate::model::{ExitStatus, Mono, Pid, ProbeFailure as Failure, RunId, ServiceIndex, Signal, Template, errno};
 use crate::supervisor::{Event, ReadySource};
-use crate::sys::{Interest, Poller, deferred_close, kill, pipe, socket, wait};
+use crate::sys::deferred_close::DeferredFd;
+use crate::sys::{Interest, Poller, kill, pipe, socket, wait};
 use attempt::{Attempt, Helper, Task, Verdict};
 use output::Output;
 
@@ -80,8 +81,8 @@ enum Stage {
     Attempting { attempt: Attempt, until: Option<Mono> },
     /// The process is ready. The rest of the response is read, so that the server can finish it.
     Draining { connection: OwnedFd, discarded: usize, until: Mono },
-    /// Waits for input on `ready.fd`, or for processes: a helper reads it.
-    Listening { pipe: OwnedFd, until: Option<Mono> },
+    /// Waits until a helper can be started that reads `ready.fd`.
+    Listening { pipe: DeferredFd, until: Mono },
 }
 
 impl Subsystem for Probes {
@@ -104,11 +105,8 @@ impl Subsystem for Probes {
 
 impl Probes {
     /// Waits for a newline on `pipe`, which is the other end of `ready.fd`.
-    pub(super) fn listen(&mut self, run: RunId, spec: RunSpec, pipe: OwnedFd, poller: &Poller) {
-        // Without a watch the newline is never seen, and `ready_timeout` ends the start.
-        if poller.add(&pipe, Token::Probe(run)).is_ok() {
-            self.active.push(ActiveProbe::new(run, spec, Stage::Listening { pipe, until: None }));
-        }
+    pub(super) fn listen(&mut self, run: RunId, spec: RunSpec, pipe: OwnedFd, now: Mono) {
+        self.active.push(ActiveProbe::new(run, spec, Stage::Listening { pipe: pipe.into(), until: now }));
     }
 
     /// Starts the probe of a process.
@@ -202,9 +200,8 @@ impl ActiveProbe {
 impl Stage {
     fn due(&self) -> Option<Mono> {
         match self {
-            Self::Pausing { until } | Self::Draining { until, .. } => Some(*until),
+            Self::Pausing { until } | Self::Draining { until, .. } | Self::Listening { until, .. } => Some(*until),
             Self::Attempting { until, .. } => *until,
-            Self::Listening { until, .. } => *until,
         }
     }
 
@@ -219,11 +216,7 @@ impl Stage {
         match self {
             Self::Attempting { attempt, .. } => attempt.close(poller),
             Self::Draining { connection, .. } => attempt::unwatch(poller, &connection),
-            Self::Listening { pipe, .. } => {
-                attempt::unwatch(poller, &pipe);
-                deferred_close(vec![pipe]);
-            }
-            Self::Pausing { .. } => {}
+            Self::Pausing { .. } | Self::Listening { .. } => {}
         }
     }
 }
@@ -279,15 +272,14 @@ impl Probes {
                     continue;
                 }
                 Stage::Listening { pipe, .. } => {
-                    attempt::unwatch(context.poller, &pipe);
                     let service = active.spec.instance.service;
                     let hanging = self.killed_helpers.iter().filter(|(_, of)| *of == service).count();
-                    let attempt = (hanging < MAX_HANGING).then(|| attempt::start_reading(&pipe).ok()).flatten();
-                    if let Some(attempt) = attempt {
-                        deferred_close(vec![pipe]);
-                        Stage::Attempting { attempt, until: None }
-                    } else {
-                        Stage::Listening { pipe, until: Some(now + MAX_PAUSE) }
+                    match (hanging < MAX_HANGING).then(|| attempt::start_reading(&pipe)) {
+                        Some(Ok(pid)) => {
+                            let helper = Helper { pid, is_timed_out: false, task: Task::ReadyPipe { _pipe: pipe } };
+                            Stage::Attempting { attempt: Attempt::Running(helper), until: None }
+                        }
+                        Some(Err(_)) | None => Stage::Listening { pipe, until: now + MAX_PAUSE },
                     }
                 }
             };

@@ -10,7 +10,8 @@ use nix::errno::Errno;
 use nix::unistd;
 
 use crate::model::{ExitStatus, Pid, visible};
-use crate::sys::{deferred_close, fork, pipe};
+use crate::sys::deferred_close::DeferredFd;
+use crate::sys::{fork, pipe};
 
 /// The number of bytes that are kept: a line, and what may follow it, such as empty lines.
 const MAX_TAIL: usize = 1 << 10;
@@ -24,7 +25,7 @@ const READ_SIZE: usize = 4 << 10;
 /// The read end of the pipe that a command writes to. Nobody reads it before the command has ended: one that writes more
 /// than fits has to wait until its time is over.
 #[derive(Debug)]
-pub(super) struct Output(Option<OwnedFd>);
+pub(super) struct Output(DeferredFd);
 
 /// The last line of a command that has failed, on its way from a helper process.
 #[derive(Debug)]
@@ -35,14 +36,14 @@ pub(super) struct LastLine {
 }
 
 impl Output {
-    pub(super) const fn new(pipe: OwnedFd) -> Self {
-        Self(Some(pipe))
+    pub(super) fn new(pipe: OwnedFd) -> Self {
+        Self(pipe.into())
     }
 
     /// Starts the helper process that reads the last line of a command that has ended with `status`. `None`: it has written
     /// nothing, or no process can be created.
     pub(super) fn read(self, status: ExitStatus) -> Option<(Pid, LastLine)> {
-        let pipe = self.0.as_ref().filter(|pipe| pipe::is_readable(pipe))?;
+        let pipe = Some(&*self.0).filter(|pipe| pipe::is_readable(pipe))?;
         let (answer, ours) = pipe::pipe().ok()?;
         let read = || {
             let line = last_line(pipe);
@@ -50,12 +51,6 @@ impl Output {
         };
         let pid = fork::fork_helper(&[pipe.as_fd(), ours.as_fd()], read).ok()?;
         Some((pid, LastLine { status, answer }))
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        deferred_close(self.0.take().into_iter().collect());
     }
 }
 
