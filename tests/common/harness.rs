@@ -301,7 +301,7 @@ impl Mark {
 /// The descendants of keepalive without its helpers.
 pub(crate) fn descendants(keepalive: Pid) -> Vec<Pid> {
     let is_helper = |pid: &Pid| {
-        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("keepalive-"))
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("keepalive"))
     };
     procfs::descendants(keepalive).into_iter().filter(|pid| !is_helper(pid)).collect()
 }

@@ -4,6 +4,7 @@ Each waits for the file `go` and prints `attacking` when its attack has begun, a
 """
 
 import ctypes
+import fcntl
 import mmap
 import os
 import select
@@ -11,6 +12,7 @@ import signal
 import socket
 import struct
 import sys
+import termios
 import threading
 import time
 
@@ -211,6 +213,9 @@ def log_pipe():
     begin()
     sd.show("attacking")
     page = mmap.mmap(os.open(FILE, os.O_RDONLY), fuse.PAGE, prot=mmap.PROT_READ)
+    # The logger has read the line.
+    while fcntl.ioctl(1, termios.FIONREAD, bytes(4)) != bytes(4):
+        time.sleep(0.01)
     there, here = os.pipe()
     if os.fork() == 0:
         threading.Thread(target=os.write, args=(1, page), daemon=True).start()
