@@ -9,10 +9,12 @@ use std::os::unix::fs::FileExt as _;
 use std::rc::Rc;
 use std::time::Duration;
 
+use log::Level;
 use nix::errno::Errno;
 
 use super::rate_limited_log::{self, MessageKind};
 use super::subsystem::{Context, Subsystem};
+use super::text::log_lines;
 use crate::config::{Files, Loaded, RecordedFs, RecordingFs, Report};
 use crate::model::units::format_duration;
 use crate::model::{ExitStatus, Mono, Pid, Plan, Signal, errno};
@@ -213,7 +215,7 @@ impl ConfigLoader {
         match (self.load_config)(&|query| recording.query(query)) {
             Ok(Loaded { plan: new, warnings }) => {
                 for warning in warnings {
-                    log::warn!("{warning}");
+                    log_lines(Level::Warn, &warning.to_string());
                 }
                 Ok(plan.merged(new))
             }

@@ -1,7 +1,9 @@
-//! Counts and durations as text.
+//! Counts and durations as text, and texts of several lines in the log.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
+
+use log::Level;
 
 /// `1 process`, `2 processes`.
 pub(super) struct Counted(pub(super) u64, pub(super) &'static str, pub(super) &'static str);
@@ -33,6 +35,13 @@ impl Display for Span {
 fn write_two(formatter: &mut Formatter<'_>, large: u64, unit: &str, small: u64, subunit: &str) -> fmt::Result {
     write!(formatter, "{large}{unit}")?;
     if small > 0 { write!(formatter, "{small}{subunit}") } else { Ok(()) }
+}
+
+/// Logs each line of `text`: control characters in a message, newlines too, would be made visible.
+pub(super) fn log_lines(level: Level, text: &str) {
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        log::log!(level, "{line}");
+    }
 }
 
 #[cfg(test)]

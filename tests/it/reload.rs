@@ -159,6 +159,24 @@ fn configuration_files_over_8_mib_in_all_are_rejected() {
     assert_eq!(running.end(), 0);
 }
 
+#[test]
+fn a_warning_about_a_reloaded_configuration_is_logged_line_by_line() {
+    let set = Set::new(SLEEPER);
+    let (mut running, control) = begin(&set, Place::Child);
+    control.wait_for("web.0", "running");
+    let text = std::fs::read_to_string(&set.config).unwrap();
+    std::fs::write(&set.config, format!("{text}[services.web.env]\nnice = 5\n")).unwrap();
+    assert_eq!(control.post("/v1/reload").status, 200);
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    let at = stderr.lines().position(|line| line.ends_with(": `nice` is a variable here, not the key of the service"));
+    let rest: Vec<&str> = at.map_or_else(Vec::new, |at| stderr.lines().skip(at + 1).take(3).collect());
+    let [excerpt, carets, hint] = rest[..] else { panic!("{stderr}") };
+    assert!(excerpt.ends_with(" | nice = 5") && carets.ends_with(" | ^^^^"), "{stderr}");
+    assert!(hint.contains("  = move it above"), "{stderr}");
+}
+
 fn child_named(parent: Pid, name: &str) -> Pid {
     wait_until("a child with this name", || {
         let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;

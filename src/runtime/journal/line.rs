@@ -6,6 +6,7 @@ use log::Level;
 
 use crate::model::plan::SignalAction;
 use crate::model::{InstanceId, Plan, Signal};
+use crate::runtime::text::log_lines;
 use crate::runtime::wording::{Line, SuppressedLine};
 use crate::supervisor::{Cause, JournalEvent, Reason, RestartDecision, StateName};
 
@@ -13,9 +14,7 @@ use crate::supervisor::{Cause, JournalEvent, Reason, RestartDecision, StateName}
 pub(super) fn write(plan: &Plan, event: &JournalEvent) {
     log::log!(level_of(event), "{}{}", Line { plan, event }, interrupt_hint(plan, event));
     if let JournalEvent::ConfigReloadFailed { reason } = event {
-        for line in reason.lines().filter(|line| !line.is_empty()) {
-            log::error!("{line}");
-        }
+        log_lines(Level::Error, reason);
     }
 }
 
