@@ -17,7 +17,7 @@ use super::report::{Location, UnlocatedDiagnostic, order_of};
 use super::suggest::{FOREIGN_VALUES, look_up, nearest, nearest_signal};
 use super::users::Users;
 use crate::model::plan::{Address, Output};
-use crate::model::{Signal, units};
+use crate::model::{AsWritten, Signal, units};
 
 /// A value with its position.
 pub(super) type Value<'i> = Spanned<DeValue<'i>>;
@@ -126,9 +126,9 @@ pub(super) struct Decoder<'w> {
 #[derive(Debug)]
 pub(super) enum UniqueResource {
     /// An address to listen on.
-    Address(Address),
+    Address(AsWritten<Address>),
     /// A state file.
-    File(String),
+    File(AsWritten<String>),
 }
 
 impl<'w> Decoder<'w> {
@@ -203,6 +203,11 @@ impl<'w> Decoder<'w> {
     pub(super) fn unexpanded(&self, value: &Value<'_>) -> Option<&'w str> {
         let raw = str::from_utf8(self.text.get(value.span())?).ok()?;
         (raw.contains("${") && self.expands_variables).then(|| raw.trim_matches(['"', '\'']))
+    }
+
+    /// `result`, the meaning of `value`, to be shown as `value` is written.
+    pub(super) fn written<T>(&self, value: &Value<'_>, result: T) -> AsWritten<T> {
+        AsWritten::new(result, self.unexpanded(value))
     }
 
     pub(super) fn string<'a>(&mut self, value: &'a Value<'_>, expected: &str, hint: &str) -> Option<&'a str> {

@@ -17,11 +17,11 @@ use super::read::text;
 use super::report::{Loaded, Location, MAX_SHOWN_ERRORS, Report, Source, UnlocatedDiagnostic, locate};
 use super::service::{MAX_INSTANCES, ServiceDraft};
 use super::users::Users;
-use crate::model::Plan;
 use crate::model::glob::{self, is_pattern};
 use crate::model::map::Map;
 use crate::model::plan::{Address, Control, LogStyle, Service};
 use crate::model::units::format_duration;
+use crate::model::{AsWritten, Plan};
 
 const SCHEMA: Schema =
     Schema { keys: &["keepalive", "services"], later: &[], foreign: "services: service programs apps" };
@@ -362,22 +362,27 @@ impl PlanBuilder<'_> {
     fn check_unique_resources(&mut self) {
         let mut files: Map<String, Location> = Map::new();
         // By port: only addresses with the same port can overlap.
-        let mut addresses: Map<String, Vec<(Address, Location)>> = Map::new();
+        let mut addresses: Map<String, Vec<(AsWritten<Address>, Location)>> = Map::new();
         for (resource, location) in std::mem::take(&mut self.decoder.unique_resources) {
             match resource {
-                UniqueResource::File(file) => match files.get(&file) {
-                    Some(first) => self.report_conflict(location, &file, &file, first),
-                    None => drop(files.insert(file, location)),
+                UniqueResource::File(file) => match files.get(&*file) {
+                    Some(first) => {
+                        let shown = file.shown(String::clone);
+                        self.report_conflict(location, &shown, &shown, first);
+                    }
+                    None => drop(files.insert(String::clone(&file), location)),
                 },
                 UniqueResource::Address(address) => {
-                    let port = match &address {
+                    let port = match &*address {
                         Address::Tcp(address) | Address::Udp(address) => address.port().to_string(),
                         Address::Unix { .. } => address.to_string(),
                     };
                     let others = addresses.entry(port);
                     match others.iter().find(|(other, _)| other.overlaps(&address)) {
                         Some((other, first)) => {
-                            let (one, other) = (address.to_string(), other.to_string());
+                            let one = address.shown(Address::to_string);
+                            let is_same = other.to_string() == address.to_string();
+                            let other = if is_same { one.clone() } else { other.shown(Address::to_string) };
                             self.report_conflict(location, &one, &other, first);
                         }
                         None => others.push((address, location)),

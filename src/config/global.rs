@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::DeTable;
@@ -14,7 +14,7 @@ use super::expand::{Placeholders, Scope};
 use super::suggest::nearest_signal;
 use super::words::{LOG_FORMATS, SIGNAL_ACTIONS};
 use crate::model::plan::{Address, Control, LogFormat, LogStyle, Output, SignalActions, TERMINATION_LOG};
-use crate::model::{Signal, Template};
+use crate::model::{AsWritten, Signal, Template};
 
 const SCHEMA: Schema = Schema {
     keys: &["include", "control", "http", "shutdown_timeout", "signals", "termination_log", "log"],
@@ -31,10 +31,10 @@ shutdown_timeout: stop_timeout timeout",
 pub(super) struct Settings {
     pub(super) shutdown_timeout: Duration,
     pub(super) signals: SignalActions,
-    pub(super) termination_log: PathBuf,
+    pub(super) termination_log: AsWritten<PathBuf>,
     pub(super) log: LogStyle,
     pub(super) control: Control,
-    pub(super) http: Option<SocketAddr>,
+    pub(super) http: Option<AsWritten<SocketAddr>>,
 }
 
 impl Default for Settings {
@@ -42,7 +42,7 @@ impl Default for Settings {
         Self {
             shutdown_timeout: Duration::from_secs(9),
             signals: SignalActions::default(),
-            termination_log: PathBuf::from(TERMINATION_LOG),
+            termination_log: PathBuf::from(TERMINATION_LOG).into(),
             log: LogStyle::default(),
             control: Control::Default,
             http: None,
@@ -67,8 +67,10 @@ impl Decoder<'_> {
         if let Some(value) = table.get("signals") {
             self.signal_actions(value, &mut settings.signals);
         }
-        if let Some(path) = table.get("termination_log").and_then(|value| self.global_path(value)) {
-            settings.termination_log = self.absolute(Path::new(&path));
+        if let Some(value) = table.get("termination_log")
+            && let Some(path) = self.global_path(value)
+        {
+            settings.termination_log = self.written(value, self.absolute(&path));
         }
         if let Some(value) = table.get("log") {
             settings.log = self.log_style(value);
@@ -109,24 +111,24 @@ impl Decoder<'_> {
                 let path = self.directory.join(&given);
                 self.check_socket_path(value, &path);
                 let claimed = Address::Unix { path: self.absolute(&given), mode: 0, owner: None };
-                self.require_unique(UniqueResource::Address(claimed), value.span());
-                Some(Control::At(path))
+                self.require_unique(UniqueResource::Address(self.written(value, claimed)), value.span());
+                Some(Control::At(self.written(value, path)))
             }
         }
     }
 
-    fn http(&mut self, value: &Value<'_>) -> Option<SocketAddr> {
+    fn http(&mut self, value: &Value<'_>) -> Option<AsWritten<SocketAddr>> {
         let hint = "such as `\"0.0.0.0:9100\"` or `\"[::1]:9100\"`; host names are not resolved";
         let text = self.string(value, "an address and a port", hint)?;
         let scope =
             Scope { service: "", placeholders: Placeholders::Literal, sockets: &[], variables: self.variables(&[]) };
         let Template::Fixed(text) = self.template(value, text, &scope)? else { return None };
-        let address = text.to_str().ok().and_then(|text| text.parse().ok());
-        match address {
-            Some(address) => self.require_unique(UniqueResource::Address(Address::Tcp(address)), value.span()),
-            None => self.error(value.span(), "invalid address, expected IP:PORT", hint),
-        }
-        address
+        let Some(address) = text.to_str().ok().and_then(|text| text.parse().ok()) else {
+            self.error(value.span(), "invalid address, expected IP:PORT", hint);
+            return None;
+        };
+        self.require_unique(UniqueResource::Address(self.written(value, Address::Tcp(address))), value.span());
+        Some(self.written(value, address))
     }
 
     fn signal_actions(&mut self, value: &Value<'_>, actions: &mut SignalActions) {

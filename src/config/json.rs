@@ -2,6 +2,7 @@
 //!
 //! Structures are taken apart field by field, so that the compiler asks for a new one.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Number;
@@ -9,7 +10,7 @@ use serde_json::Number;
 use super::expand::LISTEN_FDS_START;
 use super::graph::start_order;
 use super::report::{Diagnostic, Report};
-use super::show::dependencies;
+use super::show::{dependencies, path_text};
 use super::words::{
     EXIT_ACTIONS, KILL_MODES, KINDS, LISTEN_MODES, LOG_FORMATS, OUTPUTS, RESTART_POLICIES, SIGNAL_ACTIONS, word_of,
 };
@@ -68,7 +69,7 @@ fn write_plan(mut object: Object<'_>, plan: &Plan) {
         actions.text(&signal.to_string(), word_of(&SIGNAL_ACTIONS, signals.of(signal)));
     }
     actions.end();
-    object.shown("termination_log", termination_log.display());
+    object.text("termination_log", &termination_log.shown(|path| path_text(path)));
     let LogStyle { format, timestamps } = log;
     let mut log = object.object("log");
     log.text("format", word_of(&LOG_FORMATS, *format));
@@ -76,10 +77,10 @@ fn write_plan(mut object: Object<'_>, plan: &Plan) {
     log.end();
     match control {
         Control::Default => object.plain("control", true),
-        Control::At(path) => object.shown("control", path.display()),
+        Control::At(path) => object.text("control", &path.shown(|path| path_text(path))),
         Control::Off => object.plain("control", false),
     }
-    object.optional_shown("http", *http);
+    object.optional_shown("http", http.as_ref().map(|address| address.shown(SocketAddr::to_string)));
     object.array("services", services, |out, service| write_definition(out, plan, service));
     let order = start_order(plan).into_iter().filter_map(|index| plan.services.get(index.position()));
     object.texts("start_order", order.map(|service| &service.name));
@@ -234,10 +235,10 @@ fn write_socket(out: &mut Vec<u8>, (fd, socket): (usize, &Listen)) {
     let Listen { name, address, nonblocking } = socket;
     let mut object = Object::new(out);
     object.text("name", name);
-    object.shown("address", address);
+    object.text("address", &address.shown(Address::to_string));
     object.plain("fd", fd);
     object.plain("nonblocking", nonblocking);
-    if let Address::Unix { mode, owner, .. } = address {
+    if let Address::Unix { mode, owner, .. } = &**address {
         let (user, group) = owner.unzip();
         object.shown("mode", format_args!("{mode:04o}"));
         object.optional("user", user);

@@ -256,7 +256,7 @@ impl Decoder<'_> {
         let persist = table.get("persist").and_then(|value| {
             let path = self.absolute_path(value, scope, "remove `persist` to keep it in memory")?;
             self.require_unique(
-                UniqueResource::File(path.expand(Numbers::SINGLE).to_string_lossy().into_owned()),
+                UniqueResource::File(self.written(value, path.expand(Numbers::SINGLE).to_string_lossy().into_owned())),
                 value.span(),
             );
             Some(path)

@@ -214,8 +214,9 @@ impl Decoder<'_> {
         let Some(asked) = socket_address(&text).filter(|asked| asked.ip().is_loopback()) else { return };
         let is_listened = service.process.listen.iter().any(|listen| listen.address.overlaps(&Address::Tcp(asked)));
         if service.reload.strategy == Strategy::Rolling && !is_listened {
+            let shown = address.shown(Numbers::SINGLE);
             let message = format!(
-                "during a rolling reload the old process still has `{asked}`: it answers the probe of the new one"
+                "during a rolling reload the old process still has `{shown}`: it answers the probe of the new one"
             );
             let hint =
                 "add `reload = \"restart\"`, or pass the socket with `listen` and use `\"notify\"`, `\"ipc\"` or `fd`";
@@ -226,8 +227,9 @@ impl Decoder<'_> {
     /// Warns if the probe connects to a socket of `listen`, on which any instance may answer.
     fn warn_about_shared_address(&mut self, value: &Value<'_>, asked: SocketAddr, service: &Service) {
         if service.process.listen.iter().any(|listen| listen.address.overlaps(&Address::Tcp(asked))) {
+            let shown = self.unexpanded(value).map_or_else(|| asked.to_string(), str::to_owned);
             let message = format!(
-                "`{asked}` is an address of `listen`: any instance may answer, so the probe does not prove that this one is ready"
+                "`{shown}` is an address of `listen`: any instance may answer, so the probe does not prove that this one is ready"
             );
             let hint = "probe an address that only this instance has, or use `\"notify\"`, `\"ipc\"` or `{ fd = 10 }`";
             self.warning(value.span(), message, hint);

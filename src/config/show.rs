@@ -1,6 +1,7 @@
 //! The plan as text, for `keepalive check`, and the definition of a service, for `keepalive describe`.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::expand::LISTEN_FDS_START;
@@ -39,13 +40,17 @@ pub fn plan_text(path: &Path, plan: &Plan) -> String {
     push(&mut text, format_args!("\nthe shutdown takes at most {}\n", format_duration(plan.shutdown_timeout)));
     match &plan.control {
         Control::Default => {}
-        Control::At(path) => push(&mut text, format_args!("control socket: {}\n", path.display())),
+        Control::At(path) => push(&mut text, format_args!("control socket: {}\n", path.shown(|path| path_text(path)))),
         Control::Off => text.push_str("no control socket\n"),
     }
-    if let Some(address) = plan.http {
-        push(&mut text, format_args!("read-only HTTP: {address}\n"));
+    if let Some(address) = &plan.http {
+        push(&mut text, format_args!("read-only HTTP: {}\n", address.shown(SocketAddr::to_string)));
     }
     text
+}
+
+pub(super) fn path_text(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// The services with `autostart`, and their direct and indirect dependencies.
@@ -134,8 +139,8 @@ pub fn service_text(plan: &Plan, service: &Service, note: &dyn Fn(ServiceIndex) 
 
 fn socket_text(number: usize, socket: &Listen, process: &Process) -> String {
     let Listen { name, address, nonblocking } = socket;
-    let mut text = format!("{name}: {address}, descriptor {number}");
-    if let Address::Unix { mode, owner, .. } = address {
+    let mut text = format!("{name}: {}, descriptor {number}", address.shown(Address::to_string));
+    if let Address::Unix { mode, owner, .. } = &**address {
         push(&mut text, format_args!(", mode {mode:04o}"));
         if let Some((user, group)) = owner {
             push(&mut text, format_args!(" of user {user}, group {group}"));

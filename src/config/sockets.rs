@@ -9,8 +9,8 @@ use toml::de::DeTable;
 use super::decoder::{Decoder, Schema, UniqueResource, Value, entries};
 use super::expand::{MAX_FD_NAME_LENGTH, Placeholders, Scope};
 use super::words::LISTEN_MODES;
-use crate::model::Template;
 use crate::model::plan::{Address, Listen, ListenMode};
+use crate::model::{AsWritten, Template};
 
 /// As `SocketMode` of systemd.socket(5).
 const DEFAULT_MODE: u32 = 0o666;
@@ -56,7 +56,7 @@ impl Decoder<'_> {
     pub(super) fn listen_mode(&mut self, table: &DeTable<'_>, listen: &[Listen]) -> ListenMode {
         let mode = self.choice(table, "listen_mode", &LISTEN_MODES).unwrap_or(ListenMode::Shared);
         let Some(value) = table.get("listen_mode") else { return mode };
-        let unix = listen.iter().find(|socket| matches!(socket.address, Address::Unix { .. }));
+        let unix = listen.iter().find(|socket| matches!(*socket.address, Address::Unix { .. }));
         if !table.contains_key("listen") {
             self.error(value.span(), "`listen_mode` has no effect without `listen`", "add `listen`, or remove it");
         } else if let Some(socket) = unix.filter(|_| mode == ListenMode::Reuseport) {
@@ -93,13 +93,16 @@ impl Decoder<'_> {
     }
 
     /// The address, and whether the socket is non-blocking.
-    fn listen_address(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Option<(Address, bool)> {
+    fn listen_address(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Option<(AsWritten<Address>, bool)> {
         const SCHEMA: Schema = Schema {
             keys: &["address", "nonblocking", "mode", "user", "group"],
             later: &[],
             foreign: "address: path\nuser: owner\nmode: umask\nnonblocking: non_blocking",
         };
-        let Some(table) = value.get_ref().as_table() else { return Some((self.address(value, scope)?, false)) };
+        let Some(table) = value.get_ref().as_table() else {
+            let address = self.address(value, scope)?;
+            return Some((self.written(value, address), false));
+        };
         self.check_keys(table, "a socket", &SCHEMA);
         let Some(place) = table.get("address") else {
             self.error(value.span(), "the socket has no `address`", "such as `address = \"unix:///run/web.sock\"`");
@@ -119,7 +122,7 @@ impl Decoder<'_> {
                 }
             }
         }
-        Some((address, self.boolean(table, "nonblocking").unwrap_or(false)))
+        Some((self.written(place, address), self.boolean(table, "nonblocking").unwrap_or(false)))
     }
 
     fn address(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Option<Address> {

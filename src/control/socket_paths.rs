@@ -76,7 +76,7 @@ impl Environment<'_> {
     #[must_use]
     pub fn paths_of_set(&self, set: &ServiceSet, init_user: Option<u32>) -> Vec<SocketPath> {
         if let Control::At(path) = &set.control {
-            return vec![SocketPath::given(path.clone())];
+            return vec![SocketPath::given(path.to_path_buf())];
         }
         if let Some(path) = self.chosen_path() {
             return vec![SocketPath::given(path)];
@@ -186,7 +186,7 @@ mod tests {
         let variables = [("KEEPALIVE_SOCKET", "x.sock"), ("XDG_RUNTIME_DIR", "/r")];
         assert_eq!(server(&variables, 1), ["x.sock"]);
         assert_eq!(client(&variables, Control::Default), ["x.sock"]);
-        assert_eq!(client(&variables, Control::At("/c.sock".into())), ["/c.sock"]);
+        assert_eq!(client(&variables, Control::At(PathBuf::from("/c.sock").into())), ["/c.sock"]);
         assert_eq!(server(&[("KEEPALIVE_SOCKET", "")], 7).len(), 2);
         let of_parent = [("KEEPALIVE_SOCKET", "x.sock"), ("KEEPALIVE_SERVICE", "web")];
         assert_eq!(server(&of_parent, 7), server(&[], 7));

@@ -69,7 +69,7 @@ mod tests {
         Plan {
             shutdown_timeout: Duration::from_secs(9),
             signals: SignalActions::default(),
-            termination_log: TERMINATION_LOG.into(),
+            termination_log: std::path::PathBuf::from(TERMINATION_LOG).into(),
             log: LogStyle::default(),
             control: Control::Default,
             http: None,

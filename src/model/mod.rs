@@ -3,6 +3,7 @@
 //! The types can only hold valid values. This folder uses no other folder, makes no system calls and reads no files. Start
 //! reading at [`plan`], the validated configuration, then [`process`].
 
+mod as_written;
 mod awake;
 mod defaults;
 mod env_file;
@@ -27,6 +28,7 @@ pub mod time;
 pub mod units;
 pub mod visible;
 
+pub use as_written::AsWritten;
 pub use awake::{AwakeClock, Woken};
 pub use env_file::{EnvFileError, EnvLineError};
 pub use plan::Plan;

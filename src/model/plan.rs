@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::as_written::AsWritten;
 pub use super::exit_set::ExitSet;
 use super::process::ServiceIndex;
 pub use super::process_spec::{Credentials, EnvFile, Input, Limit, LogFiles, Output, Process, State};
@@ -26,13 +27,13 @@ pub struct Plan {
     /// The action for each signal that keepalive receives.
     pub signals: SignalActions,
     /// The file to which keepalive writes why it exits with a failure, if the file exists.
-    pub termination_log: PathBuf,
+    pub termination_log: AsWritten<PathBuf>,
     /// The format of captured output and of keepalive's own messages.
     pub log: LogStyle,
     /// The control socket.
     pub control: Control,
     /// `http`: the address of the read-only HTTP server; `None`: no server.
-    pub http: Option<SocketAddr>,
+    pub http: Option<AsWritten<SocketAddr>>,
     /// The services in the order of the file. [`ServiceIndex`] is a position here. Never empty.
     pub services: Vec<Rc<Service>>,
 }
@@ -77,7 +78,7 @@ pub enum Control {
     #[default]
     Default,
     /// At this path.
-    At(PathBuf),
+    At(AsWritten<PathBuf>),
     /// No control socket.
     Off,
 }

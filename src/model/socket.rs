@@ -4,13 +4,15 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use super::as_written::AsWritten;
+
 /// An entry of `listen`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// The name in `LISTEN_FDNAMES` and `{fd.NAME}`.
     pub name: Box<str>,
     /// The address to listen on.
-    pub address: Address,
+    pub address: AsWritten<Address>,
     /// Whether the socket is non-blocking, in all processes that have it. fcntl(2) `O_NONBLOCK`
     pub nonblocking: bool,
 }

@@ -142,7 +142,7 @@ mod tests {
         let mut service = Service::new("web", Process::new(Box::default()));
         let listen = |name: &&str| Listen {
             name: (*name).into(),
-            address: Address::Unix { path: "@x".into(), mode: 0, owner: None },
+            address: Address::Unix { path: "@x".into(), mode: 0, owner: None }.into(),
             nonblocking: false,
         };
         service.process.listen = names.iter().map(listen).collect();

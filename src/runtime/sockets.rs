@@ -109,6 +109,7 @@ impl Sockets {
     /// The position of the socket, which is bound if it does not exist.
     fn find_or_bind(&mut self, wanted: &Listen, slot: Option<InstanceId>) -> Result<usize, Errno> {
         let Listen { address, nonblocking, .. } = wanted;
+        let address = &**address;
         let is_it = |bound: &BoundSocket| {
             bound.slot == slot && bound.nonblocking == *nonblocking && is_same_address(&bound.address, address)
         };

@@ -28,7 +28,7 @@ fn service(name: &str, mode: ListenMode, addresses: &[Address]) -> Service {
     service.process.listen_mode = mode;
     let listen = |(position, address): (usize, &Address)| Listen {
         name: format!("socket{position}").into(),
-        address: address.clone(),
+        address: address.clone().into(),
         nonblocking: false,
     };
     service.process.listen = addresses.iter().enumerate().map(listen).collect();
@@ -39,7 +39,7 @@ fn plan(services: &[&Service]) -> Plan {
     Plan {
         shutdown_timeout: Duration::from_secs(9),
         signals: SignalActions::default(),
-        termination_log: PathBuf::new(),
+        termination_log: PathBuf::new().into(),
         log: LogStyle::default(),
         control: Control::Off,
         http: None,

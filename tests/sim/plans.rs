@@ -29,7 +29,7 @@ pub(crate) fn plan(services: Vec<Service>) -> Plan {
     Plan {
         shutdown_timeout: Duration::from_secs(9),
         signals: SignalActions::default(),
-        termination_log: PathBuf::from("/dev/termination-log"),
+        termination_log: PathBuf::from("/dev/termination-log").into(),
         log: LogStyle::default(),
         control: Control::Default,
         http: None,

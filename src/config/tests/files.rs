@@ -37,7 +37,7 @@ fn included_files_are_read_in_the_order_of_their_names() {
 fn a_relative_termination_log_is_relative_to_the_file() {
     let scratch = Scratch::new();
     let path = scratch.write("d/main.toml", b"keepalive.termination_log = \"log\"\nservices.a.command = \"x\"\n");
-    assert_eq!(scratch.load_with(&path, &[]).unwrap().plan.termination_log, scratch.0.join("d/log"));
+    assert_eq!(scratch.load_with(&path, &[]).unwrap().plan.termination_log, scratch.0.join("d/log").into());
 }
 
 #[test]

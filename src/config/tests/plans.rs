@@ -98,7 +98,7 @@ fn missing_keys_have_defaults() {
     let expected = Plan {
         shutdown_timeout: Duration::from_secs(9),
         signals: SignalActions::default(),
-        termination_log: PathBuf::from("/dev/termination-log"),
+        termination_log: PathBuf::from("/dev/termination-log").into(),
         log: LogStyle::default(),
         control: Control::Default,
         http: None,
@@ -116,7 +116,7 @@ fn the_global_settings_are_decoded() {
         "[services.web]\ncommand = \"x\"\n"
     ));
     assert_eq!(plan.shutdown_timeout, Duration::from_secs(90));
-    assert_eq!(plan.termination_log, PathBuf::from("/t/80"));
+    assert_eq!(plan.termination_log, PathBuf::from("/t/80").into());
     let uses = [Signal::HUP, Signal::USR1, Signal::parse("37").unwrap(), Signal::TERM, Signal::USR2];
     use SignalAction::{Forward, Ignore, Kill, Reload, Shutdown};
     assert_eq!(uses.map(|signal| plan.signals.of(signal)), [Shutdown, Ignore, Kill, Forward, Reload]);
@@ -303,12 +303,14 @@ fn the_control_socket_is_at_the_default_path_at_another_or_off() {
     assert_eq!(control(""), Control::Default);
     assert_eq!(control("control = true"), Control::Default);
     assert_eq!(control("control = false"), Control::Off);
-    assert_eq!(control("control = \"/t/${PORT}.sock\""), Control::At(PathBuf::from("/t/80.sock")));
+    assert_eq!(control("control = \"/t/${PORT}.sock\""), Control::At(PathBuf::from("/t/80.sock").into()));
 }
 
 #[test]
 fn http_is_an_address_with_a_port() {
-    let http = |address: &str| plan(&format!("keepalive.http = \"{address}\"\nservices.a.command = \"a\"\n")).http;
+    let http = |address: &str| {
+        plan(&format!("keepalive.http = \"{address}\"\nservices.a.command = \"a\"\n")).http.as_deref().copied()
+    };
     for address in ["0.0.0.0:9100", "[::1]:9100", "127.0.0.1:${PORT}"] {
         assert_eq!(http(address), Some(address.replace("${PORT}", "80").parse().unwrap()));
     }

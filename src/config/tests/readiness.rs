@@ -33,7 +33,7 @@ fn options_of_run_use_a_short_notation() {
     let options = |ready| [("listen", "b=tcp://0.0.0.0:2"), ("listen", "a=tcp://0.0.0.0:1"), ("ready", ready)];
     let service = |ready| inline(&options(ready)).unwrap().plan.services.remove(0);
     let found = service("exec");
-    let sockets: Vec<_> = found.process.listen.iter().map(|socket| (&*socket.name, &socket.address)).collect();
+    let sockets: Vec<_> = found.process.listen.iter().map(|socket| (&*socket.name, &*socket.address)).collect();
     assert_eq!(sockets, [("b", &address(2)), ("a", &address(1))]);
     assert_eq!(*found.process.command, [fixed("x"), fixed("3")]);
     assert_eq!((&found.ready, found.process.ipc), (&Ready::Exec, false));

@@ -10,7 +10,7 @@ fn address(value: &str) -> Address {
     let plan = plan(&format!("[services.web]\ncommand = \"x\"\nlisten.http = {value}\n"));
     let Listen { name, address, nonblocking } = plan.services[0].process.listen[0].clone();
     assert_eq!((&*name, nonblocking), ("http", value.contains("nonblocking = true")));
-    address
+    Address::clone(&address)
 }
 
 fn unix(path: &str, mode: u32, owner: Option<(u32, u32)>) -> Address {
@@ -50,7 +50,7 @@ fn a_relative_socket_is_relative_to_the_configuration() {
     let plan = scratch.load().unwrap().plan;
     assert_eq!(
         plan.services[0].process.listen[0].address,
-        unix(scratch.0.join("x.sock").to_str().unwrap(), 0o666, None)
+        unix(scratch.0.join("x.sock").to_str().unwrap(), 0o666, None).into()
     );
 }
 
@@ -58,7 +58,7 @@ fn a_relative_socket_is_relative_to_the_configuration() {
 #[test]
 fn sockets_have_descriptors_in_the_order_of_the_file() {
     let tcp = |port: u16| Address::Tcp(([127, 0, 0, 1], port).into());
-    let socket = |name: &str, port| Listen { name: name.into(), address: tcp(port), nonblocking: false };
+    let socket = |name: &str, port| Listen { name: name.into(), address: tcp(port).into(), nonblocking: false };
     check_service(
         "env = { X = \"{fd.zz};{fd.a b};\" }\ncwd = \"/{fd.zz}/{instance}\"\nlisten_mode = \"reuseport\"\nfd_store = 8\n\
          listen = { zz = \"tcp://127.0.0.1:1\", \"a b\" = \"tcp://127.0.0.1:2\" }",
@@ -207,7 +207,7 @@ fn an_address_can_be_used_by_one_socket_only() {
     check(
         "[services.a]\ncommand = \"a\"\nlisten = { x = \"tcp://127.0.0.1:80\", y = \"udp://127.0.0.1:80\" }\nstate = { size = \"1KiB\", persist = \"/s/b-{instance}\" }\n[services.b]\ncommand = \"b\"\nlisten.z = \"tcp://localhost:${PORT}\"\nstate = { size = \"1KiB\", persist = \"/s/b-0\" }\n",
         r#"
-keepalive.toml:7:12: `tcp://127.0.0.1:80` is used twice, first at keepalive.toml:3:16
+keepalive.toml:7:12: `tcp://localhost:${PORT}` is used twice, first at keepalive.toml:3:16
   7 | listen.z = "tcp://localhost:${PORT}"
     |            ^^^^^^^^^^^^^^^^^^^^^^^^^
   = change one of them
@@ -314,7 +314,7 @@ keepalive.toml:6:46: `KEEPALIVE_STATE_FD` is reserved for keepalive
 #[test]
 fn listen_fds_can_be_turned_off() {
     check_service("listen.a = \"tcp://127.0.0.1:1\"\nlisten_fds = false\nenv.LISTEN_FDS = 1", |service| {
-        let address = Address::Tcp("127.0.0.1:1".parse().unwrap());
+        let address = Address::Tcp("127.0.0.1:1".parse().unwrap()).into();
         service.process.listen = [Listen { name: "a".into(), address, nonblocking: false }].into();
         service.process.listen_fds = false;
         service.process.env = [fixed("LISTEN_FDS=1")].into();

@@ -66,7 +66,7 @@ fn variables_are_expanded_in_values_of_every_kind() {
     assert_eq!((web.stop.signal, web.stop.timeout), (Signal::QUIT, Duration::from_secs(30)));
     assert_eq!((web.stop.kill_mode, web.ready.clone()), (KillMode::Group, Ready::Fd(10)));
     let address = Address::Tcp("0.0.0.0:80".parse().unwrap());
-    assert_eq!(*web.process.listen, [Listen { name: "http".into(), address, nonblocking: true }]);
+    assert_eq!(*web.process.listen, [Listen { name: "http".into(), address: address.into(), nonblocking: true }]);
     assert_eq!((web.reload.strategy, web.process.fd_store), (Strategy::Restart, 0));
     assert_eq!(web.process.state.as_ref().unwrap().size, 65_536);
     let limits: Vec<_> = web.process.limits.iter().map(|limit| (limit.name, limit.soft, limit.hard)).collect();
@@ -211,6 +211,61 @@ fn values_of_variables_are_not_shown() {
         assert!(text.contains(expect), "{expect}{text}");
     }
     assert!(json.contains(r#""env":["MORE","OTHER","SECRET","TOKEN"]"#), "{json}");
+}
+
+#[test]
+fn addresses_and_paths_of_keepalive_are_shown_as_they_were_written() {
+    let scratch = Scratch::new();
+    let input = r#"
+        [keepalive]
+        control = "/run/x${PORT}.sock"
+        http = "127.0.0.1:91${PORT}"
+        termination_log = "/run/x${PORT}.log"
+        [services.web]
+        command = "web"
+        listen = { http = "tcp://127.0.0.1:31${PORT}", own = { address = "unix:///run/y${PORT}", mode = "0600" }, all = "udp://0.0.0.0:1" }
+        ready = { tcp = "127.0.0.1:31${PORT}" }
+        [services.api]
+        command = "api"
+        reload = "rolling"
+        ready = { http = "http://127.0.0.1:32${PORT}/ok" }
+    "#;
+    scratch.write("keepalive.toml", input.as_bytes());
+    let loaded = scratch.load_as(Purpose::Run, 0).unwrap_or_else(|report| panic!("{report}"));
+    let plan = loaded.plan;
+    let text = show::plan_text(Path::new("x"), &plan);
+    for expect in [
+        "  listen     http: tcp://127.0.0.1:31${PORT}, descriptor 3\n",
+        "  listen     own: unix:///run/y${PORT}, descriptor 4, mode 0600\n",
+        "  listen     all: udp://0.0.0.0:1, descriptor 5\n",
+        "\ncontrol socket: /run/x${PORT}.sock\n",
+        "\nread-only HTTP: 127.0.0.1:91${PORT}\n",
+    ] {
+        assert!(text.contains(expect), "{expect}{text}");
+    }
+    let json = json::plan_json(&plan, &[]);
+    for expect in [
+        r#""address":"tcp://127.0.0.1:31${PORT}""#,
+        r#""address":"unix:///run/y${PORT}""#,
+        r#""control":"/run/x${PORT}.sock""#,
+        r#""http":"127.0.0.1:91${PORT}""#,
+        r#""termination_log":"/run/x${PORT}.log""#,
+    ] {
+        assert!(json.contains(expect), "{expect}{json}");
+    }
+    // The warnings about these addresses, too, and the errors.
+    let checked = scratch.load_as(Purpose::Check, 0).unwrap_err();
+    let warnings: Vec<_> = checked.warnings.iter().map(|warning| warning.message.as_str()).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].starts_with("`127.0.0.1:31${PORT}` is an address of `listen`"), "{warnings:?}");
+    assert!(warnings[1].contains("the old process still has `127.0.0.1:32${PORT}`"), "{warnings:?}");
+    let twice = input.replace("udp://0.0.0.0:1", "tcp://0.0.0.0:31${PORT}");
+    scratch.write("keepalive.toml", twice.as_bytes());
+    let report = scratch.load().unwrap_err().errors.remove(0);
+    assert!(
+        report.message.starts_with("`tcp://0.0.0.0:31${PORT}` overlaps with `tcp://127.0.0.1:31${PORT}` at"),
+        "{report}"
+    );
 }
 
 #[test]

@@ -51,8 +51,8 @@ impl Listeners {
             },
             Control::Default => listeners.control = claim_default(config),
         }
-        if let Some(address) = plan.http {
-            match socket::listen_tcp(address) {
+        if let Some(address) = plan.http.as_deref() {
+            match socket::listen_tcp(*address) {
                 Ok(listener) => listeners.http = Some(listener),
                 Err(errno) => log::warn!("cannot listen on the `http` address {address}: {}", errno::words(errno)),
             }

@@ -136,7 +136,7 @@ fn plan() -> Plan {
     Plan {
         shutdown_timeout: Duration::from_secs(9),
         signals: SignalActions::default(),
-        termination_log: PathBuf::new(),
+        termination_log: PathBuf::new().into(),
         log: LogStyle::default(),
         control: Control::Off,
         http: None,
