@@ -75,6 +75,12 @@ fn signals_have_names_and_numbers() {
     );
     check_refused(
         "signal",
+        "signal web FOO",
+        "`keepalive signal` needs a signal, found `FOO`",
+        "such as TERM, SIGTERM, 15 or RTMIN+3; `kill -l` lists them",
+    );
+    check_refused(
+        "signal",
         "signal HUP api",
         "`keepalive signal` needs a signal, found `api`",
         "keepalive signal api HUP",

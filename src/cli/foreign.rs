@@ -14,7 +14,8 @@ const WORDS: &str = concat!(
     "command: sendSignal: write `keepalive signal NAME SIGNAL`\n",
     "command: up create: write `keepalive -c FILE` to run the services of a file\n",
     "command: down quit exit: write `keepalive shutdown`\n",
-    "command: reread avail verify: write `keepalive check`\n",
+    "command: version: write `keepalive --version`\n",
+    "command: reread avail verify config configtest validate test lint: write `keepalive check`\n",
     "command: env printenv: write `keepalive exec NAME -- env`\n",
     "command: cat list-dependencies: write `keepalive check`, or `keepalive describe NAME`\n",
     "command: pid id: write `keepalive status --json NAME`\n",
@@ -96,7 +97,7 @@ mod tests {
                 }
             }
             let named = hint.split("`keepalive ").nth(1).and_then(|rest| rest.split([' ', '`']).next());
-            if let Some(name) = named.filter(|name| *name != "-c") {
+            if let Some(name) = named.filter(|name| !name.starts_with('-')) {
                 assert!(commands().any(|definition| definition.name == name), "{name}");
             }
         }

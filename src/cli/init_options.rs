@@ -79,7 +79,8 @@ fn rewrite(name: &str, text: &str) -> Result<(Signal, Option<Signal>), UsageErro
 
 pub(super) fn signal(name: &str, text: &str) -> Result<Signal, UsageError> {
     Signal::parse(text).ok_or_else(|| {
-        let hint = nearest_signal(text).unwrap_or_else(|| "such as TERM, SIGTERM, 15 or RTMIN+3".to_owned());
+        let hint = nearest_signal(text)
+            .unwrap_or_else(|| "such as TERM, SIGTERM, 15 or RTMIN+3; `kill -l` lists them".to_owned());
         UsageError::new(format!("`{name}` needs a signal, found `{text}`"), hint)
     })
 }

@@ -1,6 +1,6 @@
 //! Parses the command line of keepalive.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use lexopt::Parser;
@@ -9,7 +9,7 @@ use super::definitions::{self, Definition};
 use super::init_options::InitOptions;
 use super::invocation::Invocation;
 use super::usage_error::UsageError;
-use super::words::{command_line, config_path, next, unknown_option};
+use super::words::{base_name, command_line, config_path, next, unknown_option};
 use super::{client, foreign, help, run};
 use crate::config::nearest;
 use crate::control::Form;
@@ -120,8 +120,28 @@ impl CommandLine<'_> {
         }
         let usage =
             format!("to run it as a command: {} -- {}", command_line("keepalive", options), command_line("", &program));
-        unknown_command(word, "keepalive", &usage)
+        match file_hint(word, &command_line("", &program)) {
+            Some(hint) => UsageError::new(format!("`{word}` is not a command of keepalive"), hint),
+            None => unknown_command(word, "keepalive", &usage),
+        }
     }
+}
+
+/// What to write if `word` is the name of a script, or of a configuration. `program`: it, and what follows.
+fn file_hint(word: &str, program: &str) -> Option<String> {
+    const OTHER: &str = "keepalive reads keepalive.toml: write `[services.NAME]` with `command` for each program";
+    let (name, ending) =
+        base_name(OsStr::new(word)).rsplit_once('.').map(|(name, ending)| (name.to_owned(), ending.to_owned()))?;
+    let interpreter = match ending.as_str() {
+        "toml" => return Some(format!("write `keepalive -c {word}`")),
+        "json" | "yaml" | "yml" | "conf" | "ini" => return Some(OTHER.to_owned()),
+        "js" | "cjs" | "mjs" if name.ends_with(".config") => return Some(OTHER.to_owned()),
+        "js" | "cjs" | "mjs" => "node",
+        "py" => "python3",
+        "rb" => "ruby",
+        _ => return None,
+    };
+    Some(format!("write `keepalive run -- {interpreter} {program}`, or its `command` in keepalive.toml"))
 }
 
 /// There is no command `word`. `before`: what is written before the name of a command; `usage`: the last line of the hint.

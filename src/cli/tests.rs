@@ -146,6 +146,13 @@ fn a_command_without_the_dashes_gets_a_hint_with_them() {
         "unexpected argument `node`",
         "write the command after `--`: keepalive run -- node app.js",
     );
+    let script = "`server.js` is not a command of keepalive";
+    let hint = "write `keepalive run -- node server.js -p 80`, or its `command` in keepalive.toml";
+    check_error("server.js -p 80", script, hint);
+    let file = "keepalive reads keepalive.toml: write `[services.NAME]` with `command` for each program";
+    check_error("ecosystem.config.js", "`ecosystem.config.js` is not a command of keepalive", file);
+    check_error("x/docker-compose.yml", "`x/docker-compose.yml` is not a command of keepalive", file);
+    check_error("a.toml", "`a.toml` is not a command of keepalive", "write `keepalive -c a.toml`");
     let line = words(&["sh", "-c", "echo it's $HOME"]);
     let hint = "to run it as a command: keepalive -- sh -c \"echo it's \"'$HOME'";
     assert_eq!(read(&line), Err(UsageError::new("unknown command `sh`", hint)));
@@ -155,6 +162,12 @@ fn a_command_without_the_dashes_gets_a_hint_with_them() {
 fn reserved_and_misspelt_commands_have_different_errors() {
     check_error("reexec", "`keepalive reexec` is not supported yet", "");
     let hint = "did you mean `keepalive check`?\nto run it as a command: keepalive -- chekc";
+    let version = "write `keepalive --version`\nto run it as a command: keepalive -- version";
+    check_error("version", "unknown command `version`", version);
+    for word in ["config", "configtest", "validate", "test", "lint"] {
+        let hint = format!("write `keepalive check`\nto run it as a command: keepalive -- {word}");
+        check_error(word, &format!("unknown command `{word}`"), &hint);
+    }
     check_error("chekc", "unknown command `chekc`", hint);
     check_error(
         "run --listen tcp://0:80 -- x",
@@ -176,7 +189,11 @@ fn invalid_options_get_a_hint() {
     check_error("-r TERM -- x", "`-r` needs two signals, found `TERM`", "such as -r TERM:QUIT, or -r HUP:0 to drop it");
     check_error("-r TREM:INT -- x", "`-r` needs a signal, found `TREM`", "did you mean `SIGTERM`?");
     check_error("-r KILL:INT -- x", "SIGKILL cannot be rewritten: no process can catch it", "");
-    check_error("-r TERM:0x -- x", "`-r` needs a signal, found `0x`", "such as TERM, SIGTERM, 15 or RTMIN+3");
+    check_error(
+        "-r TERM:0x -- x",
+        "`-r` needs a signal, found `0x`",
+        "such as TERM, SIGTERM, 15 or RTMIN+3; `kill -l` lists them",
+    );
     check_error("-e 256 -- x", "`-e` needs an exit code from 0 to 255, found `256`", "such as -e 143");
     check_error("-p", "`-p` needs a value", "");
     check_error("--group=x -- x", "`--group` takes no value, but there is `x`", "");

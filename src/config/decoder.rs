@@ -14,7 +14,7 @@ use super::env_file::{Entries, EnvFile};
 use super::environment::Environment;
 use super::expand::{self, Builder, Placeholders, Scope, Variables};
 use super::report::{Location, UnlocatedDiagnostic, order_of};
-use super::suggest::{FOREIGN_VALUES, look_up, nearest, nearest_signal};
+use super::suggest::{meant_word, nearest, nearest_signal};
 use super::users::Users;
 use crate::model::plan::{Address, Output};
 use crate::model::{AsWritten, Signal, units};
@@ -360,12 +360,7 @@ impl<'w> Decoder<'w> {
             return Some(position);
         }
         let of_boolean = value.boolean().map(|is_on| if is_on { "true" } else { "false" });
-        let foreign = look_up(FOREIGN_VALUES, key, of_boolean.unwrap_or(text));
-        let hint = match foreign.or_else(|| nearest(text, words.iter().copied())) {
-            Some(hint) if hint.contains(' ') => hint.to_owned(),
-            Some(word) => format!("did you mean `\"{word}\"`?"),
-            None => String::new(),
-        };
+        let hint = meant_word(key, of_boolean.unwrap_or(text), words);
         self.unexpected(&value, &alternatives(words), hint);
         None
     }

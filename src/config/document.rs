@@ -23,8 +23,11 @@ use crate::model::plan::{Address, Control, LogStyle, Service};
 use crate::model::units::format_duration;
 use crate::model::{AsWritten, Plan};
 
-const SCHEMA: Schema =
-    Schema { keys: &["keepalive", "services"], later: &[], foreign: "services: service programs apps" };
+const SCHEMA: Schema = Schema {
+    keys: &["keepalive", "services"],
+    later: &[],
+    foreign: "services: service programs apps\nwrite `[services.NAME]`: program process app",
+};
 
 /// Loads the configuration file `path` and the files that it includes.
 ///

@@ -91,11 +91,23 @@ max_files: backups keep",
             return LogFiles::default();
         }
         let [both, stdout, stderr] = FILES.map(|key| table.get(key).and_then(|value| self.log_file(value, key, scope)));
+        let is_same = |one: &Option<Template>, other: &Option<Template>| one.is_some() && one == other;
+        if is_same(&stdout, &stderr) || is_same(&both, &stdout) || is_same(&both, &stderr) {
+            let place = table.get("stderr_file").or(table.get("stdout_file"));
+            let hint = "write `file` alone: it has both streams, in their order";
+            self.error(place.map_or(0..0, Value::span), "two keys of `log` name the same file", hint);
+        }
         let max_files = max_files.and_then(|number| u32::try_from(number).ok()).unwrap_or(DEFAULT_MAX_FILES);
         LogFiles { both, stdout, stderr, max_size, max_files }
     }
 
     fn log_file(&mut self, value: &Value<'_>, key: &str, scope: &Scope<'_>) -> Option<Template> {
+        // supervisord has these.
+        if let Some(word @ ("NONE" | "AUTO" | "none" | "syslog")) = value.get_ref().as_str() {
+            let hint = format!("remove `{key}`, or write `./{word}` for a file with this name");
+            self.error(value.span(), format!("`{word}` is not a path"), hint);
+            return None;
+        }
         let path = self.absolute_path(value, scope, &format!("remove `{key}` to write no log file"))?;
         let first = path.expand(Numbers::SINGLE);
         if is_stream(first.as_bytes()) {

@@ -48,14 +48,16 @@ pub(super) fn shell_syntax(text: &[u8], words: &[Vec<u8>]) -> Vec<ShellSyntax> {
         scanner.position = at.start + length;
         if found.iter().all(|other| other.hint != hint) {
             let shown = String::from_utf8_lossy(text.get(at.start..at.start + length).unwrap_or_default());
-            let message = format!("`{shown}` is passed to the program unchanged: no shell is started");
+            let quoted = if shown.starts_with('`') { " in backquotes" } else { "" };
+            let shown = shown.trim_matches('`');
+            let message = format!("`{shown}`{quoted} is passed to the program unchanged: no shell is started");
             found.push(ShellSyntax { at: at.start..at.start + length, message, hint });
         }
     }
     found
 }
 
-/// `A=1 cmd`, `exec x`, `cd x`.
+/// `A=1 cmd`, `exec x`, `cd x`, `source x`.
 fn of_program(text: &[u8], program: &[u8], words: &[Vec<u8>]) -> Option<ShellSyntax> {
     let name = program.get(..name_length(program)).unwrap_or_default();
     let value = program.get(name.len()..).and_then(|rest| rest.strip_prefix(b"="));
@@ -64,6 +66,10 @@ fn of_program(text: &[u8], program: &[u8], words: &[Vec<u8>]) -> Option<ShellSyn
         (b"cd", _) => {
             let directory = words.get(1).map_or_else(|| "/app".into(), |word| String::from_utf8_lossy(word));
             format!("write `cwd = \"{directory}\"`")
+        }
+        (b"source" | b".", _) => {
+            let file = words.get(1).map_or_else(|| "FILE".into(), |word| String::from_utf8_lossy(word));
+            format!("write `env_file = \"{file}\"` for a file of variables; {USE_SHELL}")
         }
         (_, Some(value)) if !name.is_empty() => {
             format!("write `env = {{ {} = \"{}\" }}`", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
@@ -184,6 +190,15 @@ mod tests {
         check("PORT=3000 puma", &[("PORT=3000", "write `env = { PORT = \"3000\" }`")]);
         check(" exec puma", &[("exec", "remove it: keepalive executes the program itself")]);
         check("cd /srv", &[("cd", "write `cwd = \"/srv\"`")]);
+        check(
+            ". ./env.sh",
+            &[(
+                ".",
+                "write `env_file = \"./env.sh\"` for a file of variables; to use a shell, write `[\"sh\", \"-c\", \"…\"]`",
+            )],
+        );
+        let found = &shell_syntax(b"a `date`", &[b"a".to_vec(), b"`date`".to_vec()])[0];
+        assert_eq!(found.message, "`date` in backquotes is passed to the program unchanged: no shell is started");
         check("a $A $B; c | d", &[("$A", "write `${A}`"), ("$B", "write `${B}`"), (";", USE_SHELL)]);
     }
 

@@ -8,13 +8,15 @@ const SPECIFIERS: [(&str, &str); 8] = [
     ("%(process_num)", "write `{instance}`"),
     ("%(program_name)", "write `{service}`"),
     ("%(group_name)", "write `{service}`"),
-    ("%(ENV_", "write `${NAME}` instead of `%(ENV_NAME)s`"),
+    (OF_ENVIRONMENT, "write `${NAME}`"),
     ("%h/", "write `${HOME}/`"),
     ("%i.", "write `{instance}.`"),
     ("%i/", "write `{instance}/`"),
     (AT_END, "write `{instance}`"),
 ];
 
+/// A variable of the environment: `%(ENV_NAME)s`.
+const OF_ENVIRONMENT: &str = "%(ENV_";
 /// Only at the end of a text.
 const AT_END: &str = "%i";
 
@@ -24,14 +26,24 @@ impl Decoder<'_> {
         for (specifier, hint) in SPECIFIERS {
             let is_meant = specifier != AT_END || text.ends_with(AT_END);
             if let Some(start) = text.rfind(specifier).filter(|_| is_meant) {
-                let start = offset.map(|offset| offset + start);
-                let span = match start {
-                    Some(start) => self.span_of_part(value, &(start..start + specifier.len())),
-                    None => value.span(),
-                };
-                let shown = specifier.strip_prefix("%(").map_or(specifier, |name| name.trim_end_matches(')'));
+                let rest = text.get(start..).unwrap_or_default();
+                let shown = rest.get(..length_of(specifier, rest)).unwrap_or(specifier);
+                let at = offset.map(|offset| offset + start..offset + start + shown.len());
+                let span = at.map_or_else(|| value.span(), |at| self.span_of_part(value, &at));
+                let variable = shown.strip_prefix(OF_ENVIRONMENT).and_then(|rest| rest.split_once(')'));
+                let hint = variable.map_or_else(|| hint.to_owned(), |(name, _)| format!("write `${{{name}}}`"));
                 self.warning(span, format!("`{shown}` is not expanded: it is a specifier of another program"), hint);
             }
         }
     }
+}
+
+/// The length of a specifier at the start of `text`: `%(NAME)02d` ends with the letter after its parenthesis.
+fn length_of(specifier: &str, text: &str) -> usize {
+    let close = text.find(')').filter(|_| specifier.starts_with("%("));
+    let letter = close.and_then(|close| {
+        let rest = text.get(close + 1..)?;
+        Some(close + 2 + rest.find(|letter: char| letter.is_ascii_alphabetic()).filter(|digits| *digits < 3)?)
+    });
+    letter.unwrap_or(specifier.len())
 }

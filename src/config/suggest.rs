@@ -15,7 +15,7 @@ pub(crate) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> O
 }
 
 /// Words of other programs for the values of keys, a line each: the key, the words, the known word or a hint.
-pub(super) const FOREIGN_VALUES: &str = "\
+const FOREIGN_VALUES: &str = "\
 restart: unless-stopped true any: always
 restart: no none false: never
 restart: unexpected on-abnormal on-abort on-watchdog: on-failure
@@ -28,6 +28,19 @@ kill_mode: none: process
 on_failure on_success: exit stop: shutdown
 on_failure: restart: write `restart = \"on-failure\"`
 strategy: HUP SIGHUP: write `{ strategy = \"signal\", signal = \"SIGHUP\" }`";
+
+/// A hint for `word`, which is none of the `known` words for `key`; may be empty.
+pub(super) fn meant_word(key: &str, word: &str, known: &[&str]) -> String {
+    // That of Docker.
+    let limit = word.strip_prefix("on-failure:").and_then(|limit| limit.parse::<u32>().ok());
+    let near = look_up(FOREIGN_VALUES, key, word).or_else(|| nearest(word, known.iter().copied()));
+    match (limit, near) {
+        (Some(limit), _) => format!("write `\"on-failure\"`, and `max_restarts = {limit}`"),
+        (None, Some(hint)) if hint.contains(' ') => hint.to_owned(),
+        (None, Some(near)) => format!("did you mean `\"{near}\"`?"),
+        (None, None) => String::new(),
+    }
+}
 
 /// Finds `word` in a table with lines such as `a b: word another: meaning`, which `context` and `word` select. `*` is any
 /// context that is not empty.
@@ -50,6 +63,8 @@ pub(crate) fn nearest_signal(word: &str) -> Option<String> {
     let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
     let known: Vec<String> = Signal::all().map(|signal| signal.to_string()).collect();
     let measured = known.iter().map(|candidate| (strsim::osa_distance(&name, candidate), candidate));
-    let (_, signal) = measured.filter(|(distance, _)| *distance <= 2).min_by_key(|(distance, _)| *distance)?;
+    // Two letters of `FOO` make it `FPE`.
+    let limit = if name.len() > "SIGTERM".len() { 2 } else { 1 };
+    let (_, signal) = measured.filter(|(distance, _)| *distance <= limit).min_by_key(|(distance, _)| *distance)?;
     Some(format!("did you mean `{signal}`?"))
 }

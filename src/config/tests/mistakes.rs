@@ -39,7 +39,7 @@ fn words_of_other_programs_are_corrected() {
         ("restart", "false", POLICIES, "did you mean `\"never\"`?"),
         ("restart", "\"unexpected\"", POLICIES, "did you mean `\"on-failure\"`?"),
         ("restart", "\"on-abnormal\"", POLICIES, "did you mean `\"on-failure\"`?"),
-        ("restart", "\"on-failure:5\"", POLICIES, "did you mean `\"on-failure\"`?"),
+        ("restart", "\"on-failure:5\"", POLICIES, "write `\"on-failure\"`, and `max_restarts = 5`"),
         ("type", "\"simple\"", KINDS, "did you mean `\"service\"`?"),
         ("type", "\"exec\"", KINDS, "did you mean `\"service\"`?"),
         ("type", "\"notify\"", KINDS, "write `ready = \"notify\"` instead of `type`"),
@@ -184,22 +184,27 @@ warning: keepalive.toml:2:34: `2>&1` is passed to the program unchanged: no shel
 #[test]
 fn specifiers_of_other_programs_are_warnings_at_their_place() {
     check(
-        "[services.web]\ncommand = \"app --id %i '%(program_name)s'\"\nenv = { PORT = \"300%(process_num)d\" }\n",
+        "[services.web]\ncommand = \"app --id %i '%(program_name)s'\"\nenv = { PORT = \"300%(process_num)02d\", HOST = \"%(ENV_HOST)s:80\" }\n",
         r#"
 warning: keepalive.toml:2:21: `%i` is not expanded: it is a specifier of another program
   2 | command = "app --id %i '%(program_name)s'"
     |                     ^^
   = write `{instance}`
 
-warning: keepalive.toml:2:25: `program_name` is not expanded: it is a specifier of another program
+warning: keepalive.toml:2:25: `%(program_name)s` is not expanded: it is a specifier of another program
   2 | command = "app --id %i '%(program_name)s'"
-    |                         ^^^^^^^^^^^^^^^
+    |                         ^^^^^^^^^^^^^^^^
   = write `{service}`
 
-warning: keepalive.toml:3:20: `process_num` is not expanded: it is a specifier of another program
-  3 | env = { PORT = "300%(process_num)d" }
-    |                    ^^^^^^^^^^^^^^
+warning: keepalive.toml:3:20: `%(process_num)02d` is not expanded: it is a specifier of another program
+  3 | env = { PORT = "300%(process_num)02d", HOST = "%(ENV_HOST)s:80" }
+    |                    ^^^^^^^^^^^^^^^^^
   = write `{instance}`
+
+warning: keepalive.toml:3:48: `%(ENV_HOST)s` is not expanded: it is a specifier of another program
+  3 | env = { PORT = "300%(process_num)02d", HOST = "%(ENV_HOST)s:80" }
+    |                                                ^^^^^^^^^^^^
+  = write `${HOST}`
 "#,
     );
 }
@@ -212,11 +217,36 @@ fn a_percent_sign_with_another_meaning_is_no_specifier() {
     for (word, specifier, hint) in [
         ("/run/app-%i.sock", "%i.", "write `{instance}.`"),
         ("%h/app", "%h/", "write `${HOME}/`"),
-        ("%(ENV_HOME)s/x", "ENV_", "write `${NAME}` instead of `%(ENV_NAME)s`"),
+        ("%(ENV_HOME)s/x", "%(ENV_HOME)s", "write `${HOME}`"),
+        ("%(ENV_HOME", "%(ENV_", "write `${NAME}`"),
     ] {
         let message = format!("`{specifier}` is not expanded: it is a specifier of another program");
         check_words(&format!("[services.web]\ncommand = [\"app\", \"{word}\"]\n"), &[(&message, hint)]);
     }
+}
+
+#[test]
+fn words_of_supervisord_are_not_log_files() {
+    for word in ["NONE", "AUTO", "syslog"] {
+        let hint = format!("remove `stdout_file`, or write `./{word}` for a file with this name");
+        check_key(&format!("log.stdout_file = \"{word}\""), &format!("`{word}` is not a path"), &hint);
+    }
+    check_words("[services.web]\ncommand = \"web\"\nlog.file = \"./NONE\"\n", &[]);
+}
+
+#[test]
+fn two_keys_do_not_name_the_same_log_file() {
+    let message = "two keys of `log` name the same file";
+    let hint = "write `file` alone: it has both streams, in their order";
+    for keys in ["stdout_file = \"/x\", stderr_file = \"/${EMPTY}x\"", "file = \"/x\", stdout_file = \"/x\""] {
+        check_key(&format!("log = {{ {keys} }}"), message, hint);
+    }
+    check_words("[services.web]\ncommand = \"web\"\nlog = { stdout_file = \"/x\", stderr_file = \"/y\" }\n", &[]);
+}
+
+#[test]
+fn programs_of_supervisord_are_services() {
+    check_words("[program.x]\ncommand = \"x\"\n", &[("unknown key `program` in the file", "write `[services.NAME]`")]);
 }
 
 #[test]
