@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::socket_paths::SocketPath;
 use crate::model::units::format_duration;
 use crate::model::{Mono, errno};
-use crate::sys::{self, socket};
+use crate::sys::{self, process, socket};
 
 /// Much more than the few hundred bytes of a head that keepalive sends.
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -36,6 +36,8 @@ pub(super) enum RequestError {
     NotListening(Vec<PathBuf>),
     /// Connecting is not permitted.
     PermissionDenied(PathBuf),
+    /// Connecting is not permitted even to root, but to this user.
+    RootDenied(PathBuf, u32),
     /// The socket is in a directory where anybody may create one, and belongs to another user.
     UntrustedOwner(PathBuf),
     /// A system call failed.
@@ -65,6 +67,12 @@ impl fmt::Display for RequestError {
             Self::PermissionDenied(place) => write!(
                 formatter,
                 "permission denied at {}: only root and the user that keepalive runs as may connect",
+                place.display()
+            ),
+            Self::RootDenied(place, user) => write!(
+                formatter,
+                "permission denied at {}: root lacks the capability CAP_DAC_OVERRIDE here; run this as user {user}, such as with \
+                 `docker exec --user {user}`",
                 place.display()
             ),
             Self::UntrustedOwner(place) => {
@@ -106,12 +114,21 @@ pub(super) fn connect(places: &[SocketPath], timeout: Duration) -> Result<Connec
         match socket::connect_with_timeout(path, timeout) {
             Ok(stream) => return Ok(Connection { stream, path: path.clone(), timeout }),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ECONNREFUSED) => {}
-            Err(Errno::EACCES | Errno::EPERM) => return Err(RequestError::PermissionDenied(path.clone())),
+            Err(Errno::EACCES | Errno::EPERM) => return Err(denied(path)),
             Err(Errno::EAGAIN) => return Err(RequestError::Timeout(path.clone(), timeout)),
             Err(errno) => return Err(RequestError::System(path.clone(), errno)),
         }
     }
     Err(RequestError::NotListening(places.iter().map(|place| place.path.clone()).collect()))
+}
+
+fn denied(path: &Path) -> RequestError {
+    // The directory may be closed, too.
+    let file = path.ancestors().find_map(|path| fs::symlink_metadata(path).ok());
+    match file.map(|file| file.uid()) {
+        Some(owner) if owner > 0 && process::effective_user() == 0 => RequestError::RootDenied(path.to_owned(), owner),
+        _ => RequestError::PermissionDenied(path.to_owned()),
+    }
 }
 
 /// A connection on which nothing has been sent.

@@ -69,6 +69,33 @@ fn a_client_reports_that_it_has_no_permission_to_connect() {
     assert_eq!(run.finish(), (3, String::new(), message));
 }
 
+// capabilities(7): without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, as in a container with `--cap-drop ALL`.
+#[test]
+fn root_without_capabilities_is_told_which_user_may_connect() {
+    if !have_root() {
+        return;
+    }
+    let scratch = Directory::new();
+    let directory = scratch.path().join("closed");
+    std::fs::create_dir(&directory).unwrap();
+    let path = directory.join("x.sock");
+    let _listener = UnixListener::bind(&path).unwrap();
+    std::os::unix::fs::chown(&path, Some(54_321), None).unwrap();
+    std::os::unix::fs::chown(&directory, Some(54_321), None).unwrap();
+    let path = path.to_str().unwrap();
+    for mode in [Mode::S_IRWXU, Mode::all()] {
+        nix::sys::stat::fchmodat(nix::fcntl::AT_FDCWD, &directory, mode, nix::sys::stat::FchmodatFlags::FollowSymlink)
+            .unwrap();
+        let without = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"];
+        let run = Run::words(Place::Child, &[&without[..], &[KEEPALIVE, "status", "--socket", path]].concat());
+        let message = format!(
+            "keepalive: permission denied at {path}: root lacks the capability CAP_DAC_OVERRIDE here; run this as user 54321, \
+             such as with `docker exec --user 54321`\n"
+        );
+        assert_eq!(run.finish(), (3, String::new(), message));
+    }
+}
+
 #[test]
 fn a_client_does_not_use_a_socket_of_another_user_in_tmp() {
     if !have_root() || !have_namespaces() {
