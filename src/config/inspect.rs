@@ -15,7 +15,7 @@ use super::decoder::{Decoder, Value};
 use super::environment::Purpose;
 use super::read;
 use crate::model::plan::{Credentials, Process};
-use crate::model::{Numbers, Template};
+use crate::model::{Numbers, Template, architecture};
 
 /// The search path if the environment has no `PATH`.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -70,8 +70,16 @@ impl Decoder<'_> {
             return;
         }
         let path = self.search_path(process);
-        if let Err((message, hint)) = find_program((name, &first.to_string()), &path, &directory) {
-            self.error(program, message, hint);
+        match find_program((name, &first.to_string()), &path, &directory) {
+            Err((message, hint)) => self.error(program, message, hint),
+            // Machines can be set up to emulate others: binfmt_misc.
+            Ok(file) => {
+                let foreign = architecture::foreign(&head_of(&file)).filter(|name| *name != architecture::COMPATIBLE);
+                if let Some(foreign) = foreign {
+                    let message = format!("`{first}` is a program for {foreign}, not for this machine");
+                    self.warning(program, message, "install or build it for this architecture");
+                }
+            }
         }
     }
 
@@ -162,7 +170,7 @@ fn check_directory(path: &Path, shown: &str) -> Option<String> {
 }
 
 /// Searches as execvp(3) does. Returns a message, which names it `shown`, and a hint if the program cannot be executed.
-fn find_program((name, shown): (&CStr, &str), path: &[u8], directory: &Path) -> Result<(), (String, String)> {
+fn find_program((name, shown): (&CStr, &str), path: &[u8], directory: &Path) -> Result<PathBuf, (String, String)> {
     let name = Path::new(OsStr::from_bytes(name.to_bytes()));
     let has_slash = name.as_os_str().as_bytes().contains(&b'/');
     let candidates: Vec<PathBuf> = if has_slash {
@@ -175,7 +183,7 @@ fn find_program((name, shown): (&CStr, &str), path: &[u8], directory: &Path) -> 
     for candidate in candidates {
         match std::fs::metadata(&candidate) {
             Ok(metadata) if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 => {
-                return check_interpreter(&candidate, directory).map_or(Ok(()), Err);
+                return check_interpreter(&candidate, directory).map_or(Ok(candidate), Err);
             }
             Ok(_) => found = found.or(Some(candidate)),
             Err(_) => {}
@@ -194,11 +202,17 @@ fn find_program((name, shown): (&CStr, &str), path: &[u8], directory: &Path) -> 
     }
 }
 
+/// The beginning of a program; empty if it cannot be read.
+fn head_of(program: &Path) -> Vec<u8> {
+    let mut head = Vec::new();
+    File::open(program).and_then(|file| file.take(MAX_SHEBANG_SIZE).read_to_end(&mut head)).ok();
+    head
+}
+
 /// A message and a hint if the interpreter of a script is missing. execve(2) reports that as if the script were missing.
 fn check_interpreter(script: &Path, directory: &Path) -> Option<(String, String)> {
-    let mut start = Vec::new();
-    File::open(script).and_then(|file| file.take(MAX_SHEBANG_SIZE).read_to_end(&mut start)).ok()?;
-    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let head = head_of(script);
+    let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let name = line.split(is_blank).find(|word| !word.is_empty())?;
     let interpreter = OsStr::from_bytes(name);

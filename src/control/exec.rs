@@ -154,6 +154,6 @@ impl ProcessContext {
         if step == StartStep::Directory {
             return self.cwd.as_ref().map(|path| path.to_string_lossy());
         }
-        matches!(step, StartStep::Exec | StartStep::Interpreter(_)).then(|| program.into())
+        matches!(step, StartStep::Exec | StartStep::Interpreter(_) | StartStep::Architecture(_)).then(|| program.into())
     }
 }

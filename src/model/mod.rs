@@ -3,6 +3,7 @@
 //! The types can only hold valid values. This folder uses no other folder, makes no system calls and reads no files. Start
 //! reading at [`plan`], the validated configuration, then [`process`].
 
+pub mod architecture;
 mod as_written;
 mod awake;
 mod defaults;

@@ -185,6 +185,8 @@ pub enum StartStep {
     Exec,
     /// execve(2): the interpreter of the script, or the dynamic loader of the program, does not exist.
     Interpreter(ProgramName),
+    /// execve(2): the program is for this architecture, which is not that of the machine.
+    Architecture(ProgramName),
 }
 
 impl StartFailure {
@@ -231,7 +233,7 @@ impl StartFailure {
             StartStep::NoNewPrivs => "cannot set `no_new_privs`",
             StartStep::EnvFile(_) => "cannot read its `env_file`",
             StartStep::EnvLine(..) => "cannot use its `env_file`",
-            StartStep::Exec | StartStep::Interpreter(_) => "cannot execute",
+            StartStep::Exec | StartStep::Interpreter(_) | StartStep::Architecture(_) => "cannot execute",
         };
         formatter.write_str(step)?;
         if let Some(operand) = operand {
@@ -240,16 +242,30 @@ impl StartFailure {
         if let StartStep::EnvLine(_, line, error) = self.step {
             return write!(formatter, ", line {line}: {}", error.words().0);
         }
-        if let StartStep::Interpreter(name) = self.step {
-            return write!(formatter, ": {}", name.missing());
-        }
-        write!(formatter, ": {}", errno::words(self.errno))
+        write!(formatter, ": {}", self.reason())
+    }
+
+    /// Why the step has failed: `No such file or directory`.
+    pub fn reason(self) -> impl fmt::Display {
+        fmt::from_fn(move |formatter| {
+            if let StartStep::Interpreter(name) = self.step {
+                return write!(formatter, "{}", name.missing());
+            }
+            formatter.write_str(errno::words(self.errno))?;
+            if let StartStep::Architecture(name) = self.step {
+                write!(formatter, " (a program for {name})")?;
+            }
+            Ok(())
+        })
     }
 
     /// Whether the program, what executes it or its directory is missing or may not be used.
     #[must_use]
     pub const fn is_of_program(self) -> bool {
-        matches!(self.step, StartStep::Exec | StartStep::Interpreter(_) | StartStep::Directory)
+        matches!(
+            self.step,
+            StartStep::Exec | StartStep::Interpreter(_) | StartStep::Architecture(_) | StartStep::Directory
+        )
     }
 
     /// Whether a resource of the system was exhausted, so that the same start may succeed later.

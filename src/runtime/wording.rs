@@ -474,7 +474,9 @@ fn operand(service: &Service, instance: InstanceId, step: StartStep) -> Option<S
         StartStep::EnvFile(position) | StartStep::EnvLine(position, ..) => {
             process.env_files.get(usize::from(position)).map(|file| expanded(&file.path))
         }
-        StartStep::Exec | StartStep::Interpreter(_) => process.command.first().map(expanded),
+        StartStep::Exec | StartStep::Interpreter(_) | StartStep::Architecture(_) => {
+            process.command.first().map(expanded)
+        }
         StartStep::Directory => process.cwd.as_ref().map(expanded),
         StartStep::State => process.state.as_ref().and_then(|state| state.persist.as_ref()).map(expanded),
         StartStep::Limit(position) => process.limits.get(usize::from(position)).map(|limit| limit.name.to_owned()),

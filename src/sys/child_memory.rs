@@ -74,8 +74,8 @@ pub(super) struct ChildMemory {
     pub(super) pipe: Cell<c_int>,
     /// The failure; 0: none.
     pub(super) failure: AtomicU64,
-    /// The missing interpreter, which the child sets before `failure`.
-    pub(super) interpreter: Cell<[u8; ProgramName::SIZE]>,
+    /// The missing interpreter, or the architecture of the program, which the child sets before `failure`.
+    pub(super) name: Cell<[u8; ProgramName::SIZE]>,
 }
 
 /// The size and the number of an [`OpenFile`].
@@ -115,14 +115,14 @@ impl ChildMemory {
             parent: super::process::id().get().into(),
             pipe: Cell::new(-1),
             failure: AtomicU64::new(0),
-            interpreter: Cell::new([0; ProgramName::SIZE]),
+            name: Cell::new([0; ProgramName::SIZE]),
         }
     }
 
     /// Why the child could not execute its program.
     pub(super) fn failure(&self) -> Option<StartFailure> {
         let record = Some(self.failure.load(Ordering::Acquire)).filter(|record| *record != 0)?;
-        Some(exec_failure::decode(record, &self.interpreter.get()))
+        Some(exec_failure::decode(record, &self.name.get()))
     }
 
     /// Copies what the child needs. `pipe`: where it writes a failure.
@@ -160,7 +160,7 @@ impl ChildMemory {
         self.signals = options.signals;
         self.pipe.set(pipe);
         *self.failure.get_mut() = 0;
-        self.interpreter.set([0; ProgramName::SIZE]);
+        self.name.set([0; ProgramName::SIZE]);
     }
 
     fn fill_pointers(&mut self) {

@@ -5,7 +5,7 @@ use nix::errno::Errno;
 use super::exec_step as step;
 use crate::model::{EnvFileError, EnvLineError, ProgramName, StartFailure, StartStep};
 
-/// What a child writes to its pipe: a packed failure, and the name for the step `INTERPRETER`.
+/// What a child writes to its pipe: a packed failure, and the name for the steps `INTERPRETER` and `ARCHITECTURE`.
 pub(super) const RECORD_SIZE: usize = size_of::<u64>() + ProgramName::SIZE;
 
 /// Packs a failure. The result is never 0, so that 0 can mean "no failure".
@@ -21,7 +21,7 @@ pub(super) fn encode_env(file: u8, error: EnvFileError) -> u64 {
     }
 }
 
-/// `name`: the name for the step `INTERPRETER`.
+/// `name`: the name for the steps `INTERPRETER` and `ARCHITECTURE`.
 pub(super) fn decode(failure: u64, name: &[u8]) -> StartFailure {
     let [_, line_error, step, detail, number @ ..] = failure.to_be_bytes();
     let errno = Errno::from_raw(i32::from_be_bytes(number));
@@ -40,6 +40,7 @@ pub(super) fn decode(failure: u64, name: &[u8]) -> StartFailure {
         step::STATE => StartStep::State,
         step::STORED => StartStep::Stored,
         step::INTERPRETER => StartStep::Interpreter(ProgramName::new(name)),
+        step::ARCHITECTURE => StartStep::Architecture(ProgramName::new(name)),
         step::ENV_FILE => StartStep::EnvFile(detail),
         step::ENV_LINE => {
             let error = EnvLineError::from_number(line_error).unwrap_or(EnvLineError::NotAnAssignment);

@@ -17,3 +17,4 @@ pub(super) const STORED: u8 = 13;
 pub(super) const ENV_FILE: u8 = 14;
 pub(super) const ENV_LINE: u8 = 15;
 pub(super) const INTERPRETER: u8 = 16;
+pub(super) const ARCHITECTURE: u8 = 17;

@@ -6,10 +6,10 @@ use std::ffi::{c_char, c_long};
 
 use super::syscall::{reading, syscall};
 use crate::model::ProgramName;
+use crate::model::architecture::{self, ELF_MAGIC};
 
 /// How many bytes of a script the kernel reads, `BINPRM_BUF_SIZE`. An ELF header is shorter.
 const HEAD_SIZE: usize = 256;
-const ELF_MAGIC: &[u8] = b"\x7fELF";
 /// More program headers than any program has before its `PT_INTERP`.
 const MAX_PROGRAM_HEADERS: usize = 32;
 const PT_INTERP: u64 = 3;
@@ -27,13 +27,12 @@ struct Layout {
 const ELF32: Layout = Layout { word: 4, headers_offset: 28, header_size: 42, header_count: 44, segment_offset: 4 };
 const ELF64: Layout = Layout { word: 8, headers_offset: 32, header_size: 54, header_count: 56, segment_offset: 8 };
 
-/// Whether the file is an ELF file, perhaps for another architecture; `false` if it cannot be read.
-pub(super) fn is_elf(path: *const c_char) -> bool {
+/// The other architecture that an ELF file is for; empty if it is for this one. `None` if it is another file or cannot be
+/// read.
+pub(super) fn elf_architecture(path: *const c_char) -> Option<&'static str> {
     let mut head = [0; HEAD_SIZE];
-    read_head(path, &mut head).is_some_and(|file| {
-        close(file);
-        head.starts_with(ELF_MAGIC)
-    })
+    close(read_head(path, &mut head)?);
+    head.starts_with(ELF_MAGIC).then(|| architecture::foreign(&head).unwrap_or_default())
 }
 
 /// The interpreter of a script, or the dynamic loader of an ELF file. execve(2) reports a missing one as if the file were
@@ -113,7 +112,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("keepalive-target-{}-{}", std::process::id(), content.len()));
         std::fs::write(&path, content).unwrap();
         let name = CString::new(path.as_os_str().as_bytes()).unwrap();
-        let found = (is_elf(name.as_ptr()), interpreter(name.as_ptr()));
+        let found = (elf_architecture(name.as_ptr()).is_some(), interpreter(name.as_ptr()));
         std::fs::remove_file(&path).unwrap();
         assert_eq!(found, (expect.0, expect.1.map(|name| ProgramName::new(name.as_bytes()))), "{content:?}");
     }
@@ -145,6 +144,8 @@ mod tests {
         check(b"\x7fELF", (true, None));
         check(&elf(2, 8, &ELF64), (true, Some("/lib/ld-x.so")));
         check(&elf(1, 4, &ELF32), (true, Some("/lib/ld-x.so")));
-        assert!(!is_elf(c"/nonexistent".as_ptr()) && interpreter(c"/nonexistent".as_ptr()).is_none());
+        assert!(
+            elf_architecture(c"/nonexistent".as_ptr()).is_none() && interpreter(c"/nonexistent".as_ptr()).is_none()
+        );
     }
 }

@@ -214,7 +214,7 @@ fn clone(memory: &mut ChildMemory, flags: c_int) -> Result<Pid, Errno> {
 pub fn replace_process(options: &SpawnOptions<'_>) -> StartFailure {
     let mut memory = ChildMemory::new();
     memory.fill(options, -1);
-    exec_failure::decode(spawn_child::become_program(&memory), &memory.interpreter.get())
+    exec_failure::decode(spawn_child::become_program(&memory), &memory.name.get())
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use super::path_search::PathSearch;
 use super::signals::{ChildSignals, Disposition, SignalSet, set_disposition, set_mask};
 use super::spawn_options::{STORED_TIMEOUT, Session};
 use super::syscall::{reading, syscall};
+use crate::model::ProgramName;
 use crate::model::plan::{Credentials, Limit};
 
 /// The size of the header of a control message, in words of eight bytes. cmsg(3)
@@ -41,7 +42,7 @@ pub(super) extern "C" fn run(memory: *mut c_void) -> c_int {
     let memory: &ChildMemory = unsafe { &*memory.cast_const().cast() };
     let record = become_program(memory);
     memory.failure.store(record, Ordering::Release);
-    let (failure, name) = (record.to_ne_bytes(), memory.interpreter.get());
+    let (failure, name) = (record.to_ne_bytes(), memory.name.get());
     let part = |bytes: &[u8]| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let parts = [part(&failure), part(&name)];
     // The pipe is empty, so the write is not split.
@@ -60,8 +61,14 @@ pub(super) fn become_program(memory: &ChildMemory) -> u64 {
             Err(record) => record,
             Ok(()) => {
                 let errno = execute(memory);
-                let is_found = memory.interpreter.get().first() != Some(&0);
-                let step = if is_found && errno == Errno::ENOENT { step::INTERPRETER } else { step::EXEC };
+                let has_name = memory.name.get().first() != Some(&0);
+                let step = if has_name && errno == Errno::ENOENT {
+                    step::INTERPRETER
+                } else if has_name && errno == Errno::ENOEXEC {
+                    step::ARCHITECTURE
+                } else {
+                    step::EXEC
+                };
                 exec_failure::encode(step, 0, errno as i32)
             }
         },
@@ -368,20 +375,21 @@ fn execute(memory: &ChildMemory) -> Errno {
     // SAFETY: only this child uses the vector while it runs.
     let candidates = unsafe { &*memory.candidate_pointers.get() };
     for path in candidates.iter().copied().take_while(|path| !path.is_null()) {
-        let mut errno = execve(path, shell_argv.get(1..).unwrap_or_default(), env);
+        let errno = execve(path, shell_argv.get(1..).unwrap_or_default(), env);
         if errno == Errno::ENOENT
             && let Some(name) = exec_target::interpreter(path)
         {
-            memory.interpreter.set(name.to_bytes());
+            memory.name.set(name.to_bytes());
         }
-        // A program for another architecture is not a script.
-        if errno == Errno::ENOEXEC && !exec_target::is_elf(path) {
-            if let Some(first) = shell_argv.get_mut(1) {
+        if errno == Errno::ENOEXEC {
+            let architecture = exec_target::elf_architecture(path);
+            memory.name.set(ProgramName::new(architecture.unwrap_or_default().as_bytes()).to_bytes());
+            // A program for another architecture is not a script.
+            if let (None, Some(first)) = (architecture, shell_argv.get_mut(1)) {
                 *first = path;
+                // If the shell cannot be executed either, ENOEXEC is what is reported.
+                execve(c"/bin/sh".as_ptr(), shell_argv, env);
             }
-            // If the shell cannot be executed either, ENOEXEC is what is reported.
-            execve(c"/bin/sh".as_ptr(), shell_argv, env);
-            errno = Errno::ENOEXEC;
         }
         let missing =
             matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT);

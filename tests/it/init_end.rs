@@ -102,7 +102,7 @@ fn a_file_that_cannot_be_run_says_why_and_exits_with_126() {
     let mut foreign = std::fs::read(harness::KEEPALIVE).unwrap();
     foreign[18..20].copy_from_slice(&[0xf3, 0xf3]);
     for (name, content, reason) in [
-        ("foreign", &*foreign, "Exec format error"),
+        ("foreign", &*foreign, "Exec format error (a program for another architecture)"),
         ("short", b"\x7fELF\x02\x01\x01\0\0\0\0\0", "Exec format error"),
         (
             "crlf",

@@ -294,6 +294,22 @@ keepalive.toml:2:22: `./b` needs the interpreter `/bin/sh\r`, which does not exi
     assert_eq!(output.trim_end(), expected.trim());
 }
 
+// elf(5)
+#[test]
+fn check_warns_of_a_program_for_another_architecture() {
+    let scratch = Scratch::new();
+    let mut head = *b"\x7fELF\x02\x02\x01\0\0\0\0\0\0\0\0\0\0\x02\0\x16";
+    for name in ["foreign", "own"] {
+        let path = scratch.write(name, &head);
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        head = *b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\0\0";
+    }
+    scratch.write("keepalive.toml", b"services.a.command = \"./foreign\"\nservices.b.command = \"./own\"\n");
+    let loaded = scratch.load_as(Purpose::Check, 0).unwrap();
+    let found: Vec<&str> = loaded.warnings.iter().map(|warning| &*warning.message).collect();
+    assert_eq!(found, ["`./foreign` is a program for s390x, not for this machine"]);
+}
+
 #[test]
 fn errors_in_an_env_file_show_nothing_of_its_lines() {
     let lines = [

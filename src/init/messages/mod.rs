@@ -73,12 +73,10 @@ fn report_native(options: &Options, event: Event<'_>) {
             log::warn!("cannot set the parent death signal: {}", errno::words(errno));
         }
         Event::CannotStart(errno) => log::error!("cannot create a process: {}", errno::words(errno)),
-        Event::CannotExecute(program, _, StartFailure { step: StartStep::Interpreter(name), .. }) => {
-            log::error!("cannot run `{program}`: {}", name.missing());
+        Event::CannotExecute(program, _, StartFailure { step: StartStep::Exec, errno: Errno::ENOENT }) => {
+            log::error!("cannot run `{program}`: not found");
         }
-        Event::CannotExecute(program, _, failure) => {
-            log::error!("cannot run `{program}`: {}", describe_exec_error(failure.errno))
-        }
+        Event::CannotExecute(program, _, failure) => log::error!("cannot run `{program}`: {}", failure.reason()),
         Event::Forwarded(received, sent, child) => log::debug!("received {received}, sent {sent} to pid {child}"),
         Event::CannotSend(signal, child, errno) => {
             log::warn!("cannot send {signal} to pid {child}: {}", errno::words(errno))
@@ -106,8 +104,4 @@ fn report_native(options: &Options, event: Event<'_>) {
         | Event::NoChildren
         | Event::Exiting(_) => {}
     }
-}
-
-fn describe_exec_error(errno: Errno) -> &'static str {
-    if errno == Errno::ENOENT { "not found" } else { errno::words(errno) }
 }
