@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::wording::Ending;
 use crate::logs::{messages, termination_log};
-use crate::model::{Plan, errno};
+use crate::model::{Plan, StartStep, errno};
 use crate::supervisor::{Cause, Outcome};
 
 /// An operation that keepalive needs has failed.
@@ -26,9 +26,10 @@ impl fmt::Display for Refused {
 }
 
 /// Logs why keepalive exits. The reason of a failure is also written to the termination log, with the last lines of the process
-/// that has failed.
-pub(super) fn log(plan: &Plan, outcome: &Outcome, last_lines: &str) {
-    let reason = Ending(plan, outcome);
+/// that has failed. `port_owner`: an address, and who uses it.
+pub(super) fn log(plan: &Plan, outcome: &Outcome, last_lines: &str, port_owner: Option<(String, String)>) {
+    let port_owner = port_owner.filter(|(address, _)| is_of_failure(plan, &outcome.cause, address));
+    let reason = Ending(plan, outcome, port_owner.map_or_else(String::new, |(_, owner)| format!(" ({owner})")));
     match outcome.cause {
         Cause::Failed { .. } | Cause::NothingLeft { failure: Some(_) } => {
             report(plan, &reason.to_string(), last_lines);
@@ -39,6 +40,18 @@ pub(super) fn log(plan: &Plan, outcome: &Outcome, last_lines: &str) {
             log::info!("{reason}");
         }
     }
+}
+
+/// Whether the failure is that `address` could not be bound.
+fn is_of_failure(plan: &Plan, cause: &Cause, address: &str) -> bool {
+    let (Cause::Failed { instance, run, .. } | Cause::NothingLeft { failure: Some((instance, run, _)) }) = cause else {
+        return false;
+    };
+    let service = plan.services.get(instance.service.position());
+    let step = run.failure.map(|failure| failure.step);
+    let position = if let Some(StartStep::Listen(position)) = step { usize::from(position) } else { return false };
+    let listen = service.and_then(|service| service.process.listen.get(position));
+    listen.is_some_and(|listen| listen.address.to_string() == address)
 }
 
 /// Reports a failure, independently of the log level.

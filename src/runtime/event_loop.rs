@@ -129,15 +129,16 @@ impl Runtime {
         Rc::clone(&self.plan)
     }
 
-    /// The shutdown is complete: sends what is left and closes what others can see. Returns the last lines of what has failed.
-    pub(super) fn end(&mut self, outcome: &Outcome) -> String {
+    /// The shutdown is complete: sends what is left and closes what others can see. Returns the last lines of what has failed,
+    /// and who uses its address.
+    pub(super) fn end(&mut self, outcome: &Outcome) -> (String, Option<(String, String)>) {
         let (server, context, sources) = self.server();
         server.close(&context, sources);
         self.resources.sockets.close();
         self.notify.close_all();
         self.helpers.end(&mut self.resources, &self.logging, &self.inputs.poller);
         self.logging.finish(self.turn.now, self.journal.counts().shutdown_started_at);
-        self.logging.last_lines_of(&outcome.cause)
+        (self.logging.last_lines_of(&outcome.cause), self.helpers.inspector.take_port_owner())
     }
 
     /// Waits once, then lets each subsystem produce its events, and performs the actions that follow from them.

@@ -47,6 +47,8 @@ pub(super) struct Inspector {
     ready: Vec<u64>,
     usage: Option<Option<Vec<u8>>>,
     strays: Vec<(Question, Option<Vec<u8>>)>,
+    /// The address that was found last, and its owner.
+    port_owner: Option<(String, String)>,
     /// What the next inspector for [`Topic::Signals`] does.
     orders: Vec<Order>,
     /// Set if an inspector for `orders` could not be created.
@@ -181,6 +183,11 @@ impl Inspector {
         });
     }
 
+    /// The address that was found last, and its owner.
+    pub(super) fn take_port_owner(&mut self) -> Option<(String, String)> {
+        self.port_owner.take()
+    }
+
     /// The inspector processes.
     pub(super) fn pids(&self) -> impl Iterator<Item = Pid> {
         self.running.iter().map(|running| running.pid).chain(self.ended.pids().iter().copied())
@@ -261,7 +268,9 @@ impl Inspector {
             Topic::Strays(question) => self.strays.push((question.clone(), answer)),
             Topic::PortOwner(address) => {
                 let owner = answer.unwrap_or_default();
-                log_port_owner(address, str::from_utf8(&owner).ok().and_then(|owner| owner.split_once(' ')));
+                let owner =
+                    log_port_owner(address, str::from_utf8(&owner).ok().and_then(|owner| owner.split_once(' ')));
+                self.port_owner = owner.map(|owner| (address.clone(), owner));
             }
         }
     }
@@ -280,18 +289,20 @@ impl Inspector {
     }
 }
 
-/// `owner`: the pid and the name of the process.
-fn log_port_owner(address: &str, owner: Option<(&str, &str)>) {
-    match owner {
-        Some((pid, _)) if pid.parse() == Ok(process::id().get()) => {
-            log::error!("{address} is in use by keepalive itself (`http` or `control`)");
-        }
-        Some((pid, name)) => log::error!("{address} is in use by pid {pid} ({})", name.escape_debug()),
-        None => {
-            let hint = "a process of another container, a closing connection, or a file that is not a socket";
-            log::error!("{address} is in use, but no visible process listens on it: possibly {hint}");
-        }
-    }
+/// `owner`: the pid and the name of the process. Returns what has been found: `by pid 7 (nginx)`.
+fn log_port_owner(address: &str, owner: Option<(&str, &str)>) -> Option<String> {
+    let Some((pid, name)) = owner else {
+        let hint = "a process of another container, a closing connection, or a file that is not a socket";
+        log::error!("{address} is in use, but no visible process listens on it: possibly {hint}");
+        return None;
+    };
+    let owner = if pid.parse() == Ok(process::id().get()) {
+        "by keepalive itself (`http` or `control`)".to_owned()
+    } else {
+        format!("by pid {pid} ({})", name.escape_debug())
+    };
+    log::error!("{address} is in use {owner}");
+    Some(owner)
 }
 
 #[cfg(test)]

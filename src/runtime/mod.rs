@@ -73,12 +73,12 @@ pub fn run(plan: Plan, environment: StringList, config: Option<PathBuf>, load_co
     let ended = started.and_then(|mut runtime| runtime.run().map(|outcome| (runtime, outcome)));
     match ended {
         Ok((mut runtime, outcome)) => {
-            let last_lines = runtime.end(&outcome);
+            let (last_lines, port_owner) = runtime.end(&outcome);
             // A reload may have changed it.
             let plan = runtime.plan();
             // The exit closes its descriptors without waiting for connections with SO_LINGER.
             std::mem::forget(runtime);
-            ending::log(&plan, &outcome, &last_lines);
+            ending::log(&plan, &outcome, &last_lines, port_owner);
             outcome.code
         }
         Err(refused) => {

@@ -428,14 +428,14 @@ fn write_brief_cause(formatter: &mut Formatter<'_>, plan: &Plan, cause: &Cause) 
     }
 }
 
-/// The last line: why keepalive ends, and its exit code.
-pub(super) struct Ending<'a>(pub(super) &'a Plan, pub(super) &'a Outcome);
+/// The last line: why keepalive ends, what is known of that, and its exit code.
+pub(super) struct Ending<'a>(pub(super) &'a Plan, pub(super) &'a Outcome, pub(super) String);
 
 impl Display for Ending<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         let Outcome { code, cause } = self.1;
         write_cause(formatter, self.0, cause)?;
-        write!(formatter, ": exiting with code {code}")?;
+        write!(formatter, "{}: exiting with code {code}", self.2)?;
         let has_exited = match cause {
             Cause::Failed { run, .. } | Cause::NothingLeft { failure: Some((_, run, _)) } => run.failure.is_none(),
             Cause::Signal(_) | Cause::Requested | Cause::Completed { .. } | Cause::NothingLeft { failure: None } => {

@@ -431,6 +431,10 @@ fn the_process_that_uses_an_address_is_named_before_keepalive_exits() {
     let (code, _, stderr) = set.run(Place::Child).finish();
     assert_eq!(code, 71, "{stderr}");
     assert!(stderr.contains(&format!("{address} is in use by pid {}", std::process::id())), "{stderr}");
+    // The reason that Kubernetes shows, too.
+    let end = set.end();
+    let reason = format!("web.0 failed: cannot listen on `tcp://{address}`: ");
+    assert!(end.starts_with(&reason) && end.contains(&format!(" (by pid {} (", std::process::id())), "{end}");
 }
 
 #[test]
