@@ -10,6 +10,8 @@ import shutil
 # Who writes to stdout or to files, and the programs that it takes. Of the programs the first is PID 1.
 PROGRAMS = {
     "keepalive": [],
+    "keepalive (raw)": [],
+    "keepalive (inherit)": [],
     "keepalive (file)": [],
     "cat": ["sh", "cat"],
     "s6-log": ["s6-svscan", "s6-log"],
@@ -41,7 +43,7 @@ class Loggers:
 
     def command(self, name, folder, writers):
         """Writes the configuration for so many writers; the command line that starts them, and who carries."""
-        return getattr(self, "_" + name.replace(" (file)", "_file").replace("-", "_").lower())(folder, writers)
+        return getattr(self, "_" + name.replace(" (", "_").replace(")", "").replace("-", "_").lower())(folder, writers)
 
     def _set(self, folder, writers, log):
         path = os.path.join(folder, "keepalive.toml")
@@ -52,6 +54,13 @@ class Loggers:
 
     def _keepalive(self, folder, writers):
         return self._set(folder, writers, '{ stdout = "prefix" }')
+
+    def _keepalive_raw(self, folder, writers):
+        return self._set(folder, writers, '{ stdout = "raw" }')
+
+    def _keepalive_inherit(self, folder, writers):
+        # The output of the services is that of keepalive, which has no part in it: the cost of having any is the difference.
+        return self._set(folder, writers, '{ stdout = "inherit" }')
 
     def _keepalive_file(self, folder, writers):
         # The maximum size, so that no file is rotated.
