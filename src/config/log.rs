@@ -95,7 +95,7 @@ max_files: backups keep",
         if is_same(&stdout, &stderr) || is_same(&both, &stdout) || is_same(&both, &stderr) {
             let place = table.get("stderr_file").or(table.get("stdout_file"));
             let hint = "write `file` alone: it has both streams, in their order";
-            self.error(place.map_or(0..0, Value::span), "two keys of `log` name the same file", hint);
+            self.warning(place.map_or(0..0, Value::span), "two keys of `log` name the same file", hint);
         }
         let max_files = max_files.and_then(|number| u32::try_from(number).ok()).unwrap_or(DEFAULT_MAX_FILES);
         LogFiles { both, stdout, stderr, max_size, max_files }

@@ -95,6 +95,7 @@ fn check_warns_of_log_files_that_several_write_or_keepalive_cannot_write() {
     ]
     .concat();
     let shared = [
+        "warning: keepalive.toml:6:51: two keys of `log` name the same file",
         "warning: keepalive.toml:9:7: all instances write to one log file",
         "warning: keepalive.toml:9:16: the service `b` writes to this file, too",
     ];

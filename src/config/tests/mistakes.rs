@@ -235,7 +235,7 @@ fn words_of_supervisord_are_not_log_files() {
 }
 
 #[test]
-fn two_keys_do_not_name_the_same_log_file() {
+fn two_keys_that_name_the_same_log_file_are_a_warning() {
     let message = "two keys of `log` name the same file";
     let hint = "write `file` alone: it has both streams, in their order";
     for keys in ["stdout_file = \"/x\", stderr_file = \"/${EMPTY}x\"", "file = \"/x\", stdout_file = \"/x\""] {
