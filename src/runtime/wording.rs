@@ -396,6 +396,7 @@ fn write_gave_up(formatter: &mut Formatter<'_>, failure_reason: FailureReason) -
     match failure_reason {
         FailureReason::Policy | FailureReason::BindFailed | FailureReason::NeverExecuted => Ok(()),
         FailureReason::Prevented => formatter.write_str("; not restarted because of `no_restart_exit_codes`"),
+        FailureReason::Untried => formatter.write_str("; not restarted, because the reload has failed"),
         FailureReason::RestartLimit(0) => formatter.write_str("; `max_restarts` is 0"),
         FailureReason::RestartLimit(1) => formatter.write_str("; gave up after 1 restart"),
         FailureReason::RestartLimit(limit) => write!(formatter, "; gave up after {limit} restarts"),

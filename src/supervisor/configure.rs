@@ -83,9 +83,7 @@ impl Supervisor {
             for index in self.mark_waiting(service, Requester::Config) {
                 self.start_or_block(index);
             }
-            if definition.kind == Kind::Service {
-                work.awaiting_ready.extend(self.services.ids_of(service));
-            }
+            work.awaiting_ready.extend(self.services.ids_of(service));
         }
     }
 
@@ -109,7 +107,7 @@ impl Supervisor {
                 // Instances that are still being stopped are started again afterwards.
                 let ids: Vec<_> = self.services.ids_of(service).filter(|id| self.services.has(*id)).collect();
                 ids.iter().for_each(|id| self.request_start(*id, Requester::Config));
-                work.awaiting_ready.extend(ids.into_iter().filter(|_| new.kind == Kind::Service));
+                work.awaiting_ready.extend(ids);
             }
             return;
         }
@@ -127,7 +125,9 @@ impl Supervisor {
             }
         } else {
             work.changes.reloaded += 1;
-            self.services[service].untried = Some(Untried { before: Some(Rc::clone(old)) });
+            // What has not succeeded yet is retried, as if it was new.
+            let has_worked = old.kind == Kind::Service || self.services[service].is_ready();
+            self.services[service].untried = Some(Untried { before: has_worked.then(|| Rc::clone(old)) });
             if self.replace_processes(service, old, resize, work) {
                 return;
             }

@@ -162,6 +162,8 @@ pub enum FailureReason {
     Prevented,
     /// The limit `max_restarts`, which is given here, has been reached.
     RestartLimit(u32),
+    /// It is a oneshot that has succeeded, and whose definition was then changed by a reload: that has failed.
+    Untried,
     /// Its program has never been executed, and cannot be.
     NeverExecuted,
     /// A socket of the service cannot be bound, or a system call that the start needs is refused.

@@ -325,10 +325,17 @@ impl Supervisor {
         if self.is_draining() && matches!(decision, RestartDecision::Restart { .. }) {
             decision = RestartDecision::StayStopped;
         }
+        let untried = self.services[id.service].untried.as_ref().filter(|_| service.kind == Kind::Oneshot);
+        let is_untried = untried.is_some();
+        if untried.is_some_and(|untried| untried.before.is_some())
+            && matches!(decision, RestartDecision::Restart { .. })
+        {
+            decision = RestartDecision::Fail(FailureReason::Untried);
+        }
         let next = match decision {
             RestartDecision::Restart { delay, unstable, .. } => {
                 self.services[id].unstable = unstable;
-                if service.kind == Kind::Service {
+                if service.kind == Kind::Service || is_untried {
                     self.fail_requests(id);
                 }
                 AfterRun::Restart { due: self.now + delay }

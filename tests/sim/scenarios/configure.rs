@@ -298,3 +298,48 @@ fn the_resources_of_a_service_are_released_with_its_last_instance() {
     setup.exits("web.1", 0);
     setup.check_releases(&["release web.1", "remove web.1", "remove web.0", "release web"]);
 }
+
+/// "Its failure fails the reload, the service goes back to the definition that worked."
+#[test]
+fn a_changed_oneshot_that_fails_is_not_retried_and_fails_the_reload_at_once() {
+    let mut setup = Setup::boot(vec![oneshot("migrate"), depending_on(&[0], service("web"))]);
+    setup.exits("migrate.0", 0);
+    setup.forget();
+    setup.configure(vec![changed(oneshot("migrate")), depending_on(&[0], service("web"))]);
+    setup.forget();
+    // Longer than `min_uptime`.
+    setup.after(seconds(60));
+    setup.exits("migrate.0", 3);
+    setup.check(&["migrate.0 running → failed", "migrate failed", "adopt", "reply 1 Failed"]);
+    // A start runs the definition that has worked, which is retried as it says.
+    setup.start("migrate");
+    setup.exits("migrate.0", 3);
+    assert_eq!(
+        setup.only("migrate.0"),
+        ["migrate.0 failed → starting", "migrate.0 starting → running", "migrate.0 running → backoff"]
+    );
+}
+
+/// It is retried as its definition says: it may need what starts later.
+#[test]
+fn a_new_oneshot_that_fails_is_retried_and_fails_the_reload_at_once() {
+    let mut setup = Setup::boot(vec![service("db")]);
+    setup.configure(vec![service("db"), oneshot("migrate"), depending_on(&[1], service("web"))]);
+    setup.forget();
+    setup.exits("migrate.0", 3);
+    setup.check(&["migrate.0 running → backoff", "reply 1 Died"]);
+    setup.after(seconds(1));
+    setup.exits("migrate.0", 0);
+    setup.after(seconds(1));
+    assert_eq!(setup.only("web.0"), ["web.0 waiting → starting", "web.0 starting → running"]);
+}
+
+#[test]
+fn a_reload_waits_for_a_new_oneshot() {
+    let mut setup = Setup::boot(vec![service("db")]);
+    setup.configure(vec![service("db"), oneshot("migrate")]);
+    setup.after(seconds(10));
+    assert_eq!(setup.only("reply"), [""; 0]);
+    setup.exits("migrate.0", 0);
+    assert_eq!(setup.only("reply"), ["reply 1 done"]);
+}
