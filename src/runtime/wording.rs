@@ -255,6 +255,10 @@ impl Display for WhyReloadFailed<'_> {
                 let dependency = service_name(plan, *dependency);
                 write!(formatter, "no new process for {name}: its dependency {dependency} has ended")
             }
+            RolloutError::DependencyStopped(dependency) => {
+                let dependency = service_name(plan, *dependency);
+                write!(formatter, "no new process for {name}: its dependency {dependency} is stopped")
+            }
             RolloutError::Stopped => write!(formatter, "superseded by another request for {name}"),
             RolloutError::Superseded => {
                 write!(formatter, "no new process for {name}: superseded by a newer configuration")

@@ -16,7 +16,6 @@
 //! A reload begins when the dependencies of the service are ready and their own reloads have finished. A new number of
 //! instances is applied at the end, after success, so that a rollback does not have to undo it.
 
-use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::core::Supervisor;
@@ -40,8 +39,7 @@ enum Progress {
 enum RolloutGate {
     Begin,
     Wait,
-    /// This dependency has failed.
-    Fail(ServiceIndex),
+    Fail(RolloutError),
 }
 
 impl Supervisor {
@@ -185,15 +183,14 @@ impl Supervisor {
         let Some(mut rollout) = self.rollouts.remove(&service) else { return };
         rollout.in_progress.retain_mut(|slot| matches!(self.advance(service, slot), Progress::Ongoing));
         if !rollout.has_started {
-            match self.rollout_gate(service, &rollout.remaining) {
+            match self.rollout_gate(service, &rollout) {
                 RolloutGate::Wait => {
                     self.rollouts.insert(service, rollout);
                     return;
                 }
                 RolloutGate::Begin => {}
-                RolloutGate::Fail(dependency) => {
-                    rollout.failure =
-                        Some(self.failure_before_start(service, &rollout, RolloutError::DependencyFailed(dependency)));
+                RolloutGate::Fail(error) => {
+                    rollout.failure = Some(self.failure_before_start(service, &rollout, error));
                 }
             }
             rollout.has_started = true;
@@ -265,26 +262,35 @@ impl Supervisor {
     }
 
     /// Whether the dependencies of the service are ready for its reload.
-    fn rollout_gate(&self, service: ServiceIndex, remaining: &VecDeque<u32>) -> RolloutGate {
+    fn rollout_gate(&self, service: ServiceIndex, rollout: &Rollout) -> RolloutGate {
+        let dependencies = &self.services[service].definition.depends_on;
+        if dependencies.iter().any(|dependency| self.rollouts.contains_key(dependency)) {
+            return RolloutGate::Wait;
+        }
+        if let Some(dependency) = self.failed_dependency(service) {
+            return RolloutGate::Fail(RolloutError::DependencyFailed(dependency));
+        }
+        // A signal needs no dependency. A new process would take the place of one that works.
+        let is_stopped = |dependency: &&ServiceIndex| self.is_stopped(**dependency);
+        if !matches!(rollout.strategy, Strategy::Signal(_))
+            && let Some(dependency) = dependencies.iter().find(is_stopped)
+        {
+            return RolloutGate::Fail(RolloutError::DependencyStopped(*dependency));
+        }
         let is_active = |number: &u32| {
             self.services
                 .find(InstanceId { service, number: *number })
                 .is_some_and(|instance| !instance.state.is_inactive())
         };
-        if !remaining.iter().any(is_active) {
+        if !rollout.remaining.iter().any(is_active) {
             // No process is replaced: failed instances start as usual.
             return RolloutGate::Begin;
         }
-        let definition = &self.services[service].definition;
-        if let Some(dependency) = self.failed_dependency(service) {
-            return RolloutGate::Fail(dependency);
-        }
         let is_pending = |dependency: &ServiceIndex| {
             let state = &self.services[*dependency];
-            self.rollouts.contains_key(dependency)
-                || (!state.is_ready() && state.status().outcome == ServiceOutcome::Active)
+            !state.is_ready() && state.status().outcome == ServiceOutcome::Active
         };
-        if definition.depends_on.iter().any(is_pending) { RolloutGate::Wait } else { RolloutGate::Begin }
+        if dependencies.iter().any(is_pending) { RolloutGate::Wait } else { RolloutGate::Begin }
     }
 
     /// The failure of a reload that has not begun.
@@ -343,18 +349,11 @@ impl Supervisor {
                 _,
                 State::Stopping(Stopping { then: AfterStop::StayStopped(_), .. })
                 | State::CleaningUp(CleaningUp { next: AfterRun::StayStopped(_), .. }),
-            )
-            | (Strategy::Signal(_), State::Stopping(_) | State::CleaningUp(_)) => None,
+            ) => None,
             (_, State::Stopped { why: Stopped::Failed { .. } }) => {
                 self.services[id].reset_failures();
                 self.start_or_wait(id, Reason::StartRequested(Requester::Reload));
                 Some(RolloutStage::Restarting)
-            }
-            // These use the current configuration when they start.
-            (_, State::Stopped { .. } | State::Waiting { .. } | State::Spawning { .. } | State::BackingOff { .. })
-                if matches!(strategy, Strategy::Signal(_)) =>
-            {
-                None
             }
             (_, State::Stopped { .. } | State::Waiting { .. }) => None,
             // It is restarted already.

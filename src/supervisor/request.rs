@@ -163,15 +163,17 @@ impl Supervisor {
     /// A dependency of a target that runs, which nobody starts.
     fn stopped_dependency(&self, targets: &[InstanceId]) -> Option<(ServiceIndex, ServiceIndex)> {
         let running = targets.iter().filter(|target| self.services[**target].state.has_process());
-        let is_stopped = |dependency: &ServiceIndex| {
-            let dependency = &self.services[*dependency];
-            !dependency.is_ready() && dependency.status().outcome == ServiceOutcome::Inactive
-        };
         running.map(|target| target.service).find_map(|service| {
             let is_target = |dependency: &ServiceIndex| targets.iter().any(|target| target.service == *dependency);
             let mut dependencies = self.services[service].definition.depends_on.iter().copied();
-            Some((service, dependencies.find(|dependency| is_stopped(dependency) && !is_target(dependency))?))
+            Some((service, dependencies.find(|dependency| self.is_stopped(*dependency) && !is_target(dependency))?))
         })
+    }
+
+    /// Whether services that depend on it cannot start until somebody starts it.
+    pub(super) fn is_stopped(&self, dependency: ServiceIndex) -> bool {
+        let dependency = &self.services[dependency];
+        !dependency.is_ready() && dependency.status().outcome == ServiceOutcome::Inactive
     }
 
     /// Reloads the targets. If they are all services, those are left out that cannot be reloaded.

@@ -71,6 +71,8 @@ pub enum RolloutError {
     SpawnFailed,
     /// A dependency of the service has failed.
     DependencyFailed(ServiceIndex),
+    /// A dependency of the service is stopped, and nobody starts it.
+    DependencyStopped(ServiceIndex),
     /// Another configuration was loaded before the reload began.
     Superseded,
     /// Another request has stopped the instance.

@@ -433,6 +433,10 @@ fn journal_events() -> Vec<(JournalEvent, &'static str)> {
             "web reload failed: no new process for web.0: its dependency db has ended",
         ),
         (
+            failed(RolloutError::DependencyStopped(ServiceIndex(1))),
+            "web reload failed: no new process for web.0: its dependency db is stopped",
+        ),
+        (
             failed(RolloutError::Superseded),
             "web reload failed: no new process for web.0: superseded by a newer configuration",
         ),

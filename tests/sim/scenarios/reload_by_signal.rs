@@ -85,6 +85,34 @@ fn an_instance_that_is_not_ready_is_restarted_instead_of_signalled() {
 }
 
 #[test]
+fn a_signal_reload_of_what_backs_off_starts_it_and_is_done_when_it_is_ready() {
+    let mut setup = boot_ready(vec![by_signal(notify("web", 1))]);
+    setup.exits("web.0", 1);
+    setup.forget();
+    setup.reload("web");
+    setup.check(&["web reloads", "web.0 backoff → starting", "spawn web.0 (1 restarts)"]);
+    setup.report_ready("web.0");
+    setup.check(&["web.0 starting → running", "web reloaded", "reply 1 done"]);
+    setup.exits("web.0", 1);
+    setup.reload("web");
+    setup.forget();
+    setup.exits("web.0", 1);
+    setup.check(&["web.0 starting → backoff", "web not reloaded", "reply 2 ReloadFailed"]);
+}
+
+#[test]
+fn a_signal_reload_waits_for_a_process_that_is_about_to_start() {
+    let mut setup = boot_ready(vec![by_signal(notify("web", 1))]);
+    setup.ends("web.0", ExitStatus::Code(1), Leftovers::Some);
+    setup.reload("web");
+    assert_eq!(setup.only("reply"), [""; 0]);
+    setup.leftovers_gone("web.0");
+    setup.after(seconds(1));
+    setup.report_ready("web.0");
+    assert_eq!(setup.only("reply"), ["reply 1 done"]);
+}
+
+#[test]
 fn a_reload_fails_if_an_instance_exits_or_is_not_ready_in_time() {
     let mut setup = boot_ready(vec![by_signal(notify("web", 2))]);
     setup.reload("web");
