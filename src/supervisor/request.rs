@@ -251,12 +251,22 @@ impl Supervisor {
             return self.reply(id, Err(Refusal::TooMany(last, excess)));
         }
         self.cancel_resize(service);
-        self.set_desired(service, desired);
+        let from = self.set_desired(service, desired);
         self.mark_dirty(service);
-        let (kept, surplus): (Vec<_>, Vec<_>) = self.services.ids_of(service).partition(|id| self.services.has(*id));
+        let (mut kept, surplus): (Vec<_>, Vec<_>) =
+            self.services.ids_of(service).partition(|id| self.services.has(*id));
+        // What an operator has stopped stays stopped, and other requests go on.
+        kept.retain(|id| id.number >= from || !self.is_stopped_or_stopping(*id));
         kept.iter().for_each(|id| self.request_start(*id, Requester::Operator));
         surplus.iter().for_each(|id| self.request_stop(*id));
         self.requests.push(Pending::new(id, kept, surplus, Vec::new()));
+    }
+
+    /// Whether an operator has stopped it, or it is being stopped or restarted.
+    fn is_stopped_or_stopping(&self, id: InstanceId) -> bool {
+        let instance = &self.services[id];
+        let is_stopping = instance.queued_stop.is_some() || instance.state.name() == StateName::Stopping;
+        is_stopping || instance.state.is_stopped_by_operator()
     }
 
     fn signal_targets(&mut self, signal: Signal, targets: &[InstanceId]) -> Result<(), Refusal> {

@@ -8,7 +8,7 @@ use super::phase::Phase;
 use super::record::{Cause, JournalEvent, Outcome, Reason, Requester};
 use super::run_result::{FailureReason, RunResult};
 use super::service_table::{Failure, ServiceOutcome, Untried};
-use super::state::{AfterRun, AfterStop, CleaningUp, Running, State, Stopped, Stopping};
+use super::state::{AfterStop, Running, State, Stopped};
 use super::state_name::StateName;
 use crate::model::plan::{ExitAction, Kind};
 use crate::model::{InstanceId, ServiceIndex};
@@ -90,17 +90,15 @@ impl Supervisor {
             self.cancel_queued_stop(id);
         }
         let state = self.services[id].state;
-        let is_being_stopped = matches!(
-            state,
-            State::Stopping(Stopping { then: AfterStop::StayStopped(Stopped::Operator), .. })
-                | State::CleaningUp(CleaningUp { next: AfterRun::StayStopped(Stopped::Operator), .. })
-        );
-        if is_being_stopped {
-            self.services[id].reset_failures();
-            self.stop(id, AfterStop::Restart(by));
-        } else if let State::Stopped { why: Stopped::Operator } = state {
+        if !state.is_stopped_by_operator() {
+            return;
+        }
+        if state.is_inactive() {
             self.services[id].on_start_requested();
             self.wait(id, Reason::StartRequested(by));
+        } else {
+            self.services[id].reset_failures();
+            self.stop(id, AfterStop::Restart(by));
         }
     }
 

@@ -165,6 +165,16 @@ impl State {
         matches!(self, Self::Stopped { .. })
     }
 
+    /// Whether an operator has stopped it, or it is being stopped for one.
+    pub(super) const fn is_stopped_by_operator(&self) -> bool {
+        matches!(
+            self,
+            Self::Stopping(Stopping { then: AfterStop::StayStopped(Stopped::Operator), .. })
+                | Self::CleaningUp(CleaningUp { next: AfterRun::StayStopped(Stopped::Operator), .. })
+                | Self::Stopped { why: Stopped::Operator }
+        )
+    }
+
     /// Whether there is a main process that has not been reaped.
     pub(super) const fn has_process(&self) -> bool {
         self.process().is_some()

@@ -171,6 +171,11 @@ impl Instance {
         self.definition.kind == Kind::Service && self.definition.ready == Ready::Exec
     }
 
+    /// Whether an operator has stopped it, or it is being stopped for one.
+    pub(super) fn is_stopped_by_operator(&self) -> bool {
+        self.stopped_by_operator && matches!(self.state, StateName::Stopped | StateName::Stopping)
+    }
+
     /// Whether it has a process that nothing stops yet.
     pub(crate) fn is_up(&self) -> bool {
         self.main.is_some() && matches!(self.state, StateName::Starting | StateName::Running)

@@ -70,14 +70,21 @@ impl Requests {
                 Request::Control(target, verb) => open.apply_verb(targets(&[target], verb, model), verb, model),
                 Request::Several(wanted, verb) => open.apply_verb(targets(&wanted, verb, model), verb, model),
                 Request::Scale(service, wanted) => {
-                    let before = model.of(service).len() as u32;
+                    let (before, from) = (model.of(service).len() as u32, model.desired(service));
                     let id = |number| InstanceId { service, number };
                     open.down = (wanted..before).map(id).collect();
                     for id in &open.down {
                         stop(*id, model);
                     }
                     model.scale(service, wanted);
-                    open.apply_verb((0..wanted).map(id).collect(), Verb::Start, model);
+                    // What an operator has stopped stays stopped.
+                    let is_left_alone = |id: &InstanceId| {
+                        let instance = model.get(*id);
+                        let is_stopping = instance.queued.is_some() || instance.state == StateName::Stopping;
+                        is_stopping || instance.is_stopped_by_operator()
+                    };
+                    let kept = (0..wanted).map(id).filter(|id| id.number >= from || !is_left_alone(id)).collect();
+                    open.apply_verb(kept, Verb::Start, model);
                 }
                 Request::ReloadConfig | Request::Shutdown => {}
             }
@@ -343,8 +350,7 @@ fn start_dependencies(service: ServiceIndex, model: &mut Model) {
                 if instance.queued == Some(Verb::Stop) {
                     instance.queued = None;
                 }
-                let is_stopped = matches!(instance.state, StateName::Stopped | StateName::Stopping);
-                if is_stopped && instance.stopped_by_operator {
+                if instance.is_stopped_by_operator() {
                     start(instance);
                 }
             }

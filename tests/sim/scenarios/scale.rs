@@ -93,6 +93,28 @@ fn a_scale_to_the_current_number_is_answered_at_once() {
 }
 
 #[test]
+fn scaling_does_not_start_what_an_operator_has_stopped() {
+    let mut setup = Setup::boot(vec![two("web")]);
+    setup.stop("web.0");
+    setup.exits("web.0", 0);
+    setup.forget();
+    setup.scale("web", 3);
+    setup.after(seconds(1));
+    setup.check(&[
+        "web scaled 2 → 3",
+        "web.2 stopped → starting",
+        "spawn web.2 (0 restarts)",
+        "web.2 starting → running",
+        "reply 2 done",
+    ]);
+    setup.stop("web.1");
+    setup.scale("web", 4);
+    setup.exits("web.1", 0);
+    setup.after(seconds(1));
+    assert_eq!(setup.only("web.1"), ["web.1 running → stopping", "web.1 stopping → stopped"]);
+}
+
+#[test]
 fn a_oneshot_cannot_be_scaled() {
     let mut setup = Setup::boot(vec![oneshot("job"), service("web")]);
     setup.forget();
