@@ -144,7 +144,13 @@ fn task(definition: &'static Definition, words: &Words) -> Result<Task, UsageErr
         "reload" => Task::Change(Change::Reload, words.names()?),
         "scale" => {
             let [name, instances] = words.exact_operands(definition)?;
-            count("scale", instances.strip_prefix(['+', '-']).unwrap_or(instances))?;
+            let number = instances.strip_prefix(['+', '-']).unwrap_or(instances);
+            if number.parse::<u32>().is_err() || number.starts_with('+') {
+                return Err(UsageError::new(
+                    format!("`scale` needs a number of instances, or how many more or fewer, found `{instances}`"),
+                    "such as 4, +1 or -1",
+                ));
+            }
             Task::Scale(service_name(name)?, instances.to_owned())
         }
         "signal" => {

@@ -141,7 +141,10 @@ fn invalid_operands_and_options_get_a_hint() {
         let message = format!("`exec` takes one service or instance, found `{name}`");
         check_refused("exec", &format!("exec {name} -- sh"), &message, "such as web or web.2");
     }
-    check_refused("scale", "scale web two", "`scale` needs a whole number, found `two`", "");
+    for word in ["two", "+", "++1", "1.5"] {
+        let message = format!("`scale` needs a number of instances, or how many more or fewer, found `{word}`");
+        check_refused("scale", &format!("scale web {word}"), &message, "such as 4, +1 or -1");
+    }
     check_refused("scale", "scale web 1 2", "unexpected argument `2`", "keepalive scale NAME N|+N|-N");
     check_refused("scale", "scale all 2", "`scale` needs one service, found `all`", "keepalive scale NAME N|+N|-N");
     check_refused("scale", "scale web.0 2", "`scale` needs one service, found `web.0`", "keepalive scale NAME N|+N|-N");

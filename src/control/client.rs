@@ -106,7 +106,7 @@ impl Client {
         let reason = if reason.is_empty() { format!("HTTP status {status}") } else { reason.to_owned() };
         match text(&value, "last_lines") {
             "" => print_error_lines(what, &reason),
-            lines => print_error_lines(what, &format!("{reason}; its last lines:\n{lines}")),
+            lines => print_error_lines(what, &format!("{reason}; last lines:\n{lines}")),
         }
         Ok(EXIT_FAILURE)
     }

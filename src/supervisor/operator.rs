@@ -97,13 +97,15 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The instance whose process has failed.
+    /// The instances that have failed, or were not replaced because their new process has.
     #[must_use]
-    pub const fn failed_instance(&self) -> Option<InstanceId> {
+    pub fn failed_instances(&self) -> Vec<InstanceId> {
         match self {
-            Self::Failed(instance) | Self::Died(instance) => Some(instance.slot()),
-            Self::ReloadFailed(failure) => Some(failure.instance.slot()),
-            Self::ShuttingDown
+            Self::Failed(instance) | Self::Died(instance) => vec![instance.slot()],
+            Self::ReloadFailed(failure) if failure.error.run().is_some() => vec![failure.instance.slot()],
+            Self::Several(refusals) => refusals.iter().flat_map(Self::failed_instances).collect(),
+            Self::ReloadFailed(_)
+            | Self::ShuttingDown
             | Self::NotRunning(_)
             | Self::Superseded(_)
             | Self::UnknownInstance(_)
@@ -111,8 +113,7 @@ impl Refusal {
             | Self::TooMany(..)
             | Self::DependencyStopped(..)
             | Self::Oneshot(_)
-            | Self::ConfigLoadFailed(_)
-            | Self::Several(_) => None,
+            | Self::ConfigLoadFailed(_) => Vec::new(),
         }
     }
 }

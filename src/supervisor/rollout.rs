@@ -78,3 +78,19 @@ pub enum RolloutError {
     /// Another request has stopped the instance.
     Stopped,
 }
+
+impl RolloutError {
+    /// The run of the process that has exited.
+    #[must_use]
+    pub const fn run(&self) -> Option<&Rc<RunResult>> {
+        match self {
+            Self::Exited(run) | Self::ExitedBesideOld(run) | Self::ExitedAfterStopping(run) => Some(run),
+            Self::ReloadTimedOut
+            | Self::SpawnFailed
+            | Self::DependencyFailed(_)
+            | Self::DependencyStopped(_)
+            | Self::Superseded
+            | Self::Stopped => None,
+        }
+    }
+}

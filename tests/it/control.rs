@@ -91,7 +91,7 @@ fn a_request_is_answered_when_it_is_done() {
         let answer = control.post("/v1/services/web.3/stop");
         assert_eq!(
             (answer.status, answer.reason()),
-            (404, "there is no instance web.3: web has web.0 to web.0".to_owned())
+            (404, "there is no instance web.3: web has one, web.0".to_owned())
         );
         assert_eq!(control.post("/v1/services/web.0/signal?signal=SIGKILL").reason(), "SIGKILL sent to web.0");
         wait_until("the restart", || (control.instance("web.0")["restarts"].as_u64() >= Some(1)).then_some(()));
@@ -120,7 +120,7 @@ fn an_invalid_request_is_answered_with_the_reason() {
             "unknown service `server.js`: the services are web, job; a name has no dot",
         ),
         ("GET", "/v1/logs?service=nosuch", 404, "unknown service `nosuch`: the services are web, job"),
-        ("GET", "/v1/logs?service=keepalive,web.9", 404, "there is no instance web.9: web has web.0 to web.0"),
+        ("GET", "/v1/logs?service=keepalive,web.9", 404, "there is no instance web.9: web has one, web.0"),
         ("POST", "/v1/services/web=x/stop", 404, "unknown service `web=x`: the services are web, job"),
         (
             "POST",
@@ -155,8 +155,8 @@ fn an_invalid_request_is_answered_with_the_reason() {
         ("GET", "/v1/events?follow=maybe", 400, "`follow` must be 1 or 0, found `maybe`"),
         ("GET", "/v1/events?after=07", 400, "`after` must be a number or `latest`, found `07`"),
         ("GET", "/v1/services/all", 400, "this needs one service or instance, not `all`"),
-        ("GET", "/v1/services/web.7", 404, "there is no instance web.7: web has web.0 to web.0"),
-        ("GET", "/v1/services/web.7/environment", 404, "there is no instance web.7: web has web.0 to web.0"),
+        ("GET", "/v1/services/web.7", 404, "there is no instance web.7: web has one, web.0"),
+        ("GET", "/v1/services/web.7/environment", 404, "there is no instance web.7: web has one, web.0"),
         ("POST", "/v1/services/web", 405, "/v1/services/web requires GET, found POST"),
         ("GET", "/readyz?service=wbe", 404, "unknown service `wbe`: the services are web, job"),
     ];

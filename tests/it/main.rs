@@ -12,6 +12,7 @@
 #[path = "../common/harness.rs"]
 mod harness;
 
+mod answers;
 mod browser;
 mod check;
 mod cli;

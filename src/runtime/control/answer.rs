@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::last_lines;
 use super::reason::reason_of;
 use super::snapshot::{StatusSnapshot, is_ready, neediest, word_of};
 use crate::model::instance_limit::TooManyInstances;
@@ -37,8 +38,7 @@ pub(super) fn plain(status: u16, result: &str, reason: &str) -> Answer {
 
 /// The answer to a request that is done or was refused.
 pub(super) fn result(snapshot: &StatusSnapshot<'_>, request: &Request, result: Result<(), Refusal>) -> Answer {
-    let failed = result.as_ref().err().and_then(Refusal::failed_instance);
-    let last_lines = failed.map_or("", |instance| snapshot.logging.last_lines(instance));
+    let last_lines = result.as_ref().err().map_or(String::new(), |refusal| last_lines::of(snapshot, refusal));
     let (status, word, reason) = match result {
         Ok(()) => (200, "done", done(snapshot, request)),
         Err(Refusal::ConfigLoadFailed(reason)) => {
@@ -46,15 +46,16 @@ pub(super) fn result(snapshot: &StatusSnapshot<'_>, request: &Request, result: R
         }
         Err(refusal @ Refusal::UnknownInstance(_)) => (404, "not_found", refused(snapshot, request, refusal)),
         Err(refusal) => {
+            let has_failed = !refusal.failed_instances().is_empty();
             let mut reason = refused(snapshot, request, refusal);
-            if failed.is_some() && snapshot.view.is_stopping {
+            if has_failed && snapshot.view.is_stopping {
                 reason.push_str("; ");
                 reason.push_str(SHUTTING_DOWN);
             }
             (409, "refused", reason)
         }
     };
-    with_instances(snapshot, request, (status, word), &reason, last_lines)
+    with_instances(snapshot, request, (status, word), &reason, &last_lines)
 }
 
 /// The answer if there is no instance `target`.
@@ -209,7 +210,15 @@ fn done(snapshot: &StatusSnapshot<'_>, request: &Request) -> String {
         Request::ReloadConfig => Changed(&snapshot.counts.changes, "reloaded").to_string(),
         Request::Scale(service, wanted) => {
             let instances = Counted((*wanted).into(), "instance", "instances");
-            format!("{} has {instances}", service_name(snapshot.plan, *service))
+            let mut stopped = targets(snapshot, request).filter(|instance| instance.state == StateName::Stopped);
+            let names: Vec<_> =
+                stopped.by_ref().take(MAX_NAMED).map(|it| Name(snapshot.plan, it.id).to_string()).collect();
+            let stopped = match (names.len(), stopped.count()) {
+                (0, _) => String::new(),
+                (_, 0) => format!("; stopped by operator: {}", names.join(", ")),
+                (_, more) => format!("; stopped by operator: {} and {more} more", names.join(", ")),
+            };
+            format!("{} has {instances}{stopped}", service_name(snapshot.plan, *service))
         }
         Request::Control(target, verb) => done_to(&target_name(snapshot, *target), *verb),
         Request::Several(targets, verb) => {
@@ -246,6 +255,10 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: &Request, refusal: Refusal) -
             }
         }
         Refusal::Failed(id) | Refusal::Died(id) => match find(id) {
+            // There is another process since.
+            Some(InstanceView { state: StateName::Starting | StateName::Running, last_run: Some(run), .. }) => {
+                format!("{} has failed ({}, ran {})", Name(snapshot.plan, id), run.exit.status, Span(run.uptime))
+            }
             Some(instance) => sentence(&instance, snapshot),
             None => format!("{} has failed", Name(snapshot.plan, id)),
         },
@@ -262,9 +275,13 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: &Request, refusal: Refusal) -
                 .services()
                 .find(|service| service.index == id.service)
                 .map_or(0, |service| service.desired);
-            let last = wanted.saturating_sub(1);
             let name = service_name(snapshot.plan, id.service);
-            format!("there is no instance {}: {name} has {name}.0 to {name}.{last}", Name(snapshot.plan, id))
+            let known = match wanted {
+                0 => "no instances".to_owned(),
+                1 => format!("one, {name}.0"),
+                _ => format!("{name}.0 to {name}.{}", wanted - 1),
+            };
+            format!("there is no instance {}: {name} has {known}", Name(snapshot.plan, id))
         }
         Refusal::TooMany(last, TooManyInstances::SharedStateFile) => {
             let (count, name) = (last.number + 1, service_name(snapshot.plan, last.service));

@@ -70,8 +70,8 @@ pub(super) enum Stage {
     Measuring(StreamingBody),
     /// The supervisor performs the request, which has this timeout.
     Awaiting(Request, Duration),
-    /// The request has failed because a process of this instance has. Waits for the last lines of the process.
-    Failed(Request, Refusal, InstanceId),
+    /// The request has failed because processes of these instances have. Waits for their last lines.
+    Failed(Request, Refusal, Vec<InstanceId>),
     /// The answer is being sent; then the rest of the body, if any.
     Sending(Option<StreamingBody>),
     /// All events up to this one have been sent; the next ones follow as they come.

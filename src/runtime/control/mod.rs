@@ -10,6 +10,7 @@ mod body;
 mod client;
 mod clients;
 mod describe;
+mod last_lines;
 mod listen;
 mod logs;
 mod metrics;

@@ -1,14 +1,15 @@
-//! The answers of the supervisor to requests. The answer to one that has failed waits a moment for the last lines of the process.
+//! The answers of the supervisor to requests. The answer to one that has failed waits a moment for the last lines of the
+//! processes.
 
 use std::time::Duration;
 
-use super::answer;
 use super::client::{Client, ConnectionFate, Stage};
 use super::snapshot::{Sources, StatusSnapshot};
-use crate::model::Mono;
+use super::{answer, last_lines};
+use crate::model::{InstanceId, Mono};
 use crate::supervisor::Refusal;
 
-/// How long the answer to a request that has failed waits for the last lines of the process.
+/// How long the answer to a request that has failed waits for the last lines of the processes.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The request of `client` is done or was refused.
@@ -19,14 +20,14 @@ pub(super) fn on_result(
 ) -> ConnectionFate {
     if let Stage::Awaiting(request, _) = &client.stage {
         let request = request.clone();
-        let refusal = result.as_ref().err();
-        let failed = refusal.and_then(Refusal::failed_instance);
-        if let Some(instance) = failed.filter(|instance| snapshot.logging.awaits_last_lines(*instance))
-            && let Some(refusal) = refusal
-        {
-            client.stage = Stage::Failed(request, refusal.clone(), instance);
-            client.deadline = Some(snapshot.now + LAST_LINES_TIMEOUT);
-            return ConnectionFate::Keep;
+        if let Err(refusal) = &result {
+            let mut awaited = last_lines::failed_instances(snapshot, refusal);
+            awaited.retain(|instance| snapshot.logging.awaits_last_lines(*instance));
+            if !awaited.is_empty() {
+                client.stage = Stage::Failed(request, refusal.clone(), awaited);
+                client.deadline = Some(snapshot.now + LAST_LINES_TIMEOUT);
+                return ConnectionFate::Keep;
+            }
         }
         client.answer(answer::result(snapshot, &request, result), snapshot.now);
     }
@@ -43,7 +44,7 @@ pub(super) fn answer_failed(client: &mut Client, snapshot: &StatusSnapshot<'_>) 
 
 /// Whether the deadline of `client` has passed, or the lines that its answer waits for are there.
 pub(super) fn is_due(client: &Client, now: Mono, sources: Sources<'_>) -> bool {
-    let is_complete = |instance| !sources.logging.awaits_last_lines(instance);
+    let is_missing = |instance: &InstanceId| sources.logging.awaits_last_lines(*instance);
     client.deadline.is_some_and(|deadline| deadline <= now)
-        || matches!(client.stage, Stage::Failed(_, _, instance) if is_complete(instance))
+        || matches!(&client.stage, Stage::Failed(_, _, awaited) if !awaited.iter().any(is_missing))
 }

@@ -21,8 +21,10 @@ impl Logging {
     /// then they belong to the message.
     pub(in crate::runtime) fn on_entry(&mut self, entry: &JournalEntry) -> Option<LastLinesQuery> {
         let FailedProcess { instance, run, is_final, address_hint } = failed_process(&entry.event)?;
+        // The lines of an earlier run are not its own.
+        self.slots.get_mut(&instance)?.last_run.on_failure();
         if run.failure.is_some() {
-            // It has written nothing, and the lines of an earlier run are not its own.
+            // It has written nothing.
             self.slots.get_mut(&instance)?.last_run.on_failed_start();
             return None;
         }
@@ -56,7 +58,7 @@ impl Logging {
         service.is_some_and(|service| instance.number < service.instances) || self.slots.contains_key(&instance)
     }
 
-    /// The last lines of `instance`, if its last process has failed.
+    /// The last lines of the last process of `instance` that has failed, also if there is another one since.
     pub(in crate::runtime) fn last_lines(&self, instance: InstanceId) -> &str {
         self.slots.get(&instance).map_or("", |slot| slot.last_run.lines())
     }
@@ -90,8 +92,7 @@ fn failed_process(event: &JournalEvent) -> Option<FailedProcess<'_>> {
         Some(FailedProcess { instance: instance.slot(), run, is_final, address_hint })
     } else if let JournalEvent::ReloadFinished { failure: Some(failure), .. } = event
         && let ReloadFailure { instance, definition, error } = failure
-        && let RolloutError::Exited(run) | RolloutError::ExitedBesideOld(run) | RolloutError::ExitedAfterStopping(run) =
-            error
+        && let Some(run) = error.run()
     {
         let is_beside_old = matches!(error, RolloutError::ExitedBesideOld(_));
         // If the definition names a port, the reason of the failure has this hint.

@@ -1,4 +1,4 @@
-//! The last lines of the last run of an instance, which the logger is asked for when it has failed.
+//! The last lines of the last run of an instance that has failed, which the logger is asked for.
 
 /// The last lines, and the answers of the logger that have not come yet. They come in the order of the questions.
 #[derive(Debug, Default)]
@@ -11,19 +11,19 @@ pub(super) struct LastRun {
 }
 
 impl LastRun {
-    /// The last lines; empty if it has not failed, or the logger has not answered.
+    /// The last lines; empty if none has failed, or the logger has not answered.
     pub(super) fn lines(&self) -> &str {
         &self.text
     }
 
-    /// A run begins: it has no last lines. Answers that are awaited may still be wanted.
-    pub(super) fn on_start(&mut self) {
+    /// A run has failed. Answers that are awaited may be about it.
+    pub(super) fn on_failure(&mut self) {
         self.text = String::new();
     }
 
     /// A run has failed that has written nothing: answers that are awaited are about earlier ones.
     pub(super) fn on_failed_start(&mut self) {
-        (self.text, self.current) = (String::new(), 0);
+        self.current = 0;
     }
 
     /// The logger has been asked.
@@ -68,7 +68,7 @@ mod tests {
         assert_eq!((last.lines(), last.is_awaited()), ("", true));
         last.on_answer("after".to_owned());
         assert_eq!((last.lines(), last.is_awaited()), ("after", false));
-        last.on_start();
+        last.on_failure();
         assert_eq!(last.lines(), "");
     }
 

@@ -249,7 +249,6 @@ impl Logging {
         }
         let shares_pipe = self.pipe_factory.shares_pipe(process);
         let Some(slot) = self.slots.get_mut(&instance) else { return Ok(()) };
-        slot.last_run.on_start();
         slot.latest_run = run;
         slot.close_drained();
         let mut result = Ok(());
