@@ -144,13 +144,7 @@ fn task(definition: &'static Definition, words: &Words) -> Result<Task, UsageErr
         "reload" => Task::Change(Change::Reload, words.names()?),
         "scale" => {
             let [name, instances] = words.exact_operands(definition)?;
-            let number = instances.strip_prefix(['+', '-']).unwrap_or(instances);
-            if number.parse::<u32>().is_err() || number.starts_with('+') {
-                return Err(UsageError::new(
-                    format!("`scale` needs a number of instances, or how many more or fewer, found `{instances}`"),
-                    "such as 4, +1 or -1",
-                ));
-            }
+            check_instances(instances)?;
             Task::Scale(service_name(name)?, instances.to_owned())
         }
         "signal" => {
@@ -293,6 +287,18 @@ fn service_name(word: &str) -> Result<String, UsageError> {
         ));
     }
     checked_name(word)
+}
+
+/// Checks that `word` is a number, or a change of one.
+fn check_instances(word: &str) -> Result<(), UsageError> {
+    let number = word.strip_prefix(['+', '-']).unwrap_or(word);
+    if number.parse::<u32>().is_ok() && !number.starts_with('+') {
+        return Ok(());
+    }
+    Err(UsageError::new(
+        format!("`scale` needs a number of instances, or how many more or fewer, found `{word}`"),
+        "such as 4, +1 or -1",
+    ))
 }
 
 fn count(option: &str, word: &str) -> Result<u32, UsageError> {

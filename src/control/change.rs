@@ -42,7 +42,7 @@ pub(super) fn post(
     let pending = client.send("POST", &target, limit)?;
     if let Some(events) = events {
         // Without it, the answer is waited for in silence.
-        show(events, &pending, names, limit).ok();
+        show(client, events, &pending, names, limit).ok();
     }
     let response = pending.response()?;
     if response.status != 200 {
@@ -72,13 +72,19 @@ fn follow(client: &Client) -> Option<Response> {
     client.get("/v1/events?follow=1&after=latest").ok().filter(|events| events.status == 200)
 }
 
-/// Shows the transitions of `names` (none: of all) until the answer begins to arrive, or `timeout` has passed.
-fn show(mut events: Response, answer: &PendingResponse, names: &[String], timeout: Duration) -> Result<(), Errno> {
+/// Shows the progress of `names` (none: of all) until the answer begins to arrive, or `timeout` has passed.
+fn show(
+    client: &Client,
+    mut events: Response,
+    answer: &PendingResponse,
+    names: &[String],
+    timeout: Duration,
+) -> Result<(), Errno> {
     let mut poller = Poller::new()?;
     poller.add(answer, ANSWER)?;
     poller.add(&events, EVENTS)?;
     let since = sys::now();
-    let mut held = String::new();
+    let (mut held, mut latest) = (String::new(), None);
     loop {
         let elapsed = sys::now().since(since);
         let until = if elapsed < DELAY { DELAY.min(timeout) } else { timeout };
@@ -87,9 +93,14 @@ fn show(mut events: Response, answer: &PendingResponse, names: &[String], timeou
         let (is_answered, has_events) = (is_ready(ANSWER), is_ready(EVENTS));
         if has_events {
             let Ok(Some(lines)) = events.lines() else { return Ok(()) };
-            held.push_str(&stream::transition_lines(lines, names));
+            let (steps, number) = stream::progress_lines(lines, names);
+            held.push_str(&steps);
+            latest = number.or(latest);
         }
         let elapsed = sys::now().since(since);
+        if is_answered && elapsed >= DELAY {
+            held.push_str(&rest(client, latest, names));
+        }
         if elapsed >= DELAY {
             // If stderr fails, nothing is left to report to.
             io::stderr().write_all(std::mem::take(&mut held).as_bytes()).ok();
@@ -98,4 +109,11 @@ fn show(mut events: Response, answer: &PendingResponse, names: &[String], timeou
             return Ok(());
         }
     }
+}
+
+/// The progress since event number `latest`: the answer may overtake the last events.
+fn rest(client: &Client, latest: Option<u64>, names: &[String]) -> String {
+    let events = latest.and_then(|latest| client.get(&format!("/v1/events?after={latest}")).ok());
+    let lines = events.filter(|events| events.status == 200).and_then(|events| events.all_lines().ok());
+    stream::progress_lines(lines.unwrap_or_default(), names).0
 }

@@ -115,9 +115,16 @@ pub(super) fn event_lines(events: &[u8]) -> String {
     to_text(events, "events", Colour::No, &|line, _| event_line(line))
 }
 
-/// The transitions of `names` as lines of text.
-pub(super) fn transition_lines(lines: Vec<u8>, names: &[String]) -> String {
-    event_lines(&retain(lines, &mut |event| !text(event, "to").is_empty() && is_wanted(event, names)))
+/// The progress of a change of `names` as lines of text, and the number of the latest event.
+pub(super) fn progress_lines(lines: Vec<u8>, names: &[String]) -> (String, Option<u64>) {
+    let mut latest = None;
+    let steps = retain(lines, &mut |event| {
+        latest = number(event, "seq").or(latest);
+        let is_step = !text(event, "to").is_empty()
+            || matches!(text(event, "event"), "instance_replaced" | "stop_timed_out" | "unkillable");
+        is_step && is_wanted(event, names)
+    });
+    (event_lines(&steps), latest)
 }
 
 fn formatted(lines: Vec<u8>, what: &str, form: Form, colour: Colour, format_line: FormatLine<'_>) -> Vec<u8> {
@@ -206,7 +213,13 @@ fn event_line(event: &Value) -> String {
         }
     } else {
         let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
-        format!("{time} {} {from} → {to}{reason}", writer_name(event))
+        let name = writer_name(event);
+        match event.get("surge") {
+            // It has not been stopped before.
+            Some(_) if from == "stopped" => format!("{time} {name} second process {to}{reason}"),
+            Some(_) => format!("{time} {name} second process {from} → {to}{reason}"),
+            None => format!("{time} {name} {from} → {to}{reason}"),
+        }
     };
     visible::one_line(&line).into_owned()
 }
@@ -231,6 +244,29 @@ mod tests {
             r#"{"seq":7,"time":"2026-11-21T08:00:00.123Z","event":"transition","service":"web","instance":"web.0","from":"starting","to":"running","reason":"ready"}"#,
             "08:00:00.123 web.0 starting → running (ready)\n",
         );
+    }
+
+    #[test]
+    fn a_transition_of_a_surge_instance_is_that_of_a_second_process() {
+        let check = |from: &str, to: &str, expect: &str| {
+            let members = r#""time":"","event":"transition","instance":"r.0","surge":true,"reason":"why""#;
+            check_event(&format!(r#"{{{members},"from":"{from}","to":"{to}"}}"#), expect);
+        };
+        check("stopped", "starting", " r.0 second process starting (why)\n");
+        check("running", "stopping", " r.0 second process running → stopping (why)\n");
+    }
+
+    #[test]
+    fn the_progress_of_a_change_has_its_steps_and_the_number_of_the_latest_event() {
+        let lines = [
+            r#"{"seq":7,"time":"","event":"transition","service":"a","instance":"a.0","from":"running","to":"stopping"}"#,
+            r#"{"seq":8,"time":"","event":"stop_timed_out","service":"a","instance":"a.0","message":"a.0 did not stop"}"#,
+            r#"{"seq":9,"time":"","event":"reload_started","service":"a","message":"a reload started"}"#,
+            r#"{"seq":10,"time":"","event":"transition","service":"b","instance":"b.0","from":"running","to":"stopping"}"#,
+        ];
+        let (shown, latest) = progress_lines((lines.join("\n") + "\n").into_bytes(), &["a".to_owned()]);
+        assert_eq!((&*shown, latest), (" a.0 running → stopping\n a.0 did not stop\n", Some(10)));
+        assert_eq!(progress_lines(Vec::new(), &[]), (String::new(), None));
     }
 
     #[test]

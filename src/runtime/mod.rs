@@ -35,6 +35,7 @@ mod processes;
 mod rate_limited_log;
 mod reap_scheduler;
 mod resources;
+mod run_wording;
 mod runs;
 mod signal_source;
 mod sockets;

@@ -3,14 +3,13 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
+use super::run_wording::{write_decision, write_fault, write_gave_up, write_run};
 use super::text::{Counted, Span};
-use super::unready;
 use crate::config::names_port;
-use crate::model::plan::{Service, SignalAction, Strategy};
-use crate::model::{InstanceId, Numbers, Plan, ProbeFailure, ServiceIndex, StartFailure, StartStep, Template, errno};
+use crate::model::plan::{SignalAction, Strategy};
+use crate::model::{InstanceId, Plan, ServiceIndex, errno};
 use crate::supervisor::{
-    Cause, Changes, FailureReason, Fault, JournalEvent, Outcome, Reason, ReloadFailure, Requester, RestartDecision,
-    RolloutError, RunResult, StateName,
+    Cause, Changes, JournalEvent, Outcome, Reason, ReloadFailure, Requester, RolloutError, StateName,
 };
 
 const DAEMON_HINT: &str = ": it puts itself into the background; let it run in the foreground, for example with `-F`, \
@@ -69,11 +68,14 @@ impl Display for Line<'_> {
         let plan = self.plan;
         match self.event {
             JournalEvent::Transition { instance, from, to, pid, reason } => {
-                write!(formatter, "{} {}", Name(plan, *instance), from.as_str())?;
-                if from != to {
-                    write!(formatter, " → {}", to.as_str())?;
+                let (name, second) = (Name(plan, *instance), if instance.is_surge() { " second process" } else { "" });
+                write!(formatter, "{name}{second} ")?;
+                // A second process has not been stopped before.
+                if from != to && !(instance.is_surge() && *from == StateName::Stopped) {
+                    write!(formatter, "{} → ", from.as_str())?;
                 }
-                let why = Why { plan, instance: *instance, to: *to, reason, remaining: None };
+                formatter.write_str(to.as_str())?;
+                let why = Why::of_transition(plan, *instance, (*from, *to), reason);
                 match (reason, pid) {
                     (Reason::Ready, Some(pid)) => write!(formatter, " (pid {pid})"),
                     _ if why.is_silent() => Ok(()),
@@ -274,11 +276,24 @@ pub(super) struct Why<'a> {
     /// The state that it is in.
     pub(super) to: StateName,
     pub(super) reason: &'a Reason,
-    /// The time until its restart; `None`: that of the decision.
+    /// The time until its restart, or until its stop signal; `None`: that of the decision, or none.
     pub(super) remaining: Option<Duration>,
 }
 
-impl Why<'_> {
+impl<'a> Why<'a> {
+    /// Why an instance has changed its state.
+    pub(super) fn of_transition(
+        plan: &'a Plan,
+        instance: InstanceId,
+        (from, to): (StateName, StateName),
+        reason: &'a Reason,
+    ) -> Self {
+        let stop = plan.services.get(instance.service.position()).map(|service| service.stop);
+        let is_delayed = from == StateName::Running && to == StateName::Stopping;
+        let remaining = stop.map(|stop| stop.delay).filter(|delay| is_delayed && !delay.is_zero());
+        Self { plan, instance, to, reason, remaining }
+    }
+
     /// Whether the state says everything.
     pub(super) const fn is_silent(&self) -> bool {
         matches!(self.reason, Reason::DependenciesReady | Reason::BackoffElapsed | Reason::Ready | Reason::Shutdown)
@@ -325,6 +340,11 @@ impl Display for Why<'_> {
                     | StateName::Failed => write_decision(formatter, decision, *remaining),
                 }
             }
+        }?;
+        let is_stop = matches!(reason, Reason::StopRequested(_) | Reason::RestartRequested(_) | Reason::Replaced);
+        match remaining.filter(|_| is_stop) {
+            Some(remaining) => write!(formatter, "; stop signal in {}", Span(remaining)),
+            None => Ok(()),
         }
     }
 }
@@ -340,71 +360,6 @@ fn write_requested(formatter: &mut Formatter<'_>, plan: &Plan, what: &str, by: R
         Requester::Scaling => (what, "scaling"),
     };
     write!(formatter, "{what} by {by}")
-}
-
-/// `service` is the definition that this run was started from.
-fn write_run(formatter: &mut Formatter<'_>, service: &Service, instance: InstanceId, run: &RunResult) -> fmt::Result {
-    match run.failure {
-        Some(failure) => Failure(service, instance, failure).fmt(formatter),
-        None => {
-            if let Some(fault) = run.fault {
-                write_fault(formatter, service, instance, (fault, run.probe_failure.as_ref()))?;
-                formatter.write_str("; ")?;
-            }
-            let oom = if run.exit.oom_killed { " (out of memory)" } else { "" };
-            let daemon = if run.is_daemon { ": it puts itself into the background" } else { "" };
-            write!(formatter, "{}{oom}, ran {}{daemon}", run.exit.status, Span(run.uptime))
-        }
-    }
-}
-
-fn write_fault(
-    formatter: &mut Formatter<'_>,
-    service: &Service,
-    instance: InstanceId,
-    (fault, failure): (Fault, Option<&ProbeFailure>),
-) -> fmt::Result {
-    match fault {
-        Fault::NotReady(after) => {
-            write!(formatter, "not ready within {}", Span(after))?;
-            unready::write_why(formatter, service, numbers(service, instance), failure)
-        }
-        Fault::NotFinished(after) => write!(formatter, "not finished within {}", Span(after)),
-        Fault::WatchdogTimeout(after) => write!(formatter, "no watchdog message for {}", Span(after)),
-        Fault::WatchdogTriggered => formatter.write_str("it sent WATCHDOG=trigger"),
-    }
-}
-
-fn write_decision(
-    formatter: &mut Formatter<'_>,
-    decision: &RestartDecision,
-    remaining: Option<Duration>,
-) -> fmt::Result {
-    match decision {
-        RestartDecision::Restart { delay, unstable, limit } => {
-            formatter.write_str("; restart")?;
-            match (unstable, limit) {
-                (0, _) => {}
-                (count, Some(limit)) => write!(formatter, " {count} of {limit}")?,
-                (count, None) => write!(formatter, " {count}")?,
-            }
-            let delay = remaining.unwrap_or(*delay);
-            if delay.is_zero() { formatter.write_str(" now") } else { write!(formatter, " in {}", Span(delay)) }
-        }
-        RestartDecision::Complete | RestartDecision::StayStopped => Ok(()),
-        RestartDecision::Fail(failure_reason) => write_gave_up(formatter, *failure_reason),
-    }
-}
-
-fn write_gave_up(formatter: &mut Formatter<'_>, failure_reason: FailureReason) -> fmt::Result {
-    match failure_reason {
-        FailureReason::Policy | FailureReason::BindFailed | FailureReason::NeverExecuted => Ok(()),
-        FailureReason::Prevented => formatter.write_str("; not restarted because of `no_restart_exit_codes`"),
-        FailureReason::Untried => formatter.write_str("; not restarted, because the reload has failed"),
-        FailureReason::RestartLimit(0) => formatter.write_str("; `max_restarts` is 0"),
-        FailureReason::RestartLimit(1) => formatter.write_str("; gave up after 1 restart"),
-        FailureReason::RestartLimit(limit) => write!(formatter, "; gave up after {limit} restarts"),
-    }
 }
 
 fn write_cause(formatter: &mut Formatter<'_>, plan: &Plan, cause: &Cause) -> fmt::Result {
@@ -450,53 +405,5 @@ impl Display for Ending<'_> {
         // keepalive has these codes itself.
         let is_ambiguous = has_exited && matches!(code, 2 | 70 | 71 | 78 | 126 | 127);
         formatter.write_str(if is_ambiguous { ", which is that of the process" } else { "" })
-    }
-}
-
-/// ``cannot change to directory `/app`: No such file or directory``.
-struct Failure<'a>(&'a Service, InstanceId, StartFailure);
-
-impl Display for Failure<'_> {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Self(service, instance, failure) = self;
-        failure.write(operand(service, *instance, failure.step).as_deref(), formatter)
-    }
-}
-
-fn numbers(service: &Service, instance: InstanceId) -> Numbers {
-    Numbers { instance: instance.slot().number, instances: service.instances }
-}
-
-/// What could not be executed, entered or set, if the configuration names it.
-fn operand(service: &Service, instance: InstanceId, step: StartStep) -> Option<String> {
-    let process = &service.process;
-    let numbers = numbers(service, instance);
-    let expanded = |template: &Template| template.shown(numbers);
-    match step {
-        StartStep::Listen(position) => {
-            process.listen.get(usize::from(position)).map(|listen| listen.address.to_string())
-        }
-        StartStep::EnvFile(position) | StartStep::EnvLine(position, ..) => {
-            process.env_files.get(usize::from(position)).map(|file| expanded(&file.path))
-        }
-        StartStep::Exec | StartStep::Interpreter(_) | StartStep::Architecture(_) => {
-            process.command.first().map(expanded)
-        }
-        StartStep::Directory => process.cwd.as_ref().map(expanded),
-        StartStep::State => process.state.as_ref().and_then(|state| state.persist.as_ref()).map(expanded),
-        StartStep::Limit(position) => process.limits.get(usize::from(position)).map(|limit| limit.name.to_owned()),
-        StartStep::Channels
-        | StartStep::StateMemory
-        | StartStep::Create
-        | StartStep::Session
-        | StartStep::Stdio
-        | StartStep::Stored
-        | StartStep::Descriptors
-        | StartStep::Nice
-        | StartStep::OomScoreAdj
-        | StartStep::Groups
-        | StartStep::Group
-        | StartStep::User
-        | StartStep::NoNewPrivs => None,
     }
 }

@@ -52,5 +52,6 @@ pub use operator::{Refusal, Request, RequestId, Target, Verb};
 pub use record::{Cause, Changes, JournalEntry, JournalEvent, Outcome, Reason, Requester};
 pub use rollout::{ReloadFailure, RolloutError};
 pub use run_result::{Exit, FailureReason, Fault, RestartCause, RestartDecision, Restarts, RunResult};
+pub use state::StopStage;
 pub use state_name::StateName;
 pub use view::{InstanceView, ServiceView, View};

@@ -93,7 +93,7 @@ pub(super) struct CleaningUp {
 
 /// The stage of a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StopStage {
+pub enum StopStage {
     /// `stop_delay`: it is not ready any more, so that load balancers remove it, and has not been signalled yet.
     Delayed,
     /// The stop signal has been sent.

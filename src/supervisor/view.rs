@@ -4,7 +4,7 @@ use super::instance::Instance;
 use super::record::Reason;
 use super::run_result::{Restarts, RunResult};
 use super::service_table::ServiceTable;
-use super::state::{Running, State};
+use super::state::{CleaningUp, Running, State, StopStage, Stopping};
 use super::state_name::StateName;
 use crate::model::plan::Service;
 use crate::model::{InstanceId, Mono, Pid, Plan, RunId, ServiceIndex};
@@ -63,6 +63,8 @@ pub struct InstanceView<'a> {
     pub reason: Option<&'a Reason>,
     /// When its restart is due, during a backoff.
     pub due: Option<Mono>,
+    /// The stage of its stop, and when the next one begins.
+    pub stop: Option<(StopStage, Mono)>,
 }
 
 impl<'a> View<'a> {
@@ -121,6 +123,18 @@ impl Instance {
             since: process.map(|process| process.since),
             reason: self.reason.as_ref(),
             due: if let State::BackingOff { until } = self.state { Some(until) } else { None },
+            stop: match self.state {
+                State::Stopping(Stopping { stage, until, .. }) | State::CleaningUp(CleaningUp { stage, until, .. }) => {
+                    Some((stage, until))
+                }
+                State::Waiting { .. }
+                | State::Spawning { .. }
+                | State::Executing(_)
+                | State::Starting { .. }
+                | State::Running(_)
+                | State::BackingOff { .. }
+                | State::Stopped { .. } => None,
+            },
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Answers to requests that have failed: reasons and last lines.
 
-use keepalive::model::Signal;
+use keepalive::model::{Pid, Signal};
+use keepalive::sys::signal_process;
 
 use crate::harness::{Place, Running};
 use crate::http::Control;
@@ -94,6 +95,38 @@ fn a_reload_with_a_oneshot_that_fails_is_answered_with_its_reason_and_last_lines
     check("not restarted, because the reload has failed");
     assert_eq!(control.instance("web.0")["pid"], web);
     end(running);
+}
+
+// The contract: "every wait has its reason in status".
+#[test]
+fn a_stop_that_waits_and_a_oneshot_that_runs_say_so() {
+    let puppet = "command = [\"PUPPET\", \"ignore\", \"15\"]\n";
+    let (_set, mut running, control) = begin(&format!(
+        "[services.delayed]\n{puppet}stop_delay = \"2h\"\n[services.deaf]\n{puppet}stop_timeout = \"2h\"\n\
+         [services.job]\n{puppet}type = \"oneshot\"\n"
+    ));
+    let reason = |id: &str| control.instance(id)["reason"].as_str().unwrap().to_owned();
+    let mut pids = Vec::new();
+    for id in ["delayed.0", "deaf.0", "job.0"] {
+        control.wait_for(id, "running");
+        pids.push(Pid::new(control.instance(id)["pid"].as_i64().unwrap().try_into().unwrap()).unwrap());
+    }
+    assert_eq!(reason("job.0"), "has not finished");
+    for (name, expected) in
+        [("delayed", "restarted by operator; stop signal in 1h"), ("deaf", "restarted by operator; SIGKILL in 1h")]
+    {
+        let answer = control.post(&format!("/v1/services/{name}/restart?timeout=10ms"));
+        assert!(answer.status == 504 && answer.reason().contains(expected), "{}", answer.reason());
+        assert!(reason(&format!("{name}.0")).starts_with(expected), "{}", reason(&format!("{name}.0")));
+    }
+    let events = control.get("/v1/events").body;
+    assert!(events.contains("delayed.0 running → stopping (restarted by operator; stop signal in 2h)"), "{events}");
+    assert!(events.contains("deaf.0 running → stopping (restarted by operator)"), "{events}");
+    running.send(Signal::TERM);
+    for pid in pids {
+        signal_process(pid, Signal::KILL).unwrap();
+    }
+    running.end();
 }
 
 #[test]

@@ -269,20 +269,7 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: &Request, refusal: Refusal) -
         Refusal::Superseded(id) => {
             format!("superseded by another request for {}", Name(snapshot.plan, id))
         }
-        Refusal::UnknownInstance(id) => {
-            let wanted = snapshot
-                .view
-                .services()
-                .find(|service| service.index == id.service)
-                .map_or(0, |service| service.desired);
-            let name = service_name(snapshot.plan, id.service);
-            let known = match wanted {
-                0 => "no instances".to_owned(),
-                1 => format!("one, {name}.0"),
-                _ => format!("{name}.0 to {name}.{}", wanted - 1),
-            };
-            format!("there is no instance {}: {name} has {known}", Name(snapshot.plan, id))
-        }
+        Refusal::UnknownInstance(id) => unknown_instance(snapshot, id),
         Refusal::TooMany(last, TooManyInstances::SharedStateFile) => {
             let (count, name) = (last.number + 1, service_name(snapshot.plan, last.service));
             format!("{count} instances of {name} would share one state file: add `{{instance}}` to its path")
@@ -314,6 +301,18 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: &Request, refusal: Refusal) -
         Refusal::Reloading(service) => format!("{} is already being reloaded", service_name(snapshot.plan, service)),
         Refusal::ReloadFailed(failure) => WhyReloadFailed(snapshot.plan, &failure).to_string(),
     }
+}
+
+fn unknown_instance(snapshot: &StatusSnapshot<'_>, id: InstanceId) -> String {
+    let wanted =
+        snapshot.view.services().find(|service| service.index == id.service).map_or(0, |service| service.desired);
+    let name = service_name(snapshot.plan, id.service);
+    let known = match wanted {
+        0 => "no instances".to_owned(),
+        1 => format!("one, {name}.0"),
+        _ => format!("{name}.0 to {name}.{}", wanted - 1),
+    };
+    format!("there is no instance {}: {name} has {known}", Name(snapshot.plan, id))
 }
 
 const fn is_active(state: StateName) -> bool {

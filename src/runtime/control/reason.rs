@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use super::snapshot::{StatusSnapshot, neediest, word_of};
-use crate::model::plan::Ready;
+use crate::model::plan::{Kind, Ready};
+use crate::runtime::text::Span;
 use crate::runtime::wording::Why;
-use crate::supervisor::{InstanceView, Reason, StateName};
+use crate::supervisor::{InstanceView, Reason, StateName, StopStage};
 
 /// The number of dependencies that are named.
 const MAX_NAMED: usize = 5;
@@ -53,6 +54,9 @@ fn push_own_reason(text: &mut String, instance: &InstanceView<'_>, snapshot: &St
     if instance.state == StateName::Starting {
         return push_awaited(text, instance, &planned.ready, snapshot);
     }
+    if instance.state == StateName::Running && planned.kind == Kind::Oneshot {
+        return text.push_str("has not finished");
+    }
     // Nothing else stops an instance that stays.
     if instance.state == StateName::Stopped && matches!(reason, Reason::Exited { .. }) && !snapshot.view.is_stopping {
         text.push_str("stopped by operator; ");
@@ -60,6 +64,14 @@ fn push_own_reason(text: &mut String, instance: &InstanceView<'_>, snapshot: &St
     let remaining = instance.due.map(|due| due.since(snapshot.now));
     // Writing to a String cannot fail.
     let _ = write!(text, "{}", Why { plan, instance: instance.id, to: instance.state, reason, remaining });
+    if let Some((stage, until)) = instance.stop {
+        let remaining = Span(until.since(snapshot.now));
+        let _ = match stage {
+            StopStage::Delayed => write!(text, "; stop signal in {remaining}"),
+            StopStage::SignalSent => write!(text, "; SIGKILL in {remaining}"),
+            StopStage::Killed(_) => write!(text, "; SIGKILL sent"),
+        };
+    }
 }
 
 /// What an instance that is starting is not ready without.

@@ -211,7 +211,7 @@ fn write_members(plan: &Plan, event: &JournalEvent, object: &mut Object<'_>) {
             if *reason == Reason::Ready {
                 object.text("reason", "ready");
             } else {
-                object.shown("reason", Why { plan, instance: *instance, to: *to, reason, remaining: None });
+                object.shown("reason", Why::of_transition(plan, *instance, (*from, *to), reason));
             }
             if let Reason::Exited { run, .. } | Reason::CleanedUp { run, .. } = reason {
                 write_exit(Some(run.exit), object);

@@ -223,7 +223,7 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
         ),
         (
             (INSTANCE.surge(), Stopped, Starting, Reason::StartRequested(Requester::Reload)),
-            "web.0 stopped → starting (replacement process)",
+            "web.0 second process starting (replacement process)",
         ),
         (between(Backoff, Starting, Reason::BackoffElapsed), "web.0 backoff → starting"),
         (between(Starting, Running, Reason::Ready), "web.0 starting → running (pid 7)"),

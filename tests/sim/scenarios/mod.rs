@@ -16,6 +16,7 @@ mod perform;
 mod ready;
 mod reload;
 mod reload_by_signal;
+mod reload_dependencies;
 mod requests;
 mod restarts;
 mod scale;
