@@ -88,9 +88,10 @@ fn show(
     loop {
         let elapsed = sys::now().since(since);
         let until = if elapsed < DELAY { DELAY.min(timeout) } else { timeout };
-        let ready = poller.wait(Some(until.saturating_sub(elapsed)))?;
+        let wait = if events.has_lines() { Duration::ZERO } else { until.saturating_sub(elapsed) };
+        let ready = poller.wait(Some(wait))?;
         let is_ready = |token| ready.iter().any(|ready| ready.data() == token);
-        let (is_answered, has_events) = (is_ready(ANSWER), is_ready(EVENTS));
+        let (is_answered, has_events) = (is_ready(ANSWER), is_ready(EVENTS) || events.has_lines());
         if has_events {
             let Ok(Some(lines)) = events.lines() else { return Ok(()) };
             let (steps, number) = stream::progress_lines(lines, names);

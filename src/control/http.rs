@@ -339,6 +339,11 @@ impl Response {
         self.incoming.deadline = None;
     }
 
+    /// Whether [`Self::lines`] returns at once: lines have arrived together with the head.
+    pub(super) fn has_lines(&self) -> bool {
+        self.buffer.contains(&b'\n')
+    }
+
     /// Waits for whole lines, with their newlines; `None`: the end.
     pub(super) fn lines(&mut self) -> Result<Option<Vec<u8>>, RequestError> {
         // The reader of our output may be slow: that time does not count.

@@ -1,11 +1,16 @@
 //! Changes that take long, on a terminal.
 
+use std::ffi::OsStr;
+use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::signal_process;
 
+use crate::fake_server::FakeServer;
 use crate::harness::{KEEPALIVE, Place, Run, Running, wait_until};
 use crate::http::Control;
 use crate::services::Set;
@@ -30,10 +35,10 @@ fn begin() -> (Set, Running, Control) {
     (set, running, control)
 }
 
-fn on_a_terminal(set: &Set, words: &[&str]) -> Terminal {
+fn on_a_terminal(socket: impl AsRef<OsStr>, words: &[&str]) -> Terminal {
     let mut command = Command::new("setsid");
     command.args(["--ctty", "env", "--default-signal=HUP,INT,QUIT,TERM", KEEPALIVE]).args(words);
-    command.env("KEEPALIVE_SOCKET", set.socket()).env("TERM", "xterm").env_remove("NO_COLOR");
+    command.env("KEEPALIVE_SOCKET", socket).env("TERM", "xterm").env_remove("NO_COLOR");
     Terminal::start(&mut command)
 }
 
@@ -59,7 +64,7 @@ fn end(mut running: Running, control: &Control) {
 #[test]
 fn a_change_that_takes_long_shows_its_transitions_on_a_terminal() {
     let (set, running, control) = begin();
-    let mut terminal = on_a_terminal(&set, &["stop", "web"]);
+    let mut terminal = on_a_terminal(set.socket(), &["stop", "web"]);
     for id in ["web.0", "web.1", "web.2"] {
         terminal.wait_for_text(&format!(" {id} running → stopping (stopped by operator)"));
     }
@@ -93,7 +98,7 @@ fn ctrl_c_ends_a_client_that_shows_progress() {
 fn a_quiet_change_prints_nothing_and_json_is_only_the_answer() {
     for (words, expected) in [(&["stop", "-q", "web"][..], ""), (&["stop", "--json", "web"], "{\"result\":\"done\"")] {
         let (set, running, control) = begin();
-        let terminal = on_a_terminal(&set, words);
+        let terminal = on_a_terminal(set.socket(), words);
         for id in ["web.0", "web.1", "web.2"] {
             control.wait_for(id, "stopping");
             kill(&control, id);
@@ -120,4 +125,32 @@ fn a_change_without_a_terminal_does_not_follow_events() {
     client.expect("web.2 stopped");
     assert_eq!((client.end(), client.stderr().as_str()), (0, ""));
     end(running, &control);
+}
+
+// The answer overtakes the event.
+#[test]
+fn the_last_step_of_a_change_is_shown() {
+    const FIRST: &str = r#"{"seq":1,"time":"","service":"web","instance":"web.0","from":"running","to":"stopping"}"#;
+    const LAST: &str = r#"{"seq":2,"time":"","service":"web","instance":"web.0","from":"stopping","to":"stopped"}"#;
+    let (sender, may_answer) = channel();
+    let followers = Mutex::new(Vec::new());
+    let server = FakeServer::start(move |request, mut stream| {
+        let body = match request {
+            "GET /v1/events?follow=1&after=latest" => FIRST,
+            "GET /v1/events?after=1" => LAST,
+            _ => {
+                may_answer.recv().ok();
+                r#"{"result":"done","reason":"","instances":[]}"#
+            }
+        };
+        stream.write_all(format!("HTTP/1.1 200 OK\r\n\r\n{body}\n").as_bytes()).unwrap();
+        if body == FIRST {
+            followers.lock().unwrap().push(stream);
+        }
+    });
+    let mut terminal = on_a_terminal(&server.path, &["stop", "web"]);
+    terminal.wait_for_text("web.0 running → stopping");
+    sender.send(()).unwrap();
+    let (code, rest) = terminal.wait_for_end();
+    assert!(code == Some(0) && rest.contains("web.0 stopping → stopped"), "{rest}");
 }
