@@ -19,7 +19,7 @@ use crate::model::{Numbers, Pid, RunId, Signal, Template};
 use crate::sys::terminal::TerminalLookup;
 use crate::sys::{
     self, ChildSignals, EnvFiles, ExecResult, OpenFile, PendingExec, Poller, Session, SpawnOptions, Spawner,
-    StoredDescriptors, StringList, pipe,
+    StandardError, StoredDescriptors, StringList, pipe,
 };
 
 /// Creates processes, and reuses its buffers from one to the next.
@@ -123,16 +123,17 @@ impl ProcessFactory {
         let file = layout.file.zip(path).map(|((number, size), path)| OpenFile { path, size, number });
         let null = &self.null;
         let [stdout, stderr] = logging.outputs(run, spec);
+        let (stdout, stderr) =
+            (stdout.or_else(|| sink(process.stdout, null)), stderr.or_else(|| sink(process.stderr, null)));
+        if stdout.is_none() || stderr.is_none() {
+            StandardError.share();
+        }
         let setup = SpawnOptions {
             session: match process.input {
                 Input::Null => Session::NewSession,
                 Input::Terminal => Session::Foreground(TerminalLookup::Stdin),
             },
-            stdio: [
-                (process.input == Input::Null).then_some(null.input()),
-                stdout.or_else(|| sink(process.stdout, null)),
-                stderr.or_else(|| sink(process.stderr, null)),
-            ],
+            stdio: [(process.input == Input::Null).then_some(null.input()), stdout, stderr],
             descriptors: &layout.descriptors,
             stored: inherited_fds.stored_socket.filter(|_| layout.stored.1 > 0).map(|socket| StoredDescriptors {
                 socket,

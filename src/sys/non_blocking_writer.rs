@@ -6,6 +6,7 @@
 
 use std::ffi::{CString, c_int};
 use std::os::fd::{AsFd as _, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
 
@@ -14,10 +15,22 @@ use nix::errno::Errno;
 /// write(2): a regular file, which does not block.
 const DIRECT: i32 = -2;
 /// send(2) with `MSG_DONTWAIT`.
-const SOCKET: i32 = -3;
+pub(super) const SOCKET: i32 = -3;
 /// pwritev2(2) with `RWF_NOWAIT`: a pipe or terminal that could not be opened again.
 const NOWAIT: i32 = -4;
 const CLOSED: i32 = -5;
+
+/// How keepalive's own messages are written to stderr: a method, or [`NONE`] before the first one. Static, because stderr
+/// belongs to the process.
+pub(super) static STDERR_METHOD: AtomicI32 = AtomicI32::new(NONE);
+/// The socket of the helper process that writes them, or [`NONE`].
+pub(super) static STDERR_WRITER: AtomicI32 = AtomicI32::new(NONE);
+pub(super) const NONE: i32 = -1;
+
+/// The descriptors that were opened for messages. Functions that close all descriptors keep them open.
+pub(super) fn private_descriptors() -> impl Iterator<Item = RawFd> + Clone {
+    [&STDERR_METHOD, &STDERR_WRITER].into_iter().map(|fd| fd.load(Ordering::Relaxed)).filter(|fd| *fd >= 0)
+}
 
 /// Writes to stdout or stderr, which are never closed.
 #[derive(Clone, Copy, Debug)]

@@ -206,7 +206,7 @@ pub fn environment() -> StringList {
     list
 }
 
-/// Changes the working directory to `/` and closes every descriptor from 3 on, except `kept` and the private descriptor for
+/// Changes the working directory to `/` and closes every descriptor from 3 on, except `kept` and the private descriptors for
 /// messages. chdir(2), close_range(2)
 ///
 /// Then keepalive keeps no mount busy, and the reader of an inherited pipe sees end of file when the last process that
@@ -218,7 +218,7 @@ pub fn leave_cwd_and_close_fds(kept: &[RawFd]) {
 }
 
 /// In a forked child, which owns no descriptors: closes every descriptor from 3 on, except `kept`, those that keepalive was
-/// started with and the private descriptor for messages.
+/// started with and the private descriptors for messages.
 pub(super) fn close_fds_in_fork(kept: &[BorrowedFd<'_>]) {
     let inherited = INHERITED_FDS.get().into_iter().flatten().copied();
     close_all_but(inherited.chain(kept.iter().map(|kept| kept.as_raw_fd())));
@@ -226,7 +226,7 @@ pub(super) fn close_fds_in_fork(kept: &[BorrowedFd<'_>]) {
 
 /// Allocates nothing: in a process forked from one with several threads, another thread may have held the allocator's lock.
 fn close_all_but(kept: impl Iterator<Item = RawFd> + Clone) {
-    let kept = kept.chain(super::message::private_descriptor());
+    let kept = kept.chain(super::non_blocking_writer::private_descriptors());
     let mut first = 3;
     while let Some(next) = kept.clone().filter(|fd| *fd >= first).min() {
         close_range(first, next - 1);

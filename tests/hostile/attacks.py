@@ -206,25 +206,25 @@ def until_thread_hangs(call):
         time.sleep(0.01)
 
 
-def log_pipe():
-    """Leaves a process behind that holds the lock of our stdout for ever: it writes a page that cannot be read."""
+def log_pipe(number="1"):
+    """Leaves a process behind that holds the lock of our stdout or stderr for ever: it writes a page that cannot be read."""
     fuse.mount_as_user(fuse.READ, MNT, DEVICE)
     sd.say("READY=1")
     begin()
     sd.show("attacking")
     page = mmap.mmap(os.open(FILE, os.O_RDONLY), fuse.PAGE, prot=mmap.PROT_READ)
-    # The logger has read the line.
+    # The line has been read.
     while fcntl.ioctl(1, termios.FIONREAD, bytes(4)) != bytes(4):
         time.sleep(0.01)
     there, here = os.pipe()
     if os.fork() == 0:
-        threading.Thread(target=os.write, args=(1, page), daemon=True).start()
+        threading.Thread(target=os.write, args=(int(number), page), daemon=True).start()
         until_thread_hangs(WRITE)
         os.write(here, b"!")
         while True:
             signal.pause()
     os.read(there, 1)
-    # The logger now asks how much the pipe holds.
+    # Where there is a logger, it now asks how much the pipe holds.
     os._exit(0)
 
 

@@ -121,6 +121,27 @@ fn a_log_pipe_that_is_locked_for_ever_holds_up_no_other_output() {
     });
 }
 
+// write(2) holds the lock of the file while it reads a page that does not come.
+#[test]
+fn a_service_that_holds_the_lock_of_stderr_holds_up_nobody() {
+    if !have_fuse() {
+        return;
+    }
+    in_each(&EVERYWHERE, |host| {
+        let evil = format!("{}ready = \"notify\"\nkill_mode = \"process\"\n", attack(&["log_pipe", "2"]));
+        let setup = Setup::start_without_logger(host, &evil);
+        setup.control.wait_for("evil.0", "running");
+        setup.begin_attack();
+        // The change of its state has been written to stderr.
+        setup.control.wait_for("evil.0", "completed");
+        setup.others_are_served();
+        setup.usage_is_flat();
+        setup.the_event_loop_rests();
+        let (code, _) = setup.stop();
+        assert!([0, 137].contains(&code), "{code}");
+    });
+}
+
 /// Starts keepalive with a file system that does not answer `request`, mounted for all services.
 fn start(host: Host, request: &str, evil: &str) -> Setup {
     start_with_mount(host, request, "DIR/mnt", evil)

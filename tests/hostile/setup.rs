@@ -118,7 +118,20 @@ impl Setup {
     /// `wrapper`: a program that prepares something and executes keepalive; `DIR` stands for the directory.
     pub(crate) fn start_with(host: Host, evil: &str, wrapper: &[&str]) -> Self {
         let port = ReservedPort::any();
-        let set = Set::new(&configuration(host, &port, evil));
+        let configuration = configuration(host, &port, evil);
+        Self::start_set(host, port, &configuration, wrapper)
+    }
+
+    /// As [`Self::start`], but all services have keepalive's stdout and stderr.
+    pub(crate) fn start_without_logger(host: Host, evil: &str) -> Self {
+        let port = ReservedPort::any();
+        let inherit = "log = { stdout = \"inherit\", stderr = \"inherit\" }\nstop_timeout";
+        let configuration = configuration(host, &port, evil).replace("stop_timeout", inherit);
+        Self::start_set(host, port, &configuration, &[])
+    }
+
+    fn start_set(host: Host, port: ReservedPort, configuration: &str, wrapper: &[&str]) -> Self {
+        let set = Set::new(configuration);
         provide_files(&set);
         let directory = set.directory.path().to_str().unwrap();
         let wrapper: Vec<String> = wrapper.iter().map(|word| word.replace("DIR", directory)).collect();
