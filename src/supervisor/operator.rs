@@ -86,8 +86,8 @@ pub enum Refusal {
     ReloadFailed(Box<ReloadFailure>),
     /// The number of this instance is above the maximum.
     TooMany(InstanceId, TooManyInstances),
-    /// The first one runs, and depends on the second one, which is stopped.
-    DependencyStopped(ServiceIndex, ServiceIndex),
+    /// The first one runs, and depends on the second one, which is stopped or has failed.
+    DependencyUnavailable(ServiceIndex, ServiceIndex),
     /// The service is a oneshot, which can be neither scaled nor reloaded.
     Oneshot(ServiceIndex),
     /// The configuration cannot be read, or is invalid, for this reason.
@@ -111,7 +111,7 @@ impl Refusal {
             | Self::UnknownInstance(_)
             | Self::Reloading(_)
             | Self::TooMany(..)
-            | Self::DependencyStopped(..)
+            | Self::DependencyUnavailable(..)
             | Self::Oneshot(_)
             | Self::ConfigLoadFailed(_) => Vec::new(),
         }

@@ -267,15 +267,14 @@ impl Supervisor {
         if dependencies.iter().any(|dependency| self.rollouts.contains_key(dependency)) {
             return RolloutGate::Wait;
         }
-        if let Some(dependency) = self.failed_dependency(service) {
-            return RolloutGate::Fail(RolloutError::DependencyFailed(dependency));
-        }
         // A signal needs no dependency. A new process would take the place of one that works.
-        let is_stopped = |dependency: &&ServiceIndex| self.is_stopped(**dependency);
-        if !matches!(rollout.strategy, Strategy::Signal(_))
-            && let Some(dependency) = dependencies.iter().find(is_stopped)
-        {
-            return RolloutGate::Fail(RolloutError::DependencyStopped(*dependency));
+        if !matches!(rollout.strategy, Strategy::Signal(_)) {
+            if let Some(dependency) = self.failed_dependency(service) {
+                return RolloutGate::Fail(RolloutError::DependencyFailed(dependency));
+            }
+            if let Some(dependency) = dependencies.iter().find(|dependency| self.is_stopped(**dependency)) {
+                return RolloutGate::Fail(RolloutError::DependencyStopped(*dependency));
+            }
         }
         let is_active = |number: &u32| {
             self.services

@@ -98,8 +98,8 @@ impl Supervisor {
                 Pending::new(id, Vec::new(), targets, Vec::new())
             }
             Verb::Restart => {
-                if let Some((service, dependency)) = self.stopped_dependency(&targets) {
-                    return self.reply(id, Err(Refusal::DependencyStopped(service, dependency)));
+                if let Some(refusal) = self.unavailable_dependency(&targets) {
+                    return self.reply(id, Err(refusal));
                 }
                 self.stop_in_order(&targets, AfterStop::Restart(Requester::Operator));
                 Pending::new(id, targets, Vec::new(), Vec::new())
@@ -160,14 +160,20 @@ impl Supervisor {
         }
     }
 
-    /// A dependency of a target that runs, which nobody starts.
-    fn stopped_dependency(&self, targets: &[InstanceId]) -> Option<(ServiceIndex, ServiceIndex)> {
+    /// A dependency of a target that runs, without which the target cannot start again, and which nobody starts.
+    fn unavailable_dependency(&self, targets: &[InstanceId]) -> Option<Refusal> {
         let running = targets.iter().filter(|target| self.services[**target].state.has_process());
-        running.map(|target| target.service).find_map(|service| {
+        let refusals = running.map(|target| target.service).filter_map(|service| {
             let is_target = |dependency: &ServiceIndex| targets.iter().any(|target| target.service == *dependency);
-            let mut dependencies = self.services[service].definition.depends_on.iter().copied();
-            Some((service, dependencies.find(|dependency| self.is_stopped(*dependency) && !is_target(dependency))?))
-        })
+            let is_unavailable = |dependency: &ServiceIndex| {
+                let state = &self.services[*dependency];
+                !is_target(dependency) && !state.is_ready() && state.status().outcome != ServiceOutcome::Active
+            };
+            let dependency = self.services[service].definition.depends_on.iter().copied().find(is_unavailable)?;
+            Some((service, dependency))
+        });
+        // The first ones of the configuration.
+        refusals.min().map(|(service, dependency)| Refusal::DependencyUnavailable(service, dependency))
     }
 
     /// Whether services that depend on it cannot start until somebody starts it.
@@ -249,6 +255,12 @@ impl Supervisor {
         if let Some(excess) = self.services[service].definition.too_many_instances(desired) {
             let last = InstanceId { service, number: desired.saturating_sub(1) };
             return self.reply(id, Err(Refusal::TooMany(last, excess)));
+        }
+        let current: Vec<_> = self.services.ids_of(service).filter(|id| self.services.has(*id)).collect();
+        if desired as usize > current.len()
+            && let Some(refusal) = self.unavailable_dependency(&current)
+        {
+            return self.reply(id, Err(refusal));
         }
         self.cancel_resize(service);
         let from = self.set_desired(service, desired);

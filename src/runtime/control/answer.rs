@@ -262,9 +262,12 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: &Request, refusal: Refusal) -
             Some(instance) => sentence(&instance, snapshot),
             None => format!("{} has failed", Name(snapshot.plan, id)),
         },
-        Refusal::DependencyStopped(service, dependency) => {
+        Refusal::DependencyUnavailable(service, dependency) => {
+            let mut instances = snapshot.view.instances().filter(|instance| instance.id.service == dependency);
+            let has_failed = instances.any(|instance| instance.state == StateName::Failed);
+            let state = if has_failed { "has failed" } else { "is stopped" };
             let [name, dependency] = [service, dependency].map(|service| service_name(snapshot.plan, service));
-            format!("{name} depends on {dependency}, which is stopped: start {dependency} first")
+            format!("{name} depends on {dependency}, which {state}: start {dependency} first")
         }
         Refusal::Superseded(id) => {
             format!("superseded by another request for {}", Name(snapshot.plan, id))

@@ -276,7 +276,7 @@ impl Open {
             }
             Err(
                 Refusal::UnknownInstance(_)
-                | Refusal::DependencyStopped(..)
+                | Refusal::DependencyUnavailable(..)
                 | Refusal::TooMany(..)
                 | Refusal::Superseded(_),
             ) => {
@@ -387,32 +387,32 @@ fn refusal(request: &Request, model: &Model) -> Option<Refusal> {
     let (wanted, verb) = match request {
         Request::Control(target, verb) => (std::slice::from_ref(target), *verb),
         Request::Several(wanted, verb) => (&wanted[..], *verb),
-        Request::Scale(service, _) => return model.is_oneshot(*service).then_some(Refusal::Oneshot(*service)),
+        Request::Scale(service, _) if model.is_oneshot(*service) => return Some(Refusal::Oneshot(*service)),
+        Request::Scale(service, wanted) => {
+            let current: Vec<_> = targets(&[Target::Service(*service)], Verb::Stop, model);
+            return if *wanted as usize > current.len() { unavailable_dependency(&current, model) } else { None };
+        }
         Request::ReloadConfig | Request::Shutdown => return None,
     };
     let unknown = wanted.iter().find_map(|target| match target {
         Target::Instance(id) if id.number >= model.desired(id.service) => Some(Refusal::UnknownInstance(*id)),
         _ => None,
     });
-    unknown.or_else(|| stopped_dependency(wanted, verb, model))
+    let restarted = || Some(targets(wanted, verb, model)).filter(|_| verb == Verb::Restart);
+    unknown.or_else(|| unavailable_dependency(&restarted()?, model))
 }
 
-/// A process that runs is not restarted while nobody starts a dependency.
-fn stopped_dependency(wanted: &[Target], verb: Verb, model: &Model) -> Option<Refusal> {
-    if verb != Verb::Restart {
-        return None;
-    }
-    let targets = targets(wanted, verb, model);
+/// A process that runs is not restarted, nor are there more of its service, while nobody starts a dependency.
+fn unavailable_dependency(targets: &[InstanceId], model: &Model) -> Option<Refusal> {
     let running = targets.iter().filter(|id| model.get(**id).main.is_some());
     running.map(|id| id.service).find_map(|service| {
-        let is_stopped = |dependency: &ServiceIndex| {
+        let is_unavailable = |dependency: &ServiceIndex| {
             let mut states = model.of(*dependency).iter().map(|instance| instance.state);
-            let is_waiting = states.clone().any(|state| state == StateName::Stopped);
             let is_target = targets.iter().any(|target| target.service == *dependency);
-            !model.is_satisfied(*dependency) && is_waiting && !states.any(is_active) && !is_target
+            !model.is_satisfied(*dependency) && !states.any(is_active) && !is_target
         };
-        let dependency = model.depends_on(service).iter().copied().find(is_stopped)?;
-        Some(Refusal::DependencyStopped(service, dependency))
+        let dependency = model.depends_on(service).iter().copied().find(is_unavailable)?;
+        Some(Refusal::DependencyUnavailable(service, dependency))
     })
 }
 

@@ -162,7 +162,7 @@ fn a_restart_of_all_leaves_alone_what_does_not_run() {
     setup.exits("db", 0);
     setup.forget();
     setup.ask_all(Verb::Restart);
-    setup.check(&["reply 5 DependencyStopped"]);
+    setup.check(&["reply 5 DependencyUnavailable"]);
 }
 
 #[test]

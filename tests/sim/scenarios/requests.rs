@@ -296,7 +296,7 @@ fn a_restart_is_refused_while_a_dependency_is_stopped() {
     setup.exits("db", 0);
     setup.forget();
     setup.restart("web");
-    setup.check(&["reply 2 DependencyStopped"]);
+    setup.check(&["reply 2 DependencyUnavailable"]);
 }
 
 /// The process dies before it has run for a second.
@@ -316,14 +316,28 @@ fn a_start_fails_when_its_process_exits_at_once() {
     setup.check(&["reply 2 done"]);
 }
 
-/// If the dependency has failed, the restart is refused after the exit is recorded.
+/// A process that works is not given up for one that could not start, nor is another one started.
+#[test]
+fn a_restart_is_refused_while_a_dependency_has_failed() {
+    let mut db = Service { on_failure: ExitAction::Ignore, ..service("db") };
+    db.restart.policy = RestartPolicy::Never;
+    let mut setup = Setup::boot(vec![db, depending_on(&[0], service("web"))]);
+    setup.exits("db", 1);
+    setup.forget();
+    setup.restart("web");
+    setup.check(&["reply 1 DependencyUnavailable"]);
+    setup.scale("web", 2);
+    setup.check(&["reply 2 DependencyUnavailable"]);
+}
+
+/// The dependency fails while the process stops: the restart is refused after the exit is recorded.
 #[test]
 fn a_requested_restart_is_refused_if_its_dependency_has_failed() {
     let mut db = Service { on_failure: ExitAction::Ignore, ..service("db") };
     db.restart.policy = RestartPolicy::Never;
     let mut setup = Setup::boot(vec![db, depending_on(&[0], service("web")), service("other")]);
-    setup.exits("db", 1);
     setup.restart("web");
+    setup.exits("db", 1);
     setup.forget();
     setup.exits("web", 0);
     setup.check(&["web.0 stopping → waiting", "web.0 waiting → failed", "reply 1 Failed"]);
