@@ -136,3 +136,41 @@ impl Processes {
         Event::Exited { run, exit, leftovers: if is_gone { Leftovers::None } else { Leftovers::Some } }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::model::plan::{Process, Service};
+    use crate::model::{ExitStatus, InstanceId, ServiceIndex};
+    use crate::runtime::process_factory::ProcessFactory;
+    use crate::runtime::runs::RunSpec;
+    use crate::sys::StringList;
+
+    /// A run whose main process has been reaped.
+    fn with_ended_run(run: RunId, pid: Pid) -> Processes {
+        let factory = ProcessFactory::new(StringList::new(), None).unwrap();
+        let mut processes = Processes::new(factory, WaitOptions::ExitsOnly).unwrap();
+        let instance = InstanceId { service: ServiceIndex(0), number: 0 };
+        let spec = RunSpec::new(instance, 0, 1, Rc::new(Service::new("web", Process::new(Box::default()))));
+        processes.runs.insert(run, spec, pid, &processes.liveness);
+        processes.runs.linger(run);
+        processes.hold_back(run, Exit { status: ExitStatus::Code(0), oom_killed: false });
+        processes
+    }
+
+    #[test]
+    fn an_exit_is_reported_when_no_child_has_exited_during_the_search() {
+        // No process has such an id. pid_max(5)
+        let (run, pid) = (RunId::new(7), Pid::new(i32::MAX).unwrap());
+        // A child of keepalive whose limits could not be read, and one that has been reaped before the answer came.
+        for inconclusive in ["7 0\n".to_owned(), format!("7 {pid}\n")] {
+            let mut processes = with_ended_run(run, pid);
+            assert_eq!(processes.on_strays(&[run], inconclusive.as_bytes()), []);
+            assert_eq!(processes.strays.wanted, [run, run], "it is searched again");
+            let events = processes.on_strays(&[run], b"");
+            assert!(matches!(events[..], [Event::Exited { leftovers: Leftovers::None, .. }]), "{events:?}");
+        }
+    }
+}
