@@ -231,6 +231,28 @@ fn the_command_of_a_probe_is_no_leftover_process_of_its_service() {
     assert!(!stderr.contains("leftover"), "{stderr}");
 }
 
+/// All large pipes of a user together are limited, pipe(7): other programs need some, too.
+#[test]
+fn only_a_few_probes_at_a_time_have_large_pipes() {
+    const PROBE: &str = "import fcntl, os, sys, time\n\
+        os.symlink(str(fcntl.fcntl(1, fcntl.F_GETPIPE_SZ)), sys.argv[1])\ntime.sleep(1000)\n";
+    const SERVICES: usize = 40;
+    let service = |number| {
+        format!(
+            "[services.a{number}]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nready = {{ exec = [\"python3\", \"DIR/probe.py\", \"DIR/size{number}\"], timeout = \"1h\" }}\n"
+        )
+    };
+    let set = Set::new(&(0..SERVICES).map(service).collect::<String>());
+    set.directory.file("probe.py", PROBE.as_bytes(), 0o644);
+    let mut running = set.start(Place::Child);
+    let size = |number| std::fs::read_link(set.directory.path().join(format!("size{number}"))).ok();
+    let sizes = wait_until("all probes", || (0..SERVICES).map(size).collect::<Option<Vec<_>>>());
+    let large = sizes.iter().filter(|size| size.as_os_str() == "1048576").count();
+    assert!(large <= 16, "{large} large pipes");
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+}
+
 #[test]
 fn a_missing_probe_program_is_reported_once_and_the_start_fails() {
     let set = Set::new(
