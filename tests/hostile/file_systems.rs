@@ -4,13 +4,27 @@
 
 use std::path::Path;
 
-use crate::harness::skip;
+use keepalive::model::Pid;
+use keepalive::sys::procfs;
+
+use crate::harness::{skip, wait_until};
 use crate::setup::{EVERYWHERE, Host, Setup, attack, in_each};
 
 /// fuse.py
 const LOOKUP: &str = "1";
 const OPEN: &str = "14";
 const READ: &str = "15";
+
+/// It waits for a newline, and nobody signals what its main process leaves behind.
+const NEVER_READY: &str = "ready = { fd = 3 }\nready_timeout = \"1h\"\nkill_mode = \"process\"\n";
+
+/// Lets each instance of `evil` attack, and exit.
+fn one_after_the_other(setup: &Setup, instances: usize) {
+    for number in 0..instances {
+        setup.set.directory.file(&format!("go{number}"), b"", 0o644);
+        setup.control.wait_for(&format!("evil.{number}"), "completed");
+    }
+}
 
 fn have_fuse() -> bool {
     let is_there = Path::new("/sys/module/fuse").exists()
@@ -82,6 +96,63 @@ fn a_pipe_that_a_writer_holds_for_ever_holds_up_nobody() {
         let setup = Setup::start(host, &format!("{evil}ready = {{ fd = 3 }}\nready_timeout = \"1h\"\n"));
         setup.begin_attack();
         setup.running.expect("enough");
+        setup.others_are_served();
+        setup.usage_is_flat();
+        setup.the_event_loop_rests();
+        let (code, stderr) = setup.stop();
+        assert!([0, 137].contains(&code), "{code} {stderr}");
+    });
+}
+
+// pipe(7): close(2) waits for the lock of the pipe, in a process that cannot be killed meanwhile.
+#[test]
+fn pipes_that_can_never_be_closed_do_not_keep_others_open() {
+    const INSTANCES: usize = 9;
+    const OTHER: &str = "[services.other]\nstop_timeout = \"300ms\"\nready = { fd = 3 }\n\
+        command = [\"sh\", \"-c\", \"echo >&3; exec sleep 10000\"]\n";
+    if !have_fuse() {
+        return;
+    }
+    in_each(&EVERYWHERE, |host| {
+        let settings = format!("instances = {INSTANCES}\n{NEVER_READY}");
+        let setup = Setup::start(host, &format!("{}{settings}{OTHER}", attack(&["ready_pipe", "3"])));
+        one_after_the_other(&setup, INSTANCES);
+        let keepalive = setup.running.keepalive();
+        let restart = || assert_eq!(setup.control.post("/v1/services/other/restart").status, 200);
+        let before = setup.control.descriptors_of(keepalive);
+        (0..20).for_each(|_| restart());
+        wait_until("the pipes of the former runs to be closed", || {
+            // What is left of a run is closed at the start of the next one.
+            restart();
+            restart();
+            (setup.control.descriptors_of(keepalive) <= before + 20).then_some(())
+        });
+        setup.others_are_served();
+        setup.the_event_loop_rests();
+        let (code, stderr) = setup.stop();
+        assert!([0, 137].contains(&code), "{code} {stderr}");
+    });
+}
+
+// pipe(7): so does read(2) of a helper process, one for each run.
+#[test]
+fn the_helpers_that_hang_because_of_one_service_are_few() {
+    const INSTANCES: usize = 12;
+    const MAX_HANGING: usize = 8;
+    if !have_fuse() {
+        return;
+    }
+    in_each(&EVERYWHERE, |host| {
+        let settings = format!("instances = {INSTANCES}\n{NEVER_READY}");
+        let setup = Setup::start(host, &format!("{}{settings}", attack(&["ready_pipe", "3", "writes"])));
+        one_after_the_other(&setup, INSTANCES);
+        let is_helper = |pid: &Pid| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+            procfs::stat(*pid).is_some_and(|stat| stat.state == b'D') && name.is_ok_and(|name| name == "keepalive\n")
+        };
+        let keepalive = setup.running.keepalive();
+        let hanging = || procfs::children(keepalive).unwrap().flatten().filter(is_helper).count();
+        wait_until("few helpers to hang", || (1..=MAX_HANGING).contains(&hanging()).then_some(()));
         setup.others_are_served();
         setup.usage_is_flat();
         setup.the_event_loop_rests();
