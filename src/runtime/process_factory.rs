@@ -16,6 +16,7 @@ use super::token::Token;
 use crate::config;
 use crate::model::plan::{Credentials, Input, Limit, Output, Process, Service, State};
 use crate::model::{Numbers, Pid, RunId, Signal, Template};
+use crate::sys::non_blocking_writer::stdout_is_stderr;
 use crate::sys::terminal::TerminalLookup;
 use crate::sys::{
     self, ChildSignals, EnvFiles, ExecResult, OpenFile, PendingExec, Poller, Session, SpawnOptions, Spawner,
@@ -125,7 +126,7 @@ impl ProcessFactory {
         let [stdout, stderr] = logging.outputs(run, spec);
         let (stdout, stderr) =
             (stdout.or_else(|| sink(process.stdout, null)), stderr.or_else(|| sink(process.stderr, null)));
-        if stdout.is_none() || stderr.is_none() {
+        if stderr.is_none() || (stdout.is_none() && stdout_is_stderr()) {
             StandardError.share();
         }
         let setup = SpawnOptions {

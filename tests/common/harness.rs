@@ -300,10 +300,10 @@ impl Mark {
 
 /// The descendants of keepalive without its helpers.
 pub(crate) fn descendants(keepalive: Pid) -> Vec<Pid> {
-    let is_helper = |pid: &Pid| {
-        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("keepalive"))
+    let is_other = |pid: &Pid| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| !name.starts_with("keepalive"))
     };
-    procfs::descendants(keepalive).into_iter().filter(|pid| !is_helper(pid)).collect()
+    procfs::descendants(keepalive).into_iter().filter(is_other).collect()
 }
 
 /// Waits until `probe` returns a value.

@@ -79,7 +79,7 @@ fn a_running_oneshot_is_not_ready_and_a_service_without_autostart_does_not_count
     let answer = control.post("/v1/services/slow/start?timeout=20ms");
     assert_eq!(
         (answer.status, answer.reason()),
-        (504, "not finished within 20ms, still in progress: slow.0 is running".to_owned())
+        (504, "not finished within 20ms, still in progress: slow.0 is running (has not finished)".to_owned())
     );
     control.post("/v1/services/slow/stop");
     let reason = control.get("/readyz").reason();
