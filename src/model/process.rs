@@ -236,6 +236,9 @@ impl StartFailure {
             StartStep::Exec | StartStep::Interpreter(_) | StartStep::Architecture(_) => "cannot execute",
         };
         formatter.write_str(step)?;
+        if self.step == StartStep::Create && matches!(self.errno, Errno::ENOSYS | Errno::EPERM) {
+            formatter.write_str(" with the system call clone")?;
+        }
         if let Some(operand) = operand {
             write!(formatter, " `{}`", operand.escape_debug())?;
         }

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::inherited_fds::InheritedFds;
 use crate::model::plan::{Ready, Service};
-use crate::sys::{pipe, stream};
+use crate::sys::{needed, pipe, stream};
 
 /// The pipes of one process. Most processes have none.
 #[derive(Debug, Default)]
@@ -42,6 +42,7 @@ impl ChildPipes {
             pipes.ready = Some((number, ours, theirs));
         }
         if definition.process.ipc {
+            needed::check(&needed::BY_ANSWERS).map_err(|refused| refused.errno)?;
             pipes.ipc = Some(stream::pair()?);
         }
         if !stored.is_empty() && definition.process.listen_fds {

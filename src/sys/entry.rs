@@ -5,10 +5,16 @@
 //! the C `main`.
 
 use std::ffi::{CStr, OsString, c_char, c_int};
+use std::fmt;
+use std::io::Write as _;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+use super::needed;
+use super::non_blocking_writer::write_nowait;
+use crate::model::exit_code::OS_ERROR;
 
 /// Makes `function: fn(Vec<OsString>) -> u8` the program: it is given the arguments and returns the exit code.
 ///
@@ -34,6 +40,10 @@ macro_rules! entry {
 #[must_use]
 pub unsafe fn start(count: c_int, arguments: *const *const c_char, function: fn(Vec<OsString>) -> u8) -> c_int {
     super::signals::block_all_if_init();
+    if let Err(refused) = needed::check(&[needed::MMAP]) {
+        write_without_memory(format_args!("keepalive: error: {refused}\n"));
+        return c_int::from(OS_ERROR);
+    }
     occupy_standard_descriptors();
     let count = usize::try_from(count).unwrap_or(0);
     let mut words = Vec::with_capacity(count);
@@ -47,6 +57,17 @@ pub unsafe fn start(count: c_int, arguments: *const *const c_char, function: fn(
         words.push(OsString::from_vec(word.to_bytes().to_vec()));
     }
     c_int::from(function(words))
+}
+
+/// Writes a line to stderr as far as that is possible without waiting, and allocates nothing.
+fn write_without_memory(line: fmt::Arguments<'_>) {
+    let mut buffer = [0; 128];
+    let mut rest = buffer.as_mut_slice();
+    // What does not fit is left out.
+    rest.write_fmt(line).ok();
+    let left = rest.len();
+    let length = buffer.len() - left;
+    write_nowait(libc::STDERR_FILENO, buffer.get(..length).unwrap_or_default()).ok();
 }
 
 /// Opens /dev/null, close-on-exec, on each closed standard descriptor.

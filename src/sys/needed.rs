@@ -46,6 +46,8 @@ const OPEN: NeededCall = needed("open", libc::SYS_open, [0; 4]);
 #[cfg(not(target_arch = "x86_64"))]
 const OPEN: NeededCall = needed("openat", libc::SYS_openat, [NO_FD, 0, 0, 0]);
 
+/// What every program needs that allocates memory.
+pub(super) const MMAP: NeededCall = needed("mmap", libc::SYS_mmap, [0; 4]);
 pub(super) const SENDMSG: NeededCall = needed("sendmsg", libc::SYS_sendmsg, [NO_FD, 0, 0, 0]);
 pub(super) const RECVMSG: NeededCall = needed("recvmsg", libc::SYS_recvmsg, [NO_FD, 0, 0, 0]);
 
@@ -76,6 +78,19 @@ pub const BY_SUPERVISE_MODE: [NeededCall; 14] = [
     needed("waitid", libc::SYS_waitid, [libc::P_ALL as c_long, 0, 0, 0]),
 ];
 
+/// What a process is answered with: a client, or one that has an ipc channel.
+pub const BY_ANSWERS: [NeededCall; 3] = [
+    needed("recvfrom", libc::SYS_recvfrom, [NO_FD, 0, 0, 0]),
+    needed("sendto", libc::SYS_sendto, [NO_FD, 0, 0, 0]),
+    RECVMSG,
+];
+
+/// What supervise mode needs for clients, besides [`BY_ANSWERS`].
+pub const BY_CLIENTS: [NeededCall; 2] = [
+    needed("accept4", libc::SYS_accept4, [NO_FD, 0, 0, 0]),
+    needed("getsockopt", libc::SYS_getsockopt, [NO_FD, 0, 0, 0]),
+];
+
 /// Makes each of these system calls once, without effect.
 ///
 /// # Errors
@@ -101,7 +116,9 @@ mod tests {
     fn the_kernel_refuses_none_of_the_needed_calls() {
         assert_eq!(check(&BY_INIT_MODE), Ok(()));
         assert_eq!(check(&BY_SUPERVISE_MODE), Ok(()));
-        assert_eq!(check(&[SENDMSG, RECVMSG]), Ok(()));
+        assert_eq!(check(&BY_ANSWERS), Ok(()));
+        assert_eq!(check(&BY_CLIENTS), Ok(()));
+        assert_eq!(check(&[MMAP, SENDMSG]), Ok(()));
     }
 
     #[test]

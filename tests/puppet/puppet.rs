@@ -424,13 +424,24 @@ fn change_one(what: &str, value: i32) {
 }
 
 fn execute(program: &[&str]) -> u8 {
+    execute_after(|| {}, program)
+}
+
+/// Allocates no memory after `prepare`, which may make that impossible.
+fn execute_after(prepare: impl FnOnce(), program: &[&str]) -> u8 {
     let words: Vec<CString> = program.iter().map(|word| CString::new(*word).expect("no NUL")).collect();
     let environment: Vec<CString> = std::env::vars_os()
         .map(|(name, value)| CString::new([name.as_bytes(), b"=", &value.into_vec()].concat()).expect("no NUL"))
         .collect();
     let first = words.first().expect("a program");
-    let error = nix::unistd::execve(first, &words, &environment).expect_err("execve comes back only to fail");
-    panic!("puppet: cannot execute {program:?}: {error}");
+    let pointers = |strings: &[CString]| {
+        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
+    };
+    let (arguments, variables) = (pointers(&words), pointers(&environment));
+    prepare();
+    // SAFETY: the path and all strings are NUL-terminated, and both arrays end with a null pointer.
+    unsafe { libc::execve(first.as_ptr(), arguments.as_ptr(), variables.as_ptr()) };
+    panic!("puppet: cannot execute {program:?}: {}", std::io::Error::last_os_error());
 }
 
 fn parent(program: &[&str]) -> u8 {

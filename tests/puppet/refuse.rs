@@ -1,6 +1,6 @@
 //! Refuses a system call to the program that follows and to all its children, as a sandbox does. seccomp(2)
 
-use super::execute;
+use super::execute_after;
 
 /// The offset of the number of the system call in the kernel's `struct seccomp_data`.
 const CALL_NUMBER: u32 = 0;
@@ -16,10 +16,12 @@ pub(super) fn refuse(call: &str, errno: &str, program: &[&str]) -> u8 {
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
     ];
     let filter = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
-    nix::sys::prctl::set_no_new_privs().expect("prctl");
-    let mode = libc::SECCOMP_MODE_FILTER;
-    // SAFETY: `filter` has the four statements that its length says.
-    let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const filter) };
-    assert_eq!(result, 0, "seccomp: {}", std::io::Error::last_os_error());
-    execute(program)
+    let install = || {
+        nix::sys::prctl::set_no_new_privs().expect("prctl");
+        let mode = libc::SECCOMP_MODE_FILTER;
+        // SAFETY: `filter` has the four statements that its length says.
+        let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const filter) };
+        assert_eq!(result, 0, "seccomp: {}", std::io::Error::last_os_error());
+    };
+    execute_after(install, program)
 }

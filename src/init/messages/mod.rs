@@ -6,6 +6,8 @@ mod dumb_init;
 mod strsignal;
 mod tini;
 
+use std::fmt;
+
 use nix::errno::Errno;
 
 use super::event::Event;
@@ -72,9 +74,16 @@ fn report_native(options: &Options, event: Event<'_>) {
         Event::CannotSetParentDeathSignal(errno) => {
             log::warn!("cannot set the parent death signal: {}", errno::words(errno));
         }
-        Event::CannotStart(errno) => log::error!("cannot create a process: {}", errno::words(errno)),
+        Event::CannotStart(errno) => {
+            let failure = StartFailure { step: StartStep::Create, errno };
+            log::error!("{}", fmt::from_fn(|formatter| failure.write(None, formatter)));
+        }
         Event::CannotExecute(program, _, StartFailure { step: StartStep::Exec, errno: Errno::ENOENT }) => {
             log::error!("cannot run `{program}`: not found");
+        }
+        Event::CannotExecute(program, _, StartFailure { step: StartStep::Session, errno }) => {
+            let reason = errno::words(errno);
+            log::error!("cannot run `{program}`: cannot create a process group with the system call setpgid: {reason}");
         }
         Event::CannotExecute(program, _, failure) => log::error!("cannot run `{program}`: {}", failure.reason()),
         Event::Forwarded(received, sent, child) => log::debug!("received {received}, sent {sent} to pid {child}"),

@@ -13,6 +13,7 @@ use crate::model::plan::Control;
 use crate::model::{Plan, errno};
 use crate::runtime::token::Token;
 use crate::sys::directory::{Directory, Missing, OpenError, remove_if_same};
+use crate::sys::needed::{self, RefusedCall};
 use crate::sys::{Interest, PeerStream, Poller, peer_stream, process, socket};
 
 const TOKENS: [(Listener, Token); 2] =
@@ -34,9 +35,18 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Creates the sockets of the plan. If one cannot be created, keepalive logs a warning.
+    /// Creates the sockets of the plan. If one cannot be created, or nobody could be answered, keepalive logs that.
     pub(super) fn new(plan: &Plan, config: Option<&Path>, poller: &Poller) -> Self {
         let mut listeners = Self::default();
+        if plan.control == Control::Off && plan.http.is_none() {
+            return listeners;
+        }
+        let checked = needed::check(&needed::BY_ANSWERS).and_then(|()| needed::check(&needed::BY_CLIENTS));
+        if let Err(RefusedCall { name, errno }) = checked {
+            let reason = errno::words(errno);
+            log::error!("cannot answer clients without the system call {name}: {reason}; nobody can connect");
+            return listeners;
+        }
         match &plan.control {
             Control::Off => {}
             Control::At(path) => match claim(path) {
