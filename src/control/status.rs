@@ -42,6 +42,8 @@ pub(super) struct StatusEntry {
     ready: Option<bool>,
     /// Whether this is the surge instance of a rolling reload.
     surge: Option<bool>,
+    /// Whether the previous definition is in effect, because that of the configuration file has failed.
+    rolled_back: Option<bool>,
     pub(super) restarts: Option<u64>,
     pub(super) uptime_ms: Option<u64>,
     reason: String,
@@ -99,6 +101,7 @@ impl Members for StatusEntry {
             "pid" => Member::Number(&mut self.pid),
             "ready" => Member::Flag(&mut self.ready),
             "surge" => Member::Flag(&mut self.surge),
+            "rolled_back" => Member::Flag(&mut self.rolled_back),
             "restarts" => Member::Number(&mut self.restarts),
             "uptime_ms" => Member::Number(&mut self.uptime_ms),
             "reason" => Member::Text(&mut self.reason),
@@ -448,16 +451,19 @@ impl StatusEntry {
             "running" | "completed" => Cow::Borrowed(""),
             _ => Cow::Borrowed(self.reason.as_str()),
         };
-        if self.oom_killed == Some(true) && !note.contains("memory") && self.state != "running" {
+        let has_run_out = self.oom_killed == Some(true) && !note.contains("memory") && self.state != "running";
+        let mut add = |parts: &[&str]| {
             let joint = if note.is_empty() { "" } else { "; " };
-            note.to_mut().push_str(joint);
-            note.to_mut().push_str("killed by the kernel (out of memory)");
+            note.to_mut().extend([joint].iter().chain(parts).copied());
+        };
+        if has_run_out {
+            add(&["killed by the kernel (out of memory)"]);
+        }
+        if self.rolled_back == Some(true) {
+            add(&["previous definition: the reload has failed"]);
         }
         if !self.status_text.is_empty() {
-            let joint = if note.is_empty() { "" } else { "; " };
-            note.to_mut().push_str(joint);
-            note.to_mut().push_str(if self.pid.is_none() { "its last status: " } else { "" });
-            note.to_mut().push_str(&self.status_text);
+            add(&[if self.pid.is_none() { "its last status: " } else { "" }, &self.status_text]);
         }
         note
     }

@@ -83,6 +83,8 @@ web.3  starting   18      1s         0    -       -
 fn a_note_says_not_ready_or_killed_for_memory() {
     let unready = json!({"id": "a", "state": "running", "ready": false, "reason": "reloading", "pid": 7});
     assert_eq!(entry(unready).note(), "not ready; reloading");
+    let back = json!({"id": "web.0", "state": "running", "ready": true, "rolled_back": true});
+    assert_eq!(entry(back).note(), "previous definition: the reload has failed");
     let killed = json!({"id": "a", "state": "backoff", "oom_killed": true, "reason": "killed by SIGKILL, ran 2s"});
     assert_eq!(entry(killed).note(), "killed by SIGKILL, ran 2s; killed by the kernel (out of memory)");
 }

@@ -15,6 +15,22 @@ impl Display for Counted {
     }
 }
 
+/// `web.0, web.1`, of more than five the first ones: `… and 3 more`.
+pub(super) struct Listed<'a, T>(pub(super) &'a [T]);
+
+impl<T: Display> Display for Listed<'_, T> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        const MAX_NAMED: usize = 5;
+        for (position, name) in self.0.iter().take(MAX_NAMED).enumerate() {
+            write!(formatter, "{}{name}", if position == 0 { "" } else { ", " })?;
+        }
+        match self.0.len().saturating_sub(MAX_NAMED) {
+            0 => Ok(()),
+            more => write!(formatter, " and {more} more"),
+        }
+    }
+}
+
 /// A duration: `400ms`, `3.2s`, `1m30s`, `2h5m`, `3d4h`.
 pub(super) struct Span(pub(super) Duration);
 

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use super::run_wording::{write_decision, write_fault, write_gave_up, write_run};
-use super::text::{Counted, Span};
+use super::text::{Counted, Listed, Span};
 use crate::config::names_port;
 use crate::model::plan::{SignalAction, Strategy};
 use crate::model::{InstanceId, Plan, ServiceIndex, errno};
@@ -157,7 +157,7 @@ fn write_awaited(
 /// The lines of reloads; nothing for any other event.
 fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, event: &JournalEvent) -> fmt::Result {
     match event {
-        JournalEvent::ConfigReloaded(changes) => Changed(changes, "to reload").fmt(formatter),
+        JournalEvent::ConfigReloaded(changes) => Changed(plan, changes, "to reload").fmt(formatter),
         JournalEvent::ConfigReloadDeferred { service } => {
             let name = service_name(plan, *service);
             write!(formatter, "configuration reload deferred until the reload of {name} has ended")
@@ -203,11 +203,11 @@ fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, event: &JournalEvent
 }
 
 /// The changes that a new configuration makes, and the word for services that need new processes.
-pub(super) struct Changed<'a>(pub(super) &'a Changes, pub(super) &'static str);
+pub(super) struct Changed<'a>(pub(super) &'a Plan, pub(super) &'a Changes, pub(super) &'static str);
 
 impl Display for Changed<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Self(&Changes { added, removed, reloaded, adjusted, unchanged }, of_reloaded) = *self;
+        let Self(plan, Changes { added, removed, reloaded, adjusted, unchanged, not_running }, of_reloaded) = self;
         formatter.write_str("configuration reloaded: ")?;
         let counts = [
             (added, "added"),
@@ -216,10 +216,17 @@ impl Display for Changed<'_> {
             (adjusted, "updated"),
             (unchanged, "unchanged"),
         ];
-        for (position, (count, what)) in counts.into_iter().filter(|(count, _)| *count > 0).enumerate() {
-            write!(formatter, "{}{count} {what}", if position == 0 { "" } else { ", " })?;
+        let mut separator = "";
+        for (count, what) in counts.into_iter().filter(|(count, _)| **count > 0) {
+            write!(formatter, "{separator}{count} {what}")?;
+            separator = ", ";
         }
-        Ok(())
+        if not_running.is_empty() {
+            return Ok(());
+        }
+        formatter.write_str(if separator.is_empty() { "not running: " } else { "; not running: " })?;
+        let names: Vec<_> = not_running.iter().map(|service| service_name(plan, *service)).collect();
+        write!(formatter, "{} (new definition used at the next start)", Listed(&names))
     }
 }
 

@@ -6,7 +6,7 @@ use super::core::Supervisor;
 use super::event::Action;
 use super::operator::{Pending, Refusal, RequestId};
 use super::record::{Changes, JournalEvent, Requester};
-use super::service_table::Untried;
+use super::service_table::{InEffect, Untried};
 use super::state::{AfterStop, State, Stopped, Stopping};
 use crate::model::plan::{Kind, Plan, Service};
 use crate::model::{InstanceId, ServiceIndex};
@@ -18,6 +18,13 @@ struct Work {
     awaiting_stop: Vec<InstanceId>,
     reloads: Vec<ServiceIndex>,
     changes: Changes,
+}
+
+impl Work {
+    /// The number of processes and services that the reload waits for.
+    const fn underway(&self) -> usize {
+        self.awaiting_ready.len() + self.reloads.len()
+    }
 }
 
 impl Supervisor {
@@ -51,6 +58,7 @@ impl Supervisor {
         }
         self.record(JournalEvent::ConfigReloaded(work.changes));
         for service in self.services.service_indexes() {
+            self.services[service].in_effect = InEffect::Configured;
             self.mark_dirty(service);
         }
         if let Some(id) = id {
@@ -88,18 +96,19 @@ impl Supervisor {
     }
 
     fn change(&mut self, service: ServiceIndex, old: &Rc<Service>, new: &Rc<Service>, work: &mut Work) {
-        let count = &mut work.changes;
         if old == new {
-            count.unchanged += u32::from(new.instances > 0);
+            let is_retried = self.retry_untried(service, work);
+            work.changes.reloaded += u32::from(is_retried);
+            work.changes.unchanged += u32::from(!is_retried && new.instances > 0);
             return;
         }
         if new.instances == 0 {
-            count.removed += 1;
+            work.changes.removed += 1;
             work.awaiting_stop.extend(self.services.ids_of(service));
             return self.services.retire(service);
         }
         if old.instances == 0 {
-            count.added += 1;
+            work.changes.added += 1;
             self.services[service].untried = Some(Untried { before: None });
             self.services.restore(service);
             self.services.resize(service, new.instances);
@@ -118,26 +127,50 @@ impl Supervisor {
             self.resize_for(service, new.instances, work);
             resize = None;
         }
-        if old.same_process_spec(new) {
-            work.changes.adjusted += 1;
+        let underway = work.underway();
+        let has_same_processes = old.same_process_spec(new);
+        if has_same_processes {
             for id in self.services.ids_of(service) {
                 self.services[id].definition = Rc::clone(new);
             }
+            self.retry_untried(service, work);
         } else {
-            work.changes.reloaded += 1;
-            // What has not succeeded yet is retried, as if it was new.
-            let has_worked = old.kind == Kind::Service || self.services[service].is_ready();
-            self.services[service].untried = Some(Untried { before: has_worked.then(|| Rc::clone(old)) });
-            if self.replace_processes(service, old, resize, work) {
-                return;
+            let before = self.services[service].worked_before(old);
+            self.services[service].untried = Some(Untried { before });
+        }
+        if has_same_processes || !self.replace_processes(service, old, resize, work) {
+            if let Some(desired) = resize {
+                self.resize_for(service, desired, work);
+            }
+            if new.autostart && !old.autostart {
+                self.add(service, new, work);
             }
         }
-        if let Some(desired) = resize {
-            self.resize_for(service, desired, work);
+        match (has_same_processes, underway == work.underway()) {
+            (true, true) => work.changes.adjusted += 1,
+            (false, true) => work.changes.not_running.push(service),
+            (_, false) => work.changes.reloaded += 1,
         }
-        if new.autostart && !old.autostart {
-            self.add(service, new, work);
+    }
+
+    /// Tries a definition again that an earlier reload has brought, and that has not been ready yet: its result is that of
+    /// this reload too. Returns whether there is anything to wait for.
+    fn retry_untried(&mut self, service: ServiceIndex, work: &mut Work) -> bool {
+        if self.services[service].untried.is_none() {
+            return false;
         }
+        let is_meant = |id: &InstanceId| {
+            let instance = &self.services[*id];
+            let is_idle = matches!(instance.state, State::Stopped { why: Stopped::NotStarted | Stopped::Completed });
+            self.services.has(*id)
+                && instance.queued_stop.is_none()
+                && !is_idle
+                && !instance.state.is_stopped_by_operator()
+        };
+        let ids: Vec<_> = self.services.ids_of(service).filter(is_meant).collect();
+        ids.iter().for_each(|id| self.request_start(*id, Requester::Config));
+        work.awaiting_ready.extend(&ids);
+        !ids.is_empty()
     }
 
     fn resize_for(&mut self, service: ServiceIndex, desired: u32, work: &mut Work) {

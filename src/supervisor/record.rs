@@ -117,16 +117,18 @@ pub enum JournalEvent {
     ProcessesAbandoned,
 }
 
-/// The differences between two configurations: numbers of services.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The differences between two configurations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     pub added: u32,
     pub removed: u32,
-    /// Services that need new processes.
+    /// Services that get new processes.
     pub reloaded: u32,
     /// Services that have changed and keep their processes.
     pub adjusted: u32,
     pub unchanged: u32,
+    /// Services that do not run: their new definition is used at the next start.
+    pub not_running: Vec<ServiceIndex>,
 }
 
 /// Why an instance has changed its state.

@@ -24,7 +24,7 @@ use super::readiness::Readiness;
 use super::record::{JournalEvent, Reason, Requester};
 use super::request::PROOF_TIME;
 use super::rollout::{ReloadFailure, Rollout, RolloutError, RolloutStage, Slot};
-use super::service_table::ServiceOutcome;
+use super::service_table::{InEffect, ServiceOutcome};
 use super::state::{AfterRun, AfterStop, CleaningUp, Running, State, Stopped, Stopping};
 use crate::model::plan::{Plan, Ready, Service, Strategy};
 use crate::model::{InstanceId, ServiceIndex};
@@ -432,15 +432,26 @@ impl Supervisor {
                 self.cancel_surge(InstanceId { service, number: slot.number }, Stopped::Replaced);
             }
         }
-        let Some(before) = rollout.previous.take() else { return };
-        self.record(JournalEvent::ReloadRolledBack { service, failure });
-        self.redefine(service, Rc::clone(&before));
+        let Some(old) = rollout.previous.take() else { return };
+        let Some(before) = self.services[service].worked_before(&old) else {
+            // The old definition has never worked: the service keeps the new one, and does not need what the old one did.
+            old.depends_on.iter().for_each(|dependency| self.mark_dirty(*dependency));
+            return;
+        };
+        self.roll_back(service, Rc::clone(&before), failure);
         rollout.strategy = match before.reload.strategy {
             Strategy::Signal(_) => Strategy::Restart,
             strategy @ (Strategy::Rolling | Strategy::Restart) => strategy,
         };
         let has_changed = |id: &InstanceId| !self.services[*id].definition.same_process_spec(&before);
         rollout.remaining = self.services.ids_of(service).filter(has_changed).map(|id| id.number).collect();
+    }
+
+    /// Returns to the definition that has worked.
+    pub(super) fn roll_back(&mut self, service: ServiceIndex, before: Rc<Service>, failure: ReloadFailure) {
+        self.record(JournalEvent::ReloadRolledBack { service, failure });
+        self.redefine(service, before);
+        self.services[service].in_effect = InEffect::Previous;
     }
 
     /// Replaces the definition of a service.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::core::Supervisor;
 use super::phase::Phase;
 use super::record::{Cause, JournalEvent, Outcome, Reason, Requester};
+use super::rollout::{ReloadFailure, RolloutError};
 use super::run_result::{FailureReason, RunResult};
-use super::service_table::{Failure, ServiceOutcome, Untried};
+use super::service_table::{Failure, ServiceOutcome};
 use super::state::{AfterStop, Running, State, Stopped};
 use super::state_name::StateName;
 use crate::model::plan::{ExitAction, Kind};
@@ -289,10 +290,13 @@ impl Supervisor {
         let Some(last) = self.services[service].failures().max_by_key(|failure| failure.nth) else { return };
         let Failure { instance, run, failure_reason, .. } = last;
         self.record(JournalEvent::ServiceFailed { service });
-        if let Some(Untried { before }) = self.services[service].untried.take() {
-            // What works goes on, with the definition that has worked.
+        // What works goes on, with the definition that has worked. A new definition stays untried until it is ready.
+        if let Some(before) = self.services[service].untried.as_ref().map(|untried| untried.before.clone()) {
             if let Some(before) = before {
-                self.redefine(service, before);
+                let definition = Rc::clone(&self.services[instance].definition);
+                let failure = ReloadFailure { instance, definition, error: RolloutError::Exited(run) };
+                self.roll_back(service, before, failure);
+                self.services[service].untried = None;
             }
             return;
         }

@@ -43,6 +43,7 @@ pub(super) struct ServiceState {
     pub(super) is_retiring: bool,
     /// Its definition has come by a reload, and has never been ready.
     pub(super) untried: Option<Untried>,
+    pub(super) in_effect: InEffect,
 }
 
 /// A definition that has come by a reload: its failure ends nothing.
@@ -50,6 +51,15 @@ pub(super) struct ServiceState {
 pub(super) struct Untried {
     /// The definition that worked; `None`: the service is new.
     pub(super) before: Option<Rc<Service>>,
+}
+
+/// Which definition of a service is in effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InEffect {
+    /// That of the configuration as it was loaded.
+    Configured,
+    /// The one before it: that of the configuration has failed.
+    Previous,
 }
 
 /// Numbers of instances by state.
@@ -278,7 +288,21 @@ impl ServiceState {
             is_drained: false,
             is_retiring: false,
             untried: None,
+            in_effect: InEffect::Configured,
         }
+    }
+
+    /// The definition that has worked; `old`: the one before the current one. What has never worked, or has not succeeded, is
+    /// retried as if it was new.
+    pub(super) fn worked_before(&self, old: &Rc<Service>) -> Option<Rc<Service>> {
+        if let Some(untried) = &self.untried {
+            return untried.before.clone();
+        }
+        let has_worked = match old.kind {
+            Kind::Service => self.counts.not_started < self.counts.instances(),
+            Kind::Oneshot => self.is_ready(),
+        };
+        (has_worked || self.in_effect == InEffect::Previous).then(|| Rc::clone(old))
     }
 
     /// Whether it has been removed from the configuration and has no instances left.

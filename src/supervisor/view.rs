@@ -3,7 +3,7 @@
 use super::instance::Instance;
 use super::record::Reason;
 use super::run_result::{Restarts, RunResult};
-use super::service_table::ServiceTable;
+use super::service_table::{InEffect, ServiceTable};
 use super::state::{CleaningUp, Running, State, StopStage, Stopping};
 use super::state_name::StateName;
 use crate::model::plan::Service;
@@ -100,6 +100,12 @@ impl<'a> ServiceView<'a> {
     /// The instances 0…n−1, followed by surplus instances that are being stopped.
     pub fn instances(self) -> impl Iterator<Item = InstanceView<'a>> {
         self.table[self.index].instances().iter().map(Instance::view)
+    }
+
+    /// Whether the definition of the configuration has failed, and the one before it is in effect.
+    #[must_use]
+    pub fn is_rolled_back(self) -> bool {
+        self.table[self.index].in_effect == InEffect::Previous
     }
 
     /// The surge instances: the second processes of instances that are being reloaded.

@@ -60,6 +60,7 @@ mod ready;
 mod reasons;
 mod refused_calls;
 mod reload;
+mod reload_again;
 #[path = "../common/services.rs"]
 mod services;
 #[path = "../common/session.rs"]

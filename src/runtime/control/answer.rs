@@ -9,7 +9,7 @@ use crate::model::instance_limit::TooManyInstances;
 use crate::model::json::Object;
 use crate::model::plan::Kind;
 use crate::model::{InstanceId, Numbers, ServiceIndex};
-use crate::runtime::text::{Counted, Span};
+use crate::runtime::text::{Counted, Listed, Span};
 use crate::runtime::wording::{CONFIG_UNCHANGED, Changed, Name, WhyReloadFailed, service_name};
 use crate::supervisor::{InstanceView, Refusal, Request, ServiceView, StateName, Target, Verb};
 
@@ -17,6 +17,9 @@ use crate::supervisor::{InstanceView, Refusal, Request, ServiceView, StateName, 
 const MAX_LISTED: usize = 1_000;
 /// The number of instances named in a message.
 const MAX_NAMED: usize = 5;
+/// What is said of a service that has been rolled back.
+pub(super) const ROLLED_BACK: &str =
+    "the previous definition is in effect, because the reload has failed; `keepalive reload` tries the new one again";
 const SHUTTING_DOWN: &str = "keepalive is shutting down";
 
 /// An answer: the HTTP status and a body of JSON.
@@ -36,8 +39,13 @@ pub(super) fn plain(status: u16, result: &str, reason: &str) -> Answer {
     Answer { status, body }
 }
 
-/// The answer to a request that is done or was refused.
-pub(super) fn result(snapshot: &StatusSnapshot<'_>, request: &Request, result: Result<(), Refusal>) -> Answer {
+/// The answer to a request that is done or was refused. `left_alone`: see [`left_alone`].
+pub(super) fn result(
+    snapshot: &StatusSnapshot<'_>,
+    request: &Request,
+    result: Result<(), Refusal>,
+    left_alone: &str,
+) -> Answer {
     let last_lines = result.as_ref().err().map_or(String::new(), |refusal| last_lines::of(snapshot, refusal));
     let (status, word, reason) = match result {
         Ok(()) => (200, "done", done(snapshot, request)),
@@ -55,7 +63,7 @@ pub(super) fn result(snapshot: &StatusSnapshot<'_>, request: &Request, result: R
             (409, "refused", reason)
         }
     };
-    with_instances(snapshot, request, (status, word), &reason, &last_lines)
+    with_instances(snapshot, request, (status, word), &reason, [&last_lines, left_alone])
 }
 
 /// The answer if there is no instance `target`.
@@ -65,7 +73,7 @@ pub(super) fn no_instance(snapshot: &StatusSnapshot<'_>, target: Target) -> Answ
         Target::Service(service) => InstanceId { service, number: 0 },
         Target::All => InstanceId { service: ServiceIndex(0), number: 0 },
     };
-    result(snapshot, &Request::Control(target, Verb::Start), Err(Refusal::UnknownInstance(id)))
+    result(snapshot, &Request::Control(target, Verb::Start), Err(Refusal::UnknownInstance(id)), "")
 }
 
 /// The answer to a request that was not done in time: names the instances that it waits for.
@@ -93,7 +101,7 @@ pub(super) fn timeout(snapshot: &StatusSnapshot<'_>, request: &Request, after: D
     } else {
         format!("not finished within {after}, still in progress: {named}{more}")
     };
-    with_instances(snapshot, request, (504, "timeout"), &reason, "")
+    with_instances(snapshot, request, (504, "timeout"), &reason, [""; 2])
 }
 
 fn with_instances(
@@ -101,7 +109,7 @@ fn with_instances(
     request: &Request,
     (status, result): (u16, &str),
     reason: &str,
-    last_lines: &str,
+    [last_lines, left_alone]: [&str; 2],
 ) -> Answer {
     let mut body = Vec::new();
     let mut object = Object::new(&mut body);
@@ -112,12 +120,11 @@ fn with_instances(
     }
     let warning = match request {
         Request::Control(_, Verb::Stop) | Request::Several(_, Verb::Stop) => running_dependents(snapshot, request),
-        Request::Control(Target::All, Verb::Start | Verb::Restart) => completed(snapshot),
-        Request::Control(..)
-        | Request::Several(..)
-        | Request::Scale(..)
-        | Request::ReloadConfig
-        | Request::Shutdown => String::new(),
+        Request::Control(_, Verb::Start | Verb::Restart | Verb::Reload) | Request::Several(..) => {
+            let back = rolled_back(snapshot, request);
+            if back.is_empty() || left_alone.is_empty() { back + left_alone } else { format!("{left_alone}; {back}") }
+        }
+        Request::Control(..) | Request::Scale(..) | Request::ReloadConfig | Request::Shutdown => String::new(),
     };
     if !warning.is_empty() {
         object.text("warning", &warning);
@@ -167,19 +174,22 @@ fn running_dependents(snapshot: &StatusSnapshot<'_>, request: &Request) -> Strin
     warnings.join("; ")
 }
 
-/// What a start of all services has left alone.
-fn completed(snapshot: &StatusSnapshot<'_>) -> String {
+/// What a start or restart of all services leaves alone, when it is requested.
+pub(super) fn left_alone(snapshot: &StatusSnapshot<'_>, request: &Request) -> String {
+    let Request::Control(Target::All, Verb::Start | Verb::Restart) = request else { return String::new() };
     let has_completed =
         |service: &ServiceView<'_>| service.instances().any(|instance| instance.state == StateName::Completed);
-    let names: Vec<&str> =
-        snapshot.view.services().filter(has_completed).map(|service| service.name).take(MAX_NAMED).collect();
-    match names.first() {
-        None => String::new(),
-        Some(first) => {
-            let all = names.join(", ");
-            format!("{all}: completed, not run again; `keepalive start {first}` runs it")
-        }
-    }
+    let names: Vec<&str> = snapshot.view.services().filter(has_completed).map(|service| service.name).collect();
+    let Some(first) = names.first() else { return String::new() };
+    format!("{}: completed, not run again; `keepalive start {first}` runs it", Listed(&names))
+}
+
+/// Says which of the services run with another definition than the configuration file has.
+fn rolled_back(snapshot: &StatusSnapshot<'_>, request: &Request) -> String {
+    let is_target = |service: &ServiceView<'_>| service.instances().any(|instance| is_meant(request, instance.id));
+    let services = snapshot.view.services().filter(|service| service.is_rolled_back() && is_target(service));
+    let names: Vec<&str> = services.map(|service| service.name).collect();
+    if names.is_empty() { String::new() } else { format!("{}: {ROLLED_BACK}", Listed(&names)) }
 }
 
 fn targets<'s>(snapshot: &StatusSnapshot<'s>, request: &'s Request) -> impl Iterator<Item = InstanceView<'s>> {
@@ -207,25 +217,34 @@ fn target_name(snapshot: &StatusSnapshot<'_>, target: Target) -> String {
 fn done(snapshot: &StatusSnapshot<'_>, request: &Request) -> String {
     match request {
         Request::Shutdown => SHUTTING_DOWN.to_owned(),
-        Request::ReloadConfig => Changed(&snapshot.counts.changes, "reloaded").to_string(),
+        Request::ReloadConfig => Changed(snapshot.plan, &snapshot.counts.changes, "reloaded").to_string(),
         Request::Scale(service, wanted) => {
             let instances = Counted((*wanted).into(), "instance", "instances");
-            let mut stopped = targets(snapshot, request).filter(|instance| instance.state == StateName::Stopped);
-            let names: Vec<_> =
-                stopped.by_ref().take(MAX_NAMED).map(|it| Name(snapshot.plan, it.id).to_string()).collect();
-            let stopped = match (names.len(), stopped.count()) {
-                (0, _) => String::new(),
-                (_, 0) => format!("; stopped by operator: {}", names.join(", ")),
-                (_, more) => format!("; stopped by operator: {} and {more} more", names.join(", ")),
-            };
+            let stopped = stopped(snapshot, request, "; stopped by operator: ");
             format!("{} has {instances}{stopped}", service_name(snapshot.plan, *service))
         }
-        Request::Control(target, verb) => done_to(&target_name(snapshot, *target), *verb),
+        Request::Control(target, verb) => {
+            let mut text = done_to(&target_name(snapshot, *target), *verb);
+            if *verb == Verb::Reload {
+                text += &stopped(snapshot, request, "; stopped: ");
+            }
+            text
+        }
         Request::Several(targets, verb) => {
             let names: Vec<_> = targets.iter().map(|target| target_name(snapshot, *target)).collect();
             done_to(&names.join(", "), *verb)
         }
     }
+}
+
+/// The services and their instances that are stopped, after `prefix`.
+fn stopped(snapshot: &StatusSnapshot<'_>, request: &Request, prefix: &str) -> String {
+    let is_stopped =
+        |instance: &InstanceView<'_>| instance.state == StateName::Stopped && is_meant(request, instance.id);
+    let services = snapshot.view.services().filter(|service| service.definition.kind == Kind::Service);
+    let ids = services.flat_map(ServiceView::instances).filter(is_stopped);
+    let names: Vec<_> = ids.map(|instance| Name(snapshot.plan, instance.id)).collect();
+    if names.is_empty() { String::new() } else { format!("{prefix}{}", Listed(&names)) }
 }
 
 fn done_to(name: &str, verb: Verb) -> String {

@@ -51,6 +51,8 @@ pub(super) struct Client {
     pub(super) is_rejected: bool,
     /// The status and reason of the rejection, until they have been sent.
     pub(super) refusal: Option<(u16, String)>,
+    /// What its request leaves alone.
+    pub(super) left_alone: String,
     /// The request method is HEAD.
     pub(super) is_head_request: bool,
     out: Vec<u8>,
@@ -120,6 +122,7 @@ impl Client {
             last_progress: now,
             is_rejected: false,
             refusal: None,
+            left_alone: String::new(),
             is_head_request: false,
             out: Vec::new(),
             sent: 0,

@@ -2,6 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 
+use super::answer::ROLLED_BACK;
 use super::snapshot::{StatusSnapshot, word_of};
 use super::status::{begin_service, begin_status, write_instance};
 use crate::config::{json, show};
@@ -42,7 +43,8 @@ pub(super) fn describe(target: Target, snapshot: &StatusSnapshot<'_>, out: &mut 
         let exit = |instance: InstanceView<'_>| Some((instance.id, instance.last_run?.exit.status));
         let ends = service.instances().filter(is_meant).take(MAX_LISTED).filter_map(exit);
         let ends: String = ends.map(|(id, status)| format!("  last exit  {} {status}\n", Name(plan, id))).collect();
-        text(out, &(ends + &show::service_text(plan, service.definition, &note)));
+        let back = if service.is_rolled_back() { format!("  definition {ROLLED_BACK}\n") } else { String::new() };
+        text(out, &(ends + &back + &show::service_text(plan, service.definition, &note)));
         out.push(b'}');
     }
     out.extend(b"]}\n");

@@ -423,6 +423,7 @@ impl Server {
                 client.document("application/octet-stream", "", &environment, now);
             }
             Route::Change(request, timeout) => {
+                client.left_alone = answer::left_alone(&snapshot, &request);
                 client.stage = Stage::Awaiting(request.clone(), timeout);
                 client.deadline = Some(now + timeout);
                 client.interest = Interest::Nothing;

@@ -76,6 +76,8 @@ pub(super) fn write_instance(instance: &InstanceView<'_>, snapshot: &StatusSnaps
     object.plain("ready", is_ready(instance, snapshot.plan));
     if instance.id.is_surge() {
         object.plain("surge", true);
+    } else if snapshot.view.service(instance.id.service).is_some_and(ServiceView::is_rolled_back) {
+        object.plain("rolled_back", true);
     }
     object.plain("restarts", instance.restarts.automatic());
     object.optional("uptime_ms", instance.since.map(|since| snapshot.now.since(since).as_millis()));

@@ -75,8 +75,8 @@ impl Counts {
         if let JournalEvent::ReloadFinished { service, failure } = &record.event {
             self.on_reload_ended(*service, failure.as_ref());
         }
-        if let JournalEvent::ConfigReloaded(changes) = record.event {
-            self.changes = changes;
+        if let JournalEvent::ConfigReloaded(changes) = &record.event {
+            self.changes.clone_from(changes);
             self.last_config_reload_failed = false;
         }
         if let JournalEvent::ConfigReloadFailed { .. } = record.event {

@@ -270,6 +270,7 @@ fn write_changes(changes: &Changes, object: &mut Object<'_>) {
     object.plain("reloaded", changes.reloaded);
     object.plain("updated", changes.adjusted);
     object.plain("unchanged", changes.unchanged);
+    object.plain("not_running", changes.not_running.len());
 }
 
 const fn cause_name(cause: &Cause) -> &'static str {

@@ -357,7 +357,8 @@ fn journal_events() -> Vec<(JournalEvent, &'static str)> {
     let failure = |error| ReloadFailure { instance: INSTANCE, definition: Rc::new(service("web")), error };
     let crashed = Rc::new(run(ExitStatus::Code(1)));
     let last = (INSTANCE, crashed.clone(), FailureReason::RestartLimit(16));
-    let changes = Changes { added: 1, removed: 2, reloaded: 3, adjusted: 4, unchanged: 5 };
+    let changes =
+        Changes { added: 1, removed: 2, reloaded: 3, adjusted: 4, unchanged: 5, not_running: vec![ServiceIndex(0)] };
     let draining = |cause| JournalEvent::ShutdownStarted { cause };
     let failed = |error| JournalEvent::ReloadFinished { service: SERVICE, failure: Some(failure(error)) };
     vec![
@@ -389,7 +390,8 @@ fn journal_events() -> Vec<(JournalEvent, &'static str)> {
         (JournalEvent::ConfigReloadRequested { signal: Signal::HUP }, "received SIGHUP: reloading the configuration"),
         (
             JournalEvent::ConfigReloaded(changes),
-            "configuration reloaded: 1 added, 2 removed, 3 to reload, 4 updated, 5 unchanged",
+            "configuration reloaded: 1 added, 2 removed, 3 to reload, 4 updated, 5 unchanged; \
+             not running: web (new definition used at the next start)",
         ),
         (
             JournalEvent::ConfigReloadDeferred { service: SERVICE },

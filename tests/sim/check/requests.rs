@@ -176,7 +176,7 @@ impl Requests {
             let at_once = matches!(open.request, Request::Shutdown | Request::Control(_, Verb::Signal(_)));
             let overdue = at_once
                 || open.refusal.is_some()
-                || (open.is_done(model) && open.has_lasted(model, now))
+                || (open.is_done(model) && open.has_lasted(model, now) && !open.may_await_untried(model, now))
                 || open.has_failed(model, now);
             rule!(!overdue, "{id:?} could be answered: {open:?}");
         }
@@ -249,12 +249,22 @@ impl Open {
         rule!(is_cancelled || has_failed == (self.config == Config::Failed), "{result:?} of {self:?}");
         rule!(is_cancelled || self.config != Config::Loading, "the configuration is still being loaded: {self:?}");
         match result {
-            Ok(()) => rule!(is_over && !self.has_failed_reload, "a reload is answered before it is done: {self:?}"),
+            Ok(()) => {
+                rule!(is_over && !self.has_failed_reload, "a reload is answered before it is done: {self:?}");
+                let has_failed = |service: &ServiceIndex| model.has_failed(*service);
+                let failed = model.untried.iter().copied().find(has_failed);
+                let is_config = self.request == Request::ReloadConfig;
+                rule!(!is_config || failed.is_none(), "{failed:?} has failed, and the reload is done: {self:?}");
+            }
             Err(Refusal::ReloadFailed(_)) => rule!(is_over && self.has_failed_reload, "no reload has failed: {self:?}"),
             Err(Refusal::ConfigLoadFailed(_) | Refusal::Died(_)) => {}
             Err(Refusal::Failed(id)) => {
                 let has_failed = model.find(id).is_some_and(|instance| instance.state == StateName::Failed);
-                rule!(is_cancelled && has_failed, "{id:?} has not caused a shutdown");
+                let may_be_awaited = is_cancelled || self.request == Request::ReloadConfig;
+                rule!(may_be_awaited && has_failed, "{id:?} has not caused a shutdown");
+            }
+            Err(Refusal::Superseded(id)) => {
+                rule!(self.request == Request::ReloadConfig, "{id:?} is not superseded: {self:?}");
             }
             Err(Refusal::ShuttingDown) => rule!(stage != ShutdownStage::Up, "keepalive is not shutting down"),
             Err(Refusal::Reloading(service)) => rule!(model.is_reloading(service), "{service:?} is not being reloaded"),
@@ -271,15 +281,12 @@ impl Open {
             }
             Err(Refusal::Several(failures)) => {
                 let is_reload = |failure: &Refusal| matches!(failure, Refusal::ReloadFailed(_));
-                let have_failed = is_over && self.has_failed_reload && failures.iter().all(is_reload);
+                let is_config = self.request == Request::ReloadConfig;
+                let are_reloads = self.has_failed_reload && failures.iter().all(is_reload);
+                let have_failed = is_over && (is_config || are_reloads);
                 rule!(have_failed && failures.len() > 1, "not all of these reloads have failed: {failures:?}");
             }
-            Err(
-                Refusal::UnknownInstance(_)
-                | Refusal::DependencyUnavailable(..)
-                | Refusal::TooMany(..)
-                | Refusal::Superseded(_),
-            ) => {
+            Err(Refusal::UnknownInstance(_) | Refusal::DependencyUnavailable(..) | Refusal::TooMany(..)) => {
                 rule!(false, "a reload is refused: {result:?}");
             }
         }
@@ -293,6 +300,12 @@ impl Open {
         let is_down = |id: &InstanceId| model.find(*id).is_none_or(|instance| !is_active(instance.state));
         let is_up = |id: &InstanceId| model.is_up(*id) && model.get(*id).queued.is_none();
         self.up.iter().all(is_up) && self.down.iter().all(is_down)
+    }
+
+    /// A load of the configuration also waits for definitions that an earlier one has brought.
+    fn may_await_untried(&self, model: &Model, now: Mono) -> bool {
+        let is_young = || model.all().any(|(id, _)| model.is_up(id) && !lasts(id, model, now));
+        self.request == Request::ReloadConfig && (!model.untried.is_empty() || is_young())
     }
 
     /// Whether its processes run longer than any request waits for.

@@ -310,7 +310,7 @@ fn a_changed_oneshot_that_fails_is_not_retried_and_fails_the_reload_at_once() {
     // Longer than `min_uptime`.
     setup.after(seconds(60));
     setup.exits("migrate.0", 3);
-    setup.check(&["migrate.0 running → failed", "migrate failed", "adopt", "reply 1 Failed"]);
+    setup.check(&["migrate.0 running → failed", "migrate failed", "migrate rolled back", "adopt", "reply 1 Failed"]);
     // A start runs the definition that has worked, which is retried as it says.
     setup.start("migrate");
     setup.exits("migrate.0", 3);

@@ -17,6 +17,7 @@ mod ready;
 mod reload;
 mod reload_by_signal;
 mod reload_dependencies;
+mod reload_untried;
 mod requests;
 mod restarts;
 mod scale;

@@ -129,10 +129,15 @@ impl Setup {
                 format!("{} replaced", self.name(*instance))
             }
             JournalEvent::ConfigReloadFailed { reason } => format!("configuration not loaded: {reason}"),
-            JournalEvent::ConfigReloaded(changes) => format!(
-                "configured: {} new, {} removed, {} reloaded, {} adjusted, {} unchanged",
-                changes.added, changes.removed, changes.reloaded, changes.adjusted, changes.unchanged
-            ),
+            JournalEvent::ConfigReloaded(changes) => {
+                let counts = format!(
+                    "configured: {} new, {} removed, {} reloaded, {} adjusted, {} unchanged",
+                    changes.added, changes.removed, changes.reloaded, changes.adjusted, changes.unchanged
+                );
+                let names = changes.not_running.iter().map(|service| &*self.plan.services[service.position()].name);
+                let names: Vec<_> = names.collect();
+                if names.is_empty() { counts } else { format!("{counts}; not running: {}", names.join(", ")) }
+            }
             JournalEvent::ConfigReloadDeferred { .. } => "configuration deferred".into(),
             JournalEvent::SignalForwarded { signal, receivers } => format!("{signal} forwarded to {receivers}"),
             JournalEvent::SignalIgnored { .. }
