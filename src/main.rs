@@ -82,6 +82,7 @@ fn with_environment<T>(purpose: Purpose, files: Files<'_>, read: impl FnOnce(&En
         hard_limit: &process::hard_limit,
         unsafe_path: &sys::directory::unsafe_path,
         stdout_is_terminal: io::stdout().is_terminal(),
+        log: None,
         uid: process::effective_user(),
         gid: process::effective_group(),
         purpose,
@@ -119,7 +120,11 @@ fn supervise(invalid: u8, file: Option<PathBuf>, read: ReadConfig) -> u8 {
     match loaded {
         Ok(Loaded { plan, warnings }) => {
             complain(&in_words(&warnings));
-            let load_config = move |files: Files<'_>| with_environment(Purpose::Run, files, &read);
+            let load_config = move |files: Files<'_>, log| {
+                with_environment(Purpose::Run, files, |environment| {
+                    read(&Environment { log: Some(log), ..*environment })
+                })
+            };
             runtime::run(plan, process::environment(), file, Box::new(load_config))
         }
         Err(report) => give_up(&report.to_string(), invalid),

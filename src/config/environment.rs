@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::files::Files;
+use crate::model::plan::LogStyle;
 
 /// What loading a configuration needs to know about the system.
 #[derive(Clone, Copy)]
@@ -26,6 +27,8 @@ pub struct Environment<'e> {
     pub unsafe_path: &'e dyn Fn(&Path) -> Option<String>,
     /// Whether keepalive's stdout is a terminal.
     pub stdout_is_terminal: bool,
+    /// The `log` of `[keepalive]` that is in effect, whatever the configuration says; `None`: that of the configuration.
+    pub log: Option<LogStyle>,
     /// The effective user id.
     pub uid: u32,
     /// The effective group id.

@@ -52,8 +52,8 @@ impl Default for Settings {
 
 /// The destination of output for services without `log`: lines as they are. A person at a terminal sees the names of the
 /// instances, and a format or timestamps apply to the services too.
-pub(super) const fn default_output(style: LogStyle, environment: &Environment<'_>) -> Output {
-    match style {
+pub(super) fn default_output(style: LogStyle, environment: &Environment<'_>) -> Output {
+    match environment.log.unwrap_or(style) {
         LogStyle { format: LogFormat::Text, timestamps: false } if !environment.stdout_is_terminal => Output::Raw,
         LogStyle { format: LogFormat::Text | LogFormat::Json, .. } => Output::Prefix,
     }

@@ -8,6 +8,9 @@ use crate::model::Plan;
 /// How many characters of a source line are shown before and after the location.
 const MAX_EXCERPT_CHARS: usize = 120;
 
+/// How many characters of a diagnostic are shown on one line.
+const MAX_SHORT_CHARS: usize = 500;
+
 /// How many errors are shown. More are not read, and each needs a search for its line.
 pub(super) const MAX_SHOWN_ERRORS: usize = 200;
 
@@ -91,6 +94,16 @@ pub struct Report {
     pub omitted: usize,
     /// The warnings.
     pub warnings: Vec<Diagnostic>,
+}
+
+impl Diagnostic {
+    /// One line of bounded length, without the excerpt.
+    #[must_use]
+    pub fn in_short(&self) -> String {
+        let Self { file, line, column, message, hint, .. } = self;
+        let hint = if hint.is_empty() { String::new() } else { format!(" ({hint})") };
+        format!("{file}:{line}:{column}: {message}{hint}").chars().take(MAX_SHORT_CHARS).collect()
+    }
 }
 
 impl fmt::Display for Diagnostic {

@@ -6,11 +6,10 @@ use std::time::Duration;
 use nix::errno::Errno;
 use serde_json::Value;
 
-use super::client::{Client, CommandResult};
+use super::client::{Client, CommandResult, print_warnings};
 use super::http::{PendingResponse, Response};
-use super::output::{is_terminal, print, print_error};
+use super::output::{is_terminal, print};
 use super::request::Form;
-use super::status::text;
 use super::stream;
 use crate::model::units::format_duration;
 use crate::sys::{self, Poller};
@@ -55,10 +54,7 @@ pub(super) fn post(
             if client.form == Form::Text {
                 print(words(what, &value))?;
             }
-            let warning = text(&value, "warning");
-            if !warning.is_empty() {
-                print_error(&format!("warning: {warning}"));
-            }
+            print_warnings(&value);
         }
     }
     Ok(0)

@@ -6,8 +6,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::http::{self, Document, PendingResponse, RequestError, Response};
-use super::output::{Style, print, print_error_lines};
+use super::output::{Style, print, print_error, print_error_lines};
 use super::request::{EXIT_FAILURE, Form, Request};
 use super::socket_paths::{Environment, ServiceSet, SocketPath};
 use super::status::text;
@@ -102,6 +104,7 @@ impl Client {
         if self.form == Form::Json {
             print(&body)?;
         }
+        print_warnings(&value);
         let reason = text(&value, "reason");
         let reason = if reason.is_empty() { format!("HTTP status {status}") } else { reason.to_owned() };
         match text(&value, "last_lines") {
@@ -110,6 +113,11 @@ impl Client {
         }
         Ok(EXIT_FAILURE)
     }
+}
+
+/// Prints the warnings that an answer contains.
+pub(super) fn print_warnings(answer: &Value) {
+    text(answer, "warning").lines().for_each(|warning| print_error(&format!("warning: {warning}")));
 }
 
 /// The user that PID 1 runs as; `None`: /proc does not tell.

@@ -8,7 +8,7 @@ use super::process::ServiceIndex;
 
 impl Plan {
     /// `new` with each service at the position that it has in `self`, and new services after all others. A service that
-    /// `new` no longer contains stays, with no instances. An unchanged service stays the same object.
+    /// `new` no longer contains stays, with no instances. An unchanged service stays the same object. `control`, `http` and `log` cannot change.
     #[must_use]
     pub fn merged(&self, new: Self) -> Self {
         merge(self, new)
@@ -39,7 +39,7 @@ fn merge(old: &Plan, new: Plan) -> Plan {
             (_, None) => services.push(Rc::new(service)),
         }
     }
-    Plan { services, ..new }
+    Plan { services, control: old.control.clone(), http: old.http.clone(), log: old.log, ..new }
 }
 
 /// `service` without instances: the configuration no longer contains it. Its dependencies keep their positions.
@@ -110,11 +110,13 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_those_of_the_new_plan() {
+    fn settings_are_those_of_the_new_plan_if_they_can_change() {
         let old = plan(&[service("web", &[])]);
         let mut new = old.clone();
         new.shutdown_timeout = Duration::from_secs(60);
         new.control = Control::Off;
-        assert_eq!(old.merged(new.clone()), new);
+        new.log.timestamps = true;
+        let merged = old.merged(new);
+        assert_eq!(merged, Plan { shutdown_timeout: Duration::from_secs(60), ..old });
     }
 }

@@ -15,17 +15,20 @@ use nix::errno::Errno;
 use super::rate_limited_log::{self, MessageKind};
 use super::subsystem::{Context, Subsystem};
 use super::text::log_lines;
-use crate::config::{Files, Loaded, RecordedFs, RecordingFs, Report};
+use crate::config::{Diagnostic, Files, Loaded, RecordedFs, RecordingFs, Report};
+use crate::model::plan::LogStyle;
 use crate::model::units::format_duration;
 use crate::model::{ExitStatus, Mono, Pid, Plan, Signal, errno};
 use crate::supervisor::{Event, RequestId};
 use crate::sys::{fork, kill, memfd, wait};
 
-/// Loads the configuration from the place that it was first loaded from.
-pub type LoadConfig = Box<dyn Fn(Files<'_>) -> Result<Loaded, Report>>;
+/// Loads the configuration from the place that it was first loaded from. The `log` of `[keepalive]` stays in effect.
+pub type LoadConfig = Box<dyn Fn(Files<'_>, LogStyle) -> Result<Loaded, Report>>;
 
 /// The time limit of a load. It is longer than the limit for reading from a single pipe.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// The number of warnings in the answer to a request. The log has all.
+const MAX_WARNINGS: usize = 20;
 /// The time between two attempts to create the helper process.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -37,6 +40,8 @@ pub(super) struct ConfigLoader {
     waiting: VecDeque<Option<RequestId>>,
     /// A load that has not begun, because no process could be created for it.
     delayed: Option<DelayedLoad>,
+    /// The request whose load has succeeded, and the warnings about it.
+    warnings: Option<(RequestId, String)>,
 }
 
 /// A load that is tried again until its deadline.
@@ -85,7 +90,7 @@ impl Subsystem for ConfigLoader {
 
 impl ConfigLoader {
     pub(super) const fn new(load_config: LoadConfig) -> Self {
-        Self { load_config, process: None, waiting: VecDeque::new(), delayed: None }
+        Self { load_config, process: None, waiting: VecDeque::new(), delayed: None, warnings: None }
     }
 
     /// Begins a load, or queues it behind the current one. Returns an event if that fails.
@@ -172,7 +177,10 @@ impl ConfigLoader {
         };
         let result = answers.and_then(|answers| self.read(&RecordedFs::new(answers), plan));
         let mut events = vec![match result {
-            Ok(plan) => Event::ConfigLoaded { id: process.id, plan: Rc::new(plan) },
+            Ok((plan, warnings)) => {
+                self.warnings = process.id.map(|id| (id, warnings));
+                Event::ConfigLoaded { id: process.id, plan: Rc::new(plan) }
+            }
             Err(reason) => failed(process.id, &reason),
         }];
         events.extend(self.begin_waiting(now));
@@ -203,24 +211,36 @@ impl ConfigLoader {
             fork::set_name(c"keepalive-read");
             let recorder = RecordingFs::default();
             // The plan is computed again from the recording.
-            let _plan = (self.load_config)(&|query| recorder.query(query));
+            let _plan = (self.load_config)(&|query| recorder.query(query), LogStyle::default());
             u8::from(ours.write_all_at(&recorder.into_bytes(), 0).is_err())
         });
         let pid = pid.map_err(cannot("process"))?;
         Ok(LoaderProcess { pid, answers, id, until: Some(now + LOAD_TIMEOUT) })
     }
 
-    /// Parses the recording into a plan, with the services in the order of the current plan.
-    fn read(&self, recording: &RecordedFs, plan: &Plan) -> Result<Plan, String> {
-        match (self.load_config)(&|query| recording.query(query)) {
+    /// Parses the recording into a plan, with the services in the order of the current plan. Logs the warnings, and returns
+    /// them in short.
+    fn read(&self, recording: &RecordedFs, plan: &Plan) -> Result<(Plan, String), String> {
+        match (self.load_config)(&|query| recording.query(query), plan.log) {
             Ok(Loaded { plan: new, warnings }) => {
-                for warning in warnings {
+                let mut short = fixed_keys(plan, &new);
+                short.iter().for_each(|warning| log::warn!("{warning}"));
+                for warning in &warnings {
                     log_lines(Level::Warn, &warning.to_string());
                 }
-                Ok(plan.merged(new))
+                short.extend(warnings.iter().take(MAX_WARNINGS).map(Diagnostic::in_short));
+                if let more @ 1.. = warnings.len().saturating_sub(MAX_WARNINGS) {
+                    short.push(format!("and {more} more: see the log"));
+                }
+                Ok((plan.merged(new), short.join("\n")))
             }
             Err(report) => Err(report.to_string()),
         }
+    }
+
+    /// The request whose load has just succeeded, and the warnings about it, one on each line.
+    pub(super) const fn take_warnings(&mut self) -> Option<(RequestId, String)> {
+        self.warnings.take()
     }
 }
 
@@ -228,14 +248,17 @@ fn failed(id: Option<RequestId>, reason: &str) -> Event {
     Event::ConfigLoadFailed { id, reason: reason.into() }
 }
 
-/// Warns about keys of `[keepalive]` that have changed and do not take effect.
-pub(super) fn warn_about_fixed_keys(before: &Plan, plan: &Plan) {
+/// Warnings about keys of `[keepalive]` that have changed and do not take effect.
+fn fixed_keys(before: &Plan, plan: &Plan) -> Vec<String> {
     let fixed = [
         ("control", before.control != plan.control),
         ("http", before.http != plan.http),
         ("log", before.log != plan.log),
     ];
-    for (key, _) in fixed.into_iter().filter(|(_, has_changed)| *has_changed) {
-        log::warn!("`{key}` of [keepalive] cannot change while keepalive runs: restart keepalive to apply it");
-    }
+    let changed = fixed.into_iter().filter(|(_, has_changed)| *has_changed);
+    changed
+        .map(|(key, _)| {
+            format!("`{key}` of [keepalive] cannot change while keepalive runs: restart keepalive to apply it")
+        })
+        .collect()
 }

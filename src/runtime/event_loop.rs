@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::close_queue::CloseQueue;
-use super::config_loader::{self, ConfigLoader, LoadConfig};
+use super::config_loader::{ConfigLoader, LoadConfig};
 use super::control::Server;
 use super::control::snapshot::Sources;
 use super::deaths::Reaped;
@@ -338,6 +338,9 @@ impl Runtime {
     /// Reaps a child that is no main process: a helper of a subsystem, a former main process, or an orphan.
     fn reap_other(&mut self, pid: Pid) -> Vec<Event> {
         if let Some(events) = self.helpers.config_loader.on_dead(pid, &self.plan, self.turn.now) {
+            if let Some((id, warnings)) = self.helpers.config_loader.take_warnings() {
+                self.server.warn(id, warnings);
+            }
             return events;
         }
         if self.helpers.close_queue.on_dead(pid) || self.channels.on_dead(pid, &self.inputs.poller) {
@@ -474,11 +477,10 @@ impl Runtime {
     }
 
     fn apply_config(&mut self, plan: &Rc<Plan>) {
-        let before = std::mem::replace(&mut self.plan, Rc::clone(plan));
+        self.plan = Rc::clone(plan);
         self.logging.apply_config(plan, &self.inputs.poller, self.turn.now);
         self.resources.sockets.apply_config(plan);
         self.resources.release_sockets(plan, &self.processes.runs);
-        config_loader::warn_about_fixed_keys(&before, plan);
     }
 
     fn signal_all(&mut self, signal: Signal) {

@@ -177,6 +177,53 @@ fn a_warning_about_a_reloaded_configuration_is_logged_line_by_line() {
     assert!(hint.contains("  = move it above"), "{stderr}");
 }
 
+/// The settings that cannot change touch no service, and the answer says so.
+#[test]
+fn a_reload_leaves_what_cannot_change_as_it_is_and_answers_with_warnings() {
+    let set = Set::new(
+        "[services.web]\ncommand = [\"sh\", \"-c\", \"echo out; exec sleep 1000\"]\n[services.job]\ntype = \"oneshot\"\ncommand = \"true\"\n",
+    );
+    let text = std::fs::read_to_string(&set.config).unwrap();
+    in_every_place(|place| {
+        let (mut running, control) = begin(&set, place);
+        control.wait_for("web.0", "running");
+        control.wait_for("job.0", "completed");
+        let pid = control.instance("web.0")["pid"].clone();
+        let is = "of [keepalive] cannot change while keepalive runs: restart keepalive to apply it";
+        for log in ["{ format = \"json\" }", "{ timestamps = true }"] {
+            let new = text.replace("[keepalive]", &format!("[keepalive]\nlog = {log}\nhttp = \"127.0.0.1:1\""));
+            std::fs::write(&set.config, format!("{new}[services.web.env]\nnice = 5\n")).unwrap();
+            let answer = control.post("/v1/reload");
+            let json = answer.json();
+            let lines: Vec<&str> = json["warning"].as_str().unwrap_or_default().lines().collect();
+            assert_eq!(
+                lines.get(..2),
+                Some(&[&*format!("`http` {is}"), &*format!("`log` {is}")][..]),
+                "{}",
+                answer.body
+            );
+            let [_, _, nice] = lines[..] else { panic!("{lines:?}") };
+            assert!(nice.contains(": `nice` is a variable here, not the key of the service (move it above"), "{nice}");
+        }
+        std::fs::write(&set.config, text.replace("[keepalive]", "[keepalive]\nlog = { format = \"json\" }")).unwrap();
+        let client =
+            std::process::Command::new(KEEPALIVE).arg("reload").env("KEEPALIVE_SOCKET", set.socket()).output().unwrap();
+        let stderr = String::from_utf8_lossy(&client.stderr);
+        assert!(client.status.success() && stderr == format!("keepalive: warning: `log` {is}\n"), "{stderr}");
+        // The variable `nice` has come and gone.
+        assert_ne!(control.instance("web.0")["pid"], pid);
+        let pid = control.instance("web.0")["pid"].clone();
+        std::fs::write(&set.config, &text).unwrap();
+        let answer = control.post("/v1/reload");
+        assert_eq!((&answer.json()["warning"], answer.status), (&serde_json::Value::Null, 200), "{}", answer.body);
+        assert_eq!((&control.instance("web.0")["pid"], &control.instance("job.0")["restarts"]), (&pid, &0.into()));
+        // Three processes have written this, all in the format of the start.
+        (0..3).for_each(|_| running.expect("out"));
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+    });
+}
+
 fn child_named(parent: Pid, name: &str) -> Pid {
     wait_until("a child with this name", || {
         let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;

@@ -57,6 +57,7 @@ impl Scratch {
             unsafe_path: &|path| path.starts_with("/refused").then(|| "/refused is a link".to_owned()),
             hard_limit: &|_| Some(1024),
             stdout_is_terminal: false,
+            log: None,
             uid,
             // A user who is not in /etc/passwd can have any group.
             gid: if uid == 0 { 0 } else { 7 },

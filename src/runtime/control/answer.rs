@@ -39,12 +39,13 @@ pub(super) fn plain(status: u16, result: &str, reason: &str) -> Answer {
     Answer { status, body }
 }
 
-/// The answer to a request that is done or was refused. `left_alone`: see [`left_alone`].
+/// The answer to a request that is done or was refused. `warnings`: of the configuration that was loaded, or what the
+/// request leaves alone, see [`left_alone`].
 pub(super) fn result(
     snapshot: &StatusSnapshot<'_>,
     request: &Request,
     result: Result<(), Refusal>,
-    left_alone: &str,
+    warnings: &str,
 ) -> Answer {
     let last_lines = result.as_ref().err().map_or(String::new(), |refusal| last_lines::of(snapshot, refusal));
     let (status, word, reason) = match result {
@@ -63,7 +64,7 @@ pub(super) fn result(
             (409, "refused", reason)
         }
     };
-    with_instances(snapshot, request, (status, word), &reason, [&last_lines, left_alone])
+    with_instances(snapshot, request, (status, word), &reason, [&last_lines, warnings])
 }
 
 /// The answer if there is no instance `target`.
@@ -77,7 +78,7 @@ pub(super) fn no_instance(snapshot: &StatusSnapshot<'_>, target: Target) -> Answ
 }
 
 /// The answer to a request that was not done in time: names the instances that it waits for.
-pub(super) fn timeout(snapshot: &StatusSnapshot<'_>, request: &Request, after: Duration) -> Answer {
+pub(super) fn timeout(snapshot: &StatusSnapshot<'_>, request: &Request, after: Duration, warnings: &str) -> Answer {
     let is_underway = |instance: &InstanceView<'_>| match request {
         Request::Control(_, Verb::Stop) | Request::Several(_, Verb::Stop) => is_active(instance.state),
         Request::Control(..)
@@ -101,7 +102,7 @@ pub(super) fn timeout(snapshot: &StatusSnapshot<'_>, request: &Request, after: D
     } else {
         format!("not finished within {after}, still in progress: {named}{more}")
     };
-    with_instances(snapshot, request, (504, "timeout"), &reason, [""; 2])
+    with_instances(snapshot, request, (504, "timeout"), &reason, ["", warnings])
 }
 
 fn with_instances(
@@ -109,7 +110,7 @@ fn with_instances(
     request: &Request,
     (status, result): (u16, &str),
     reason: &str,
-    [last_lines, left_alone]: [&str; 2],
+    [last_lines, warnings]: [&str; 2],
 ) -> Answer {
     let mut body = Vec::new();
     let mut object = Object::new(&mut body);
@@ -122,9 +123,9 @@ fn with_instances(
         Request::Control(_, Verb::Stop) | Request::Several(_, Verb::Stop) => running_dependents(snapshot, request),
         Request::Control(_, Verb::Start | Verb::Restart | Verb::Reload) | Request::Several(..) => {
             let back = rolled_back(snapshot, request);
-            if back.is_empty() || left_alone.is_empty() { back + left_alone } else { format!("{left_alone}; {back}") }
+            if back.is_empty() || warnings.is_empty() { back + warnings } else { format!("{warnings}; {back}") }
         }
-        Request::Control(..) | Request::Scale(..) | Request::ReloadConfig | Request::Shutdown => String::new(),
+        Request::Control(..) | Request::Scale(..) | Request::ReloadConfig | Request::Shutdown => warnings.to_owned(),
     };
     if !warning.is_empty() {
         object.text("warning", &warning);

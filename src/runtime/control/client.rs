@@ -51,8 +51,8 @@ pub(super) struct Client {
     pub(super) is_rejected: bool,
     /// The status and reason of the rejection, until they have been sent.
     pub(super) refusal: Option<(u16, String)>,
-    /// What its request leaves alone.
-    pub(super) left_alone: String,
+    /// Warnings of the configuration that it loads, one on each line, or what it leaves alone: for the answer.
+    pub(super) warnings: String,
     /// The request method is HEAD.
     pub(super) is_head_request: bool,
     out: Vec<u8>,
@@ -122,7 +122,7 @@ impl Client {
             last_progress: now,
             is_rejected: false,
             refusal: None,
-            left_alone: String::new(),
+            warnings: String::new(),
             is_head_request: false,
             out: Vec::new(),
             sent: 0,

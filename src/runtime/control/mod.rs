@@ -143,6 +143,13 @@ impl Server {
         self.put_back(id.0, client, before, fate, context.poller);
     }
 
+    /// Adds warnings to the answer to a request.
+    pub(super) fn warn(&mut self, id: RequestId, warnings: String) {
+        if let Some((_, client)) = self.clients.iter_mut().find(|(number, _)| *number == id.0) {
+            client.warnings = warnings;
+        }
+    }
+
     /// Wakes the followers if there are new events.
     pub(super) fn wake_followers(&mut self, latest: u64, now: Mono, poller: &Poller) {
         if mem::replace(&mut self.last_announced, latest) == latest {
@@ -326,7 +333,7 @@ impl Server {
                 }
                 Stage::Awaiting(request, timeout) => {
                     let snapshot = self.snapshot(context, sources);
-                    let answer = answer::timeout(&snapshot, request, *timeout);
+                    let answer = answer::timeout(&snapshot, request, *timeout, &client.warnings);
                     client.answer(answer, now);
                     events.push(Event::Withdrawn(RequestId(number)));
                     client.send(&snapshot)
@@ -423,7 +430,7 @@ impl Server {
                 client.document("application/octet-stream", "", &environment, now);
             }
             Route::Change(request, timeout) => {
-                client.left_alone = answer::left_alone(&snapshot, &request);
+                client.warnings = answer::left_alone(&snapshot, &request);
                 client.stage = Stage::Awaiting(request.clone(), timeout);
                 client.deadline = Some(now + timeout);
                 client.interest = Interest::Nothing;

@@ -29,7 +29,7 @@ pub(super) fn on_result(
                 return ConnectionFate::Keep;
             }
         }
-        client.answer(answer::result(snapshot, &request, result, &client.left_alone), snapshot.now);
+        client.answer(answer::result(snapshot, &request, result, &client.warnings), snapshot.now);
     }
     client.send(snapshot)
 }
@@ -37,7 +37,7 @@ pub(super) fn on_result(
 /// Answers a request that has failed, with the last lines if they are there.
 pub(super) fn answer_failed(client: &mut Client, snapshot: &StatusSnapshot<'_>) -> ConnectionFate {
     if let Stage::Failed(request, refusal, _) = &client.stage {
-        let answer = answer::result(snapshot, request, Err(refusal.clone()), &client.left_alone);
+        let answer = answer::result(snapshot, request, Err(refusal.clone()), &client.warnings);
         client.answer(answer, snapshot.now);
     }
     client.send(snapshot)
