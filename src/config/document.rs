@@ -192,16 +192,17 @@ impl<'r> PlanBuilder<'r> {
         for pattern in patterns {
             let Some(target) = self.decoder.global_path(pattern) else { continue };
             for path in self.matching(pattern, &self.decoder.directory.join(target)) {
+                let shown = self.decoder.shown_path(pattern, &path);
                 match read_source(&path, self.decoder.environment) {
                     Ok(source) => {
                         let found = (self.decoder.environment.files)(&FsQuery::Identify(&path)).ok();
                         if found.as_ref().is_none_or(|found| !known.contains(found)) {
-                            sources.push((path, source));
+                            sources.push((path, Source { name: shown, ..source }));
                         }
                         known.extend(found);
                     }
                     Err(reason) => {
-                        let message = format!("cannot read `{}`: {reason}", path.display());
+                        let message = format!("cannot read `{shown}`: {reason}");
                         self.decoder.error(pattern.span(), message, "");
                     }
                 }
@@ -226,7 +227,8 @@ impl<'r> PlanBuilder<'r> {
         let names = match (self.decoder.environment.files)(&FsQuery::ListDirectory(listed)) {
             Ok(names) => names,
             Err(reason) => {
-                let message = format!("cannot read `{}`: {reason}", listed.display());
+                let shown = self.decoder.unexpanded(value).map_or(listed.display().to_string(), str::to_owned);
+                let message = format!("cannot read `{shown}`: {reason}");
                 self.decoder.error(value.span(), message, "");
                 return Vec::new();
             }
@@ -378,13 +380,13 @@ impl PlanBuilder<'_> {
                 UniqueResource::Address(address) => {
                     let port = match &*address {
                         Address::Tcp(address) | Address::Udp(address) => address.port().to_string(),
-                        Address::Unix { .. } => address.to_string(),
+                        Address::Unix { .. } => Address::to_string(&address),
                     };
                     let others = addresses.entry(port);
                     match others.iter().find(|(other, _)| other.overlaps(&address)) {
                         Some((other, first)) => {
                             let one = address.shown(Address::to_string);
-                            let is_same = other.to_string() == address.to_string();
+                            let is_same = Address::to_string(other) == Address::to_string(&address);
                             let other = if is_same { one.clone() } else { other.shown(Address::to_string) };
                             self.report_conflict(location, &one, &other, first);
                         }

@@ -159,6 +159,18 @@ impl Decoder<'_> {
         Some(self.directory.join(Path::new(&path)))
     }
 
+    /// `path`, the meaning of `value` or a file that it matches, for messages. The name of the file is shown if no variable is
+    /// in it.
+    pub(super) fn shown_path(&self, value: &Value<'_>, path: &Path) -> String {
+        match self.unexpanded(value).map(|written| (written, written.rsplit_once('/'))) {
+            None => path.display().to_string(),
+            Some((_, Some((directory, name)))) if !name.contains(['$', '}']) => {
+                format!("{directory}/{}", path.file_name().unwrap_or_default().display())
+            }
+            Some((written, _)) => written.to_owned(),
+        }
+    }
+
     fn env_file(&mut self, file: &EnvFileEntry<'_, '_>, path: PathBuf) -> Entries {
         if let Some(known) = self.env_files.iter().find(|file| file.path == path) {
             return known.entries.clone();
@@ -173,7 +185,7 @@ impl Decoder<'_> {
                 // The mark of systemd for a file that may be missing.
                 let marked = file.path.get_ref().as_str().and_then(|text| text.strip_prefix('-'));
                 let hint = marked.map(|rest| format!("write `{{ path = \"{rest}\", required = false }}`"));
-                let message = format!("cannot read `{}`: {reason}", path.display());
+                let message = format!("cannot read `{}`: {reason}", self.shown_path(file.path, &path));
                 self.error(file.path.span(), message, hint.unwrap_or_default());
                 return Entries::new();
             }
@@ -186,7 +198,7 @@ impl Decoder<'_> {
             let location = Location { source, span: Some(at) };
             self.errors.push(UnlocatedDiagnostic { location, message: message.to_owned(), hint: hint.to_owned() });
         }
-        let name = path.display().to_string();
+        let name = self.shown_path(file.path, &path);
         self.env_files.push(EnvFile {
             source: Source { name, bytes, is_secret: true },
             path,

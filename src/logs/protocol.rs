@@ -84,6 +84,8 @@ pub enum Target {
 pub struct FileTarget {
     /// Absolute.
     pub path: PathBuf,
+    /// The path as it was written, for messages; empty if there are no variables in it.
+    pub shown: String,
     /// In bytes; a larger file is rotated.
     pub max_size: u64,
     /// How many rotated files are kept.
@@ -272,6 +274,7 @@ impl Encoder {
             self.number(file.max_size);
             self.number(file.max_files.into());
             self.bytes(file.path.as_os_str().as_bytes());
+            self.bytes(file.shown.as_bytes());
         }
     }
 }
@@ -324,7 +327,8 @@ impl<'p> Decoder<'p> {
         while !self.0.is_empty() {
             let (max_size, max_files) = (self.number()?, self.number_u32()?);
             let path = Path::new(std::ffi::OsStr::from_bytes(self.bytes()?)).to_owned();
-            files.push(FileTarget { path, max_size, max_files });
+            let shown = self.string()?;
+            files.push(FileTarget { path, shown, max_size, max_files });
         }
         Some(Source { serial, run, stream, service, instance, colour_index, target, files })
     }
@@ -345,7 +349,8 @@ mod tests {
         let names = vec!["web".to_owned(), "db.1".to_owned()];
         let run = RunKey::new(7, RunId::new(u64::MAX - 1));
         let query = LastLinesQuery { run, address_hint: "→".to_owned() };
-        let file = FileTarget { path: PathBuf::from("/v/w"), max_size: u64::MAX, max_files: 3 };
+        let file =
+            FileTarget { path: PathBuf::from("/v/w"), shown: "${V}/w".to_owned(), max_size: u64::MAX, max_files: 3 };
         for message in [
             Message::Pipe(source(Vec::new())),
             Message::Pipe(Source { target: Target::Raw, stream: Stream::Stdout, ..source(vec![file.clone(), file]) }),

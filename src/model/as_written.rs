@@ -1,5 +1,6 @@
 //! Values that are shown as they were written.
 
+use std::fmt;
 use std::ops::Deref;
 
 /// A value, and its text in the configuration if that contains variables: their values may be secrets, so the value is shown
@@ -33,6 +34,15 @@ impl<T> Deref for AsWritten<T> {
 
     fn deref(&self) -> &T {
         &self.value
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for AsWritten<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.written {
+            Some(written) => formatter.write_str(written),
+            None => self.value.fmt(formatter),
+        }
     }
 }
 

@@ -58,7 +58,8 @@ fn is_of_failure(plan: &Plan, cause: &Cause, address: &str) -> bool {
 pub(super) fn report(plan: &Plan, reason: &str, last_lines: &str) {
     let lines = [reason, last_lines].into_iter().filter(|text| !text.is_empty()).map(|text| format!("{text}\n"));
     if let Err(error) = termination_log::write(&plan.termination_log, &lines.collect::<String>()) {
-        log::warn!("cannot write the reason to {}: {error}", plan.termination_log.display());
+        let path = plan.termination_log.shown(|path| path.display().to_string());
+        log::warn!("cannot write the reason to {path}: {error}");
     }
     messages::write_final_line(reason);
 }

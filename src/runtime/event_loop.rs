@@ -452,6 +452,9 @@ impl Runtime {
             now: self.turn.now,
         };
         let events = start.start(run, spec);
+        if self.resources.sockets.has_in_use() {
+            self.server.port_owners.is_looking = true;
+        }
         self.turn.on_started();
         events.into_iter().for_each(|event| self.send_event(event));
     }

@@ -18,7 +18,7 @@ use super::strays::Question;
 use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use crate::model::plan::Address;
-use crate::model::{Mono, Pid, Signal};
+use crate::model::{AsWritten, Mono, Pid, Signal};
 use crate::supervisor::Event;
 use crate::sys::{self, Poller, fork, kill, pipe, port_owner, process};
 
@@ -49,6 +49,8 @@ pub(super) struct Inspector {
     strays: Vec<(Question, Option<Vec<u8>>)>,
     /// The address that was found last, and its owner.
     port_owner: Option<(String, String)>,
+    /// The addresses that have been examined since the last turn, and their owners.
+    examined: Vec<(String, Option<String>)>,
     /// What the next inspector for [`Topic::Signals`] does.
     orders: Vec<Order>,
     /// Set if an inspector for `orders` could not be created.
@@ -128,6 +130,9 @@ impl Inspector {
         for address in needs.sockets.take_in_use() {
             self.ask_for_port_owner(&address, now, poller);
         }
+        needs.server.port_owners.is_looking =
+            self.running.iter().any(|running| matches!(running.topic, Topic::PortOwner(_)));
+        needs.server.port_owners.add(std::mem::take(&mut self.examined));
         if let Some(question) = needs.processes.strays.take_question() {
             let own = process::id();
             self.ask(Topic::Strays(question.clone()), now, poller, &|| question.answer(own));
@@ -172,7 +177,7 @@ impl Inspector {
     }
 
     /// Logs which process uses `address`, if one is found.
-    pub(super) fn ask_for_port_owner(&mut self, address: &Address, now: Mono, poller: &Poller) {
+    pub(super) fn ask_for_port_owner(&mut self, address: &AsWritten<Address>, now: Mono, poller: &Poller) {
         let topic = Topic::PortOwner(address.to_string());
         if self.running.iter().any(|running| running.topic == topic) {
             return;
@@ -270,6 +275,7 @@ impl Inspector {
                 let owner = answer.unwrap_or_default();
                 let owner =
                     log_port_owner(address, str::from_utf8(&owner).ok().and_then(|owner| owner.split_once(' ')));
+                self.examined.push((address.clone(), owner.clone()));
                 self.port_owner = owner.map(|owner| (address.clone(), owner));
             }
         }

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 
 use crate::model::plan::{Address, Listen, ListenMode, Plan, Service};
-use crate::model::{InstanceId, ServiceIndex, StartFailure, StartStep};
+use crate::model::{AsWritten, InstanceId, ServiceIndex, StartFailure, StartStep};
 use crate::sys::listen::{self, SocketFile};
 use crate::sys::{peer_stream, process};
 
@@ -27,7 +27,7 @@ pub(super) struct Sockets {
     /// There may be sockets that the plan does not use any more, for older processes.
     has_old_sockets: bool,
     /// Addresses that other processes use.
-    in_use: Vec<Address>,
+    in_use: Vec<AsWritten<Address>>,
 }
 
 #[derive(Debug)]
@@ -169,7 +169,7 @@ impl Sockets {
     }
 
     /// Notes that it is to be logged which process uses the address.
-    fn note_in_use(&mut self, address: &Address) {
+    fn note_in_use(&mut self, address: &AsWritten<Address>) {
         if self.sockets.iter().any(|bound| is_same_address(&bound.address, address)) {
             log::error!(
                 "{address} is in use by processes that were started with a different `nonblocking`: stop them first"
@@ -185,7 +185,7 @@ impl Sockets {
     }
 
     /// The addresses that other processes use, since the last call.
-    pub(super) fn take_in_use(&mut self) -> Vec<Address> {
+    pub(super) fn take_in_use(&mut self) -> Vec<AsWritten<Address>> {
         std::mem::take(&mut self.in_use)
     }
 
@@ -249,19 +249,19 @@ impl Sockets {
     }
 
     /// Applies a changed mode and owner to the file of a unix socket.
-    fn update_permissions(&mut self, wanted: &Address) {
+    fn update_permissions(&mut self, wanted: &AsWritten<Address>) {
         let Some(bound) = self.sockets.iter_mut().find(|bound| is_same_address(&bound.address, wanted)) else { return };
-        if bound.address == *wanted {
+        if bound.address == **wanted {
             return;
         }
-        if let Address::Unix { path, mode, owner } = wanted {
+        if let Address::Unix { path, mode, owner } = &**wanted {
             let owner = owner.unwrap_or((process::effective_user(), process::effective_group()));
             if let Err(errno) = listen::set_owner_and_mode(path, *mode, owner) {
                 let reason = crate::model::errno::words(errno);
                 log::warn!("cannot change mode and owner of `{wanted}`: {reason}");
             }
         }
-        bound.address = wanted.clone();
+        bound.address = Address::clone(wanted);
     }
 }
 

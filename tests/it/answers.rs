@@ -39,7 +39,7 @@ fn the_answer_has_the_last_lines_of_each_failed_instance() {
     let answer = control.post("/v1/services/web/start");
     assert_eq!(answer.status, 409, "{}", answer.reason());
     let shown: String = (0..5).map(|number| format!("web.{number}:\nboom-{number}\n")).collect();
-    assert_eq!(answer.json()["last_lines"], shown + "and of 2 more: see `keepalive status NAME`");
+    assert_eq!(answer.json()["last_lines"], shown + "and of 2 more: see `keepalive status web`");
     end(running);
 }
 

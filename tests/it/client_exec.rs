@@ -276,3 +276,51 @@ fn definitions_and_environments_are_not_shown_over_tcp() {
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
 }
+
+/// Messages of a running keepalive show addresses and paths as they were written.
+#[test]
+fn no_message_shows_the_value_of_a_variable() {
+    let taken = ["127.0.0.1:0"; 2].map(|address| std::net::TcpListener::bind(address).unwrap());
+    let [port, http] = taken.each_ref().map(|taken| taken.local_addr().unwrap().port().to_string());
+    let set = Set::new(
+        r#"
+        [keepalive]
+        http = "127.0.0.1:${H}"
+        control = "/proc/${S}/c.sock"
+        [services.other]
+        command = ["sleep", "1000"]
+        [services.a]
+        command = "true"
+        listen = { http = "unix:///proc/${S}/x.sock" }
+        on_failure = "ignore"
+        [services.b]
+        command = "true"
+        listen = { http = "tcp://127.0.0.1:${P}" }
+        on_failure = "ignore"
+        [services.c]
+        command = ["sh", "-c", "echo hello; exec sleep 1000"]
+        log = { file = "/proc/${S}/log" }
+        "#,
+    );
+    let mut run = set.run(Place::Child);
+    run.command.env("S", "s3cr3tX").env("P", &port).env("H", &http);
+    let mut running = run.start();
+    running.expect("hello");
+    let expected = [
+        "cannot listen on the `http` address 127.0.0.1:${H}: ",
+        "cannot create the control socket /proc/${S}/c.sock: ",
+        "cannot listen on `unix:///proc/${S}/x.sock`: ",
+        "tcp://127.0.0.1:${P} is in use by pid ",
+        "cannot write to /proc/${S}/log: ",
+    ];
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    for line in expected {
+        assert!(stderr.contains(line), "{line}\n{stderr}");
+    }
+    assert!(
+        !stderr.contains("s3cr3tX") && ![port, http].iter().any(|port| stderr.contains(&format!("127.0.0.1:{port}"))),
+        "{stderr}"
+    );
+}

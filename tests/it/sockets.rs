@@ -386,7 +386,9 @@ fn a_reload_to_an_address_in_use_names_the_address() {
     let words = [KEEPALIVE, "reload", "--socket", socket.to_str().unwrap()];
     let (code, _, stderr) = Run::words(Place::Child, &words).finish();
     let reason = format!("the new process of web.0 failed: cannot listen on `tcp://{tried}`: Address already in use");
-    assert_eq!((code, stderr), (1, format!("keepalive: reload: {reason}\n")));
+    let (own, comm) = (std::process::id(), std::fs::read_to_string("/proc/self/comm").unwrap());
+    let owner = format!("; in use by pid {own} ({})", comm.trim());
+    assert_eq!((code, stderr), (1, format!("keepalive: reload: {reason}{owner}\n")));
     assert_eq!(ask(&stays), Some(worker));
     let events = Run::words(Place::Child, &[KEEPALIVE, "events", "--socket", socket.to_str().unwrap()]).finish().1;
     let failures: Vec<&str> = events.lines().filter(|event| event.contains("cannot listen on")).collect();
@@ -435,6 +437,26 @@ fn the_process_that_uses_an_address_is_named_before_keepalive_exits() {
     let end = set.end();
     let reason = format!("web.0 failed: cannot listen on `tcp://{address}`: ");
     assert!(end.starts_with(&reason) && end.contains(&format!(" (by pid {} (", std::process::id())), "{end}");
+}
+
+#[test]
+fn the_answer_and_the_status_name_the_process_that_uses_an_address() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let set = Set::new(&format!(
+        "[services.other]\ncommand = [\"sleep\", \"1000\"]\n[services.web]\ncommand = \"true\"\n\
+         listen = {{ http = \"tcp://{}\" }}\non_failure = \"ignore\"\n",
+        taken.local_addr().unwrap()
+    ));
+    let mut running = set.start(Place::Child);
+    let control = Control::at(&set.socket());
+    control.wait_for("web.0", "failed");
+    let answer = control.post("/v1/services/web/restart");
+    let owner = format!("in use by pid {} (", std::process::id());
+    assert!(answer.status == 409 && answer.reason().contains(&owner), "{}", answer.body);
+    let reason = control.instance("web.0")["reason"].to_string();
+    assert!(reason.contains(&owner), "{reason}");
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
 }
 
 #[test]

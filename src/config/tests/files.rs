@@ -332,3 +332,21 @@ fn errors_in_an_env_file_show_nothing_of_its_lines() {
         assert!(report.errors[0].file.ends_with("secret.env"), "{line}");
     }
 }
+
+// The variable may be a secret.
+#[test]
+fn files_are_named_as_they_were_written() {
+    let scratch = Scratch::new();
+    scratch.write("conf-80/web.toml", b"[services.web]\n");
+    scratch.write("80.env", b"1=1\n");
+    let input = "[keepalive]\ninclude = [\"inc-${PORT}.toml\", \"conf-${PORT}/*.toml\"]\n\
+                 [services.api]\ncommand = \"x\"\nenv_file = [\"x${PORT}.env\", \"${PORT}.env\"]\n";
+    scratch.write("keepalive.toml", input.as_bytes());
+    let text = scratch.output(scratch.load_as(Purpose::Check, 0));
+    for expect in
+        ["cannot read `inc-${PORT}.toml`", "conf-${PORT}/web.toml:1:", "cannot read `x${PORT}.env`", "${PORT}.env:1:"]
+    {
+        assert!(text.contains(expect), "{expect}\n{text}");
+    }
+    assert!(!text.contains("80"), "{text}");
+}

@@ -93,11 +93,17 @@ impl LogFile {
         self.buffer = buffer;
         self.buffer.clear();
         self.lost_bytes += lost as u64;
-        let path = self.target.path.display().to_string();
+        let written = &self.target.shown;
+        let path = if written.is_empty() { self.target.path.display().to_string() } else { written.clone() };
         match (self.is_failing, result) {
             (false, Err(error)) => {
                 self.is_failing = true;
-                Some(format!("cannot write to {path}: {}; lines are dropped", describe(&error)))
+                let mut reason = describe(&error);
+                // The part of the path that is a link may contain secrets.
+                if !written.is_empty() && reason.contains('/') {
+                    reason.replace_range(.., "a symbolic link that other users can change");
+                }
+                Some(format!("cannot write to {path}: {reason}; lines are dropped"))
             }
             (true, Ok(())) => {
                 self.is_failing = false;
@@ -263,7 +269,7 @@ mod tests {
         }
 
         fn file(&self, max_size: u64, max_files: u32) -> LogFile {
-            LogFile::new(FileTarget { path: self.0.join("a.log"), max_size, max_files })
+            LogFile::new(FileTarget { path: self.0.join("a.log"), shown: String::new(), max_size, max_files })
         }
 
         /// All files: name and content.
@@ -418,7 +424,7 @@ mod tests {
         let mut file = scratch.file(1 << 20, 2);
         file.buffer.extend_from_slice(b"one\n");
         file.flush(at(0));
-        let target = FileTarget { path: file.path().to_owned(), max_size: 4, max_files: 2 };
+        let target = FileTarget { path: file.path().to_owned(), shown: String::new(), max_size: 4, max_files: 2 };
         file.set_limits(&target);
         file.buffer.extend_from_slice(b"two\n");
         file.flush(at(0));

@@ -461,7 +461,8 @@ fn answers_wait_until_pid_1_reads_them() {
 fn a_log_file_is_closed_when_its_last_writer_is_gone() {
     let directory = std::env::temp_dir().join(format!("keepalive-unused-log-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
-    let file = |name: &str| FileTarget { path: directory.join(name), max_size: 1 << 20, max_files: 1 };
+    let file =
+        |name: &str| FileTarget { path: directory.join(name), shown: String::new(), max_size: 1 << 20, max_files: 1 };
     let open = || {
         let links =
             std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());

@@ -322,7 +322,10 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: &Request, refusal: Refusal) -
             lines.join("\n")
         }
         Refusal::Reloading(service) => format!("{} is already being reloaded", service_name(snapshot.plan, service)),
-        Refusal::ReloadFailed(failure) => WhyReloadFailed(snapshot.plan, &failure).to_string(),
+        Refusal::ReloadFailed(failure) => {
+            let owner = failure.error.run().map(|run| snapshot.port_owners.of(&failure.definition, run));
+            format!("{}{}", WhyReloadFailed(snapshot.plan, &failure), owner.unwrap_or_default())
+        }
     }
 }
 

@@ -72,7 +72,7 @@ pub(super) enum Stage {
     Measuring(StreamingBody),
     /// The supervisor performs the request, which has this timeout.
     Awaiting(Request, Duration),
-    /// The request has failed because processes of these instances have. Waits for their last lines.
+    /// The request has failed because processes of these instances have. Waits for their last lines, or who uses their addresses.
     Failed(Request, Refusal, Vec<InstanceId>),
     /// The answer is being sent; then the rest of the body, if any.
     Sending(Option<StreamingBody>),

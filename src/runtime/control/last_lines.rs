@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::snapshot::StatusSnapshot;
 use crate::model::InstanceId;
-use crate::runtime::wording::Name;
+use crate::runtime::wording::{Name, service_name};
 use crate::supervisor::{InstanceView, Reason, Refusal, ServiceView, StateName};
 
 /// The number of instances whose last lines an answer has.
@@ -48,17 +48,21 @@ pub(super) fn of(snapshot: &StatusSnapshot<'_>, refusal: &Refusal) -> String {
     }
     let mut text = String::new();
     let mut shown = 0;
+    let mut first_omitted = None;
     for id in failed.iter().filter(|id| !lines(id).is_empty()) {
         shown += 1;
         if shown <= MAX_SHOWN {
             // Writing to a String cannot fail.
             let _ = write!(text, "{}:\n{}\n", Name(snapshot.plan, *id), lines(id));
+        } else {
+            first_omitted.get_or_insert(id.service);
         }
     }
-    match shown.saturating_sub(MAX_SHOWN) {
-        0 => text.truncate(text.trim_end().len()),
-        more => {
-            let _ = write!(text, "and of {more} more: see `keepalive status NAME`");
+    match first_omitted {
+        None => text.truncate(text.trim_end().len()),
+        Some(service) => {
+            let (more, name) = (shown - MAX_SHOWN, service_name(snapshot.plan, service));
+            let _ = write!(text, "and of {more} more: see `keepalive status {name}`");
         }
     }
     text

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use super::client::Listener;
 use crate::control::{Environment, SocketPath};
 use crate::model::plan::Control;
-use crate::model::{Plan, errno};
+use crate::model::{AsWritten, Plan, errno};
 use crate::runtime::token::Token;
 use crate::sys::directory::{Directory, Missing, OpenError, remove_if_same};
 use crate::sys::needed::{self, RefusedCall};
@@ -47,22 +47,23 @@ impl Listeners {
             log::error!("cannot answer clients without the system call {name}: {reason}; nobody can connect");
             return listeners;
         }
+        let shown = |path: &AsWritten<PathBuf>| path.shown(|path| path.display().to_string());
         match &plan.control {
             Control::Off => {}
             Control::At(path) => match claim(path) {
                 Ok(claimed) => listeners.control = Some(claimed),
                 Err(ClaimError::Live) => {
-                    let path = path.display();
+                    let path = shown(path);
                     log::error!("another keepalive uses the control socket {path}: set a different `control`");
                 }
                 Err(ClaimError::Other(reason)) => {
-                    log::warn!("cannot create the control socket {}: {reason}", path.display());
+                    log::warn!("cannot create the control socket {}: {reason}", shown(path));
                 }
             },
             Control::Default => listeners.control = claim_default(config),
         }
-        if let Some(address) = plan.http.as_deref() {
-            match socket::listen_tcp(*address) {
+        if let Some(address) = &plan.http {
+            match socket::listen_tcp(**address) {
                 Ok(listener) => listeners.http = Some(listener),
                 Err(errno) => log::warn!("cannot listen on the `http` address {address}: {}", errno::words(errno)),
             }

@@ -14,6 +14,7 @@ mod last_lines;
 mod listen;
 mod logs;
 mod metrics;
+mod port_owners;
 mod reason;
 mod replies;
 mod request;
@@ -43,6 +44,7 @@ use body::StreamingBody;
 use client::{Client, ConnectionFate, Incoming, Listener, Stage};
 use clients::{Clients, MAX_CLIENTS, MAX_FOLLOWERS};
 use listen::Listeners;
+use port_owners::PortOwners;
 use request::Head;
 use route::{Invalid, Route};
 use snapshot::{Cursor, Sources, StatusSnapshot};
@@ -69,6 +71,7 @@ pub(super) struct Server {
     /// The latest event that followers have been woken for.
     last_announced: u64,
     usage: Usage,
+    pub(super) port_owners: PortOwners,
 }
 
 impl Subsystem for Server {
@@ -121,6 +124,7 @@ impl Server {
             is_accept_failing: false,
             last_announced: 0,
             usage: Usage::default(),
+            port_owners: PortOwners::default(),
         }
     }
 
@@ -193,7 +197,7 @@ impl Server {
     }
 
     fn snapshot<'s>(&'s self, context: &'s Context<'_>, sources: Sources<'s>) -> StatusSnapshot<'s> {
-        StatusSnapshot::new(&self.usage, self.config.as_deref(), context, sources)
+        StatusSnapshot::new((&self.usage, &self.port_owners), self.config.as_deref(), context, sources)
     }
 
     /// Accepts a connection, and serves it.
@@ -322,7 +326,7 @@ impl Server {
         if self.paused_until.take_if(|until| *until <= now).is_some() {
             self.listeners.resume(context.poller);
         }
-        for number in self.clients.numbers(|client| replies::is_due(client, now, sources)) {
+        for number in self.clients.numbers(|client| replies::is_due(client, now, sources, &self.port_owners)) {
             let Some(mut client) = self.clients.take(number) else { continue };
             let before = client.interest;
             let fate = match &client.stage {

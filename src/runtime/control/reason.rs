@@ -64,6 +64,9 @@ fn push_own_reason(text: &mut String, instance: &InstanceView<'_>, snapshot: &St
     let remaining = instance.due.map(|due| due.since(snapshot.now));
     // Writing to a String cannot fail.
     let _ = write!(text, "{}", Why { plan, instance: instance.id, to: instance.state, reason, remaining });
+    if let Reason::Exited { run, definition, .. } = reason {
+        text.push_str(&snapshot.port_owners.of(definition, run));
+    }
     if let Some((stage, until)) = instance.stop {
         let remaining = Span(until.since(snapshot.now));
         let _ = match stage {

@@ -1,16 +1,17 @@
 //! The answers of the supervisor to requests. The answer to one that has failed waits a moment for the last lines of the
-//! processes.
+//! processes, and for who uses an address that could not be bound.
 
 use std::time::Duration;
 
 use super::client::{Client, ConnectionFate, Stage};
+use super::port_owners::PortOwners;
 use super::snapshot::{Sources, StatusSnapshot};
 use super::{answer, last_lines};
 use crate::model::{InstanceId, Mono};
 use crate::supervisor::Refusal;
 
-/// How long the answer to a request that has failed waits for the last lines of the processes.
-const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long the answer to a request that has failed waits.
+const DETAILS_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The request of `client` is done or was refused.
 pub(super) fn on_result(
@@ -23,9 +24,10 @@ pub(super) fn on_result(
         if let Err(refusal) = &result {
             let mut awaited = last_lines::failed_instances(snapshot, refusal);
             awaited.retain(|instance| snapshot.logging.awaits_last_lines(*instance));
-            if !awaited.is_empty() {
+            let is_looking = snapshot.port_owners.is_looking && !refusal.failed_instances().is_empty();
+            if !awaited.is_empty() || is_looking {
                 client.stage = Stage::Failed(request, refusal.clone(), awaited);
-                client.deadline = Some(snapshot.now + LAST_LINES_TIMEOUT);
+                client.deadline = Some(snapshot.now + DETAILS_TIMEOUT);
                 return ConnectionFate::Keep;
             }
         }
@@ -43,9 +45,9 @@ pub(super) fn answer_failed(client: &mut Client, snapshot: &StatusSnapshot<'_>) 
     client.send(snapshot)
 }
 
-/// Whether the deadline of `client` has passed, or the lines that its answer waits for are there.
-pub(super) fn is_due(client: &Client, now: Mono, sources: Sources<'_>) -> bool {
+/// Whether the deadline of `client` has passed, or what its answer waits for is there.
+pub(super) fn is_due(client: &Client, now: Mono, sources: Sources<'_>, port_owners: &PortOwners) -> bool {
     let is_missing = |instance: &InstanceId| sources.logging.awaits_last_lines(*instance);
     client.deadline.is_some_and(|deadline| deadline <= now)
-        || matches!(&client.stage, Stage::Failed(_, _, awaited) if !awaited.iter().any(is_missing))
+        || matches!(&client.stage, Stage::Failed(_, _, awaited) if !port_owners.is_looking && !awaited.iter().any(is_missing))
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::port_owners::PortOwners;
 use super::usage::Usage;
 use crate::model::plan::Kind;
 use crate::model::{Mono, Pid, Plan};
@@ -25,6 +26,7 @@ pub(in crate::runtime) struct StatusSnapshot<'a> {
     pub(in crate::runtime) plan: &'a Plan,
     pub(in crate::runtime) view: View<'a>,
     pub(super) usage: &'a Usage,
+    pub(super) port_owners: &'a PortOwners,
     pub(in crate::runtime) counts: &'a Counts,
     pub(in crate::runtime) logging: &'a Logging,
     pub(in crate::runtime) events: &'a Events,
@@ -52,7 +54,7 @@ pub(in crate::runtime) struct Sources<'a> {
 
 impl<'a> StatusSnapshot<'a> {
     pub(super) fn new(
-        usage: &'a Usage,
+        (usage, port_owners): (&'a Usage, &'a PortOwners),
         config: Option<&'a Path>,
         context: &'a Context<'_>,
         sources: Sources<'a>,
@@ -62,6 +64,7 @@ impl<'a> StatusSnapshot<'a> {
             plan: context.plan,
             view: context.supervisor.view(),
             usage,
+            port_owners,
             counts: context.journal.counts(),
             logging,
             events: context.journal.events(),

@@ -107,6 +107,7 @@ impl PipeFactory {
         for path in files_of(process, stream).into_iter().flatten() {
             files.push(FileTarget {
                 path: PathBuf::from(OsString::from_vec(path.expand(spec.numbers()).into_bytes())),
+                shown: if let Template::Expanded { written, .. } = path { written.to_string() } else { String::new() },
                 max_size: process.log_files.max_size,
                 max_files: process.log_files.max_files,
             });
