@@ -74,10 +74,20 @@ impl Decoder<'_> {
             Err((message, hint)) => self.error(program, message, hint),
             // Machines can be set up to emulate others: binfmt_misc.
             Ok(file) => {
-                let foreign = architecture::foreign(&head_of(&file)).filter(|name| *name != architecture::COMPATIBLE);
+                let mut head = head_of(&file);
+                let interpreter = interpreter_of(&head).map(|name| PathBuf::from(OsStr::from_bytes(name)));
+                let mut shown = first.to_string();
+                if let Some(interpreter) = interpreter {
+                    head = head_of(&directory.join(&interpreter));
+                    shown = interpreter.display().to_string();
+                }
+                let foreign = architecture::foreign(&head).filter(|name| *name != architecture::COMPATIBLE);
                 if let Some(foreign) = foreign {
-                    let message = format!("`{first}` is a program for {foreign}, not for this machine");
+                    let message = format!("`{shown}` is a program for {foreign}, not for this machine");
                     self.warning(program, message, "install or build it for this architecture");
+                } else if !head.starts_with(architecture::ELF_MAGIC) && !architecture::is_text(&head) {
+                    let message = format!("`{shown}` is neither a program for this machine nor a script");
+                    self.warning(program, message, "install or build it for Linux");
                 }
             }
         }
@@ -209,12 +219,17 @@ fn head_of(program: &Path) -> Vec<u8> {
     head
 }
 
+/// The interpreter of a script that begins with `head`.
+fn interpreter_of(head: &[u8]) -> Option<&[u8]> {
+    let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    line.split(is_blank).find(|word| !word.is_empty())
+}
+
 /// A message and a hint if the interpreter of a script is missing. execve(2) reports that as if the script were missing.
 fn check_interpreter(script: &Path, directory: &Path) -> Option<(String, String)> {
     let head = head_of(script);
-    let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
-    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let name = line.split(is_blank).find(|word| !word.is_empty())?;
+    let name = interpreter_of(&head)?;
     let interpreter = OsStr::from_bytes(name);
     if directory.join(interpreter).exists() {
         return None;

@@ -36,6 +36,14 @@ pub fn foreign(head: &[u8]) -> Option<&'static str> {
     (machine != OWN && OWN > 0).then_some(name)
 }
 
+/// Whether a file that begins with `head` may be a script without `#!`, which the shell executes: as for bash, its first line
+/// has no NUL byte.
+#[must_use]
+pub fn is_text(head: &[u8]) -> bool {
+    let mut first_line = head.iter().take_while(|byte| **byte != b'\n');
+    !head.starts_with(ELF_MAGIC) && first_line.all(|byte| *byte != 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,19 +27,35 @@ struct Layout {
 const ELF32: Layout = Layout { word: 4, headers_offset: 28, header_size: 42, header_count: 44, segment_offset: 4 };
 const ELF64: Layout = Layout { word: 8, headers_offset: 32, header_size: 54, header_count: 56, segment_offset: 8 };
 
-/// The other architecture that an ELF file is for; empty if it is for this one. `None` if it is another file or cannot be
-/// read.
-pub(super) fn elf_architecture(path: *const c_char) -> Option<&'static str> {
-    let mut head = [0; HEAD_SIZE];
-    close(read_head(path, &mut head)?);
-    head.starts_with(ELF_MAGIC).then(|| architecture::foreign(&head).unwrap_or_default())
+/// Why execve(2) does not execute a file that is no script for the shell: the other architecture that it, or its interpreter,
+/// is for; empty if that is not known. `None` if it may be such a script, or cannot be read.
+pub(super) fn foreign_architecture(path: *const c_char) -> Option<&'static str> {
+    let mut head = [0; HEAD_SIZE + 1];
+    let length = read_beginning(path, &mut head)?;
+    let line = head.get(..length)?.strip_prefix(b"#!").unwrap_or_default();
+    let Some((start, end)) = interpreter_in(line) else {
+        let head = head.get(..length)?;
+        return (!architecture::is_text(head)).then(|| architecture::foreign(head).unwrap_or_default());
+    };
+    *head.get_mut(2 + end)? = 0;
+    let name = head.get(2 + start..)?.as_ptr().cast();
+    let mut head = [0; HEAD_SIZE + 1];
+    let length = read_beginning(name, &mut head).unwrap_or_default();
+    Some(head.get(..length).and_then(architecture::foreign).unwrap_or_default())
+}
+
+/// Reads the beginning of a file, and returns its length.
+fn read_beginning(path: *const c_char, head: &mut [u8; HEAD_SIZE + 1]) -> Option<usize> {
+    let (file, length) = read_head(path, head.get_mut(..HEAD_SIZE)?)?;
+    close(file);
+    Some(length)
 }
 
 /// The interpreter of a script, or the dynamic loader of an ELF file. execve(2) reports a missing one as if the file were
 /// missing.
 pub(super) fn interpreter(path: *const c_char) -> Option<ProgramName> {
     let mut head = [0; HEAD_SIZE];
-    let file = read_head(path, &mut head)?;
+    let (file, _) = read_head(path, &mut head)?;
     let name = match head.strip_prefix(b"#!") {
         Some(line) => of_script(line),
         None if head.starts_with(ELF_MAGIC) => of_elf(file, &head),
@@ -50,9 +66,16 @@ pub(super) fn interpreter(path: *const c_char) -> Option<ProgramName> {
 }
 
 fn of_script(line: &[u8]) -> Option<ProgramName> {
+    let (start, end) = interpreter_in(line)?;
+    line.get(start..end).map(ProgramName::new)
+}
+
+/// Where the name of the interpreter begins and ends.
+fn interpreter_in(line: &[u8]) -> Option<(usize, usize)> {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let line = line.split(|byte| *byte == b'\n').next()?;
-    line.split(is_blank).find(|word| !word.is_empty()).map(ProgramName::new)
+    let start = line.iter().position(|byte| !is_blank(byte))?;
+    let name = line.get(start..)?.split(|byte| matches!(byte, b' ' | b'\t' | b'\n' | 0)).next()?;
+    (!name.is_empty()).then_some((start, start + name.len()))
 }
 
 fn of_elf(file: c_long, head: &[u8]) -> Option<ProgramName> {
@@ -79,21 +102,21 @@ fn number(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
 }
 
 /// Opens the file and reads its beginning. `O_NONBLOCK`: opening a FIFO must not wait.
-fn read_head(path: *const c_char, head: &mut [u8]) -> Option<c_long> {
+fn read_head(path: *const c_char, head: &mut [u8]) -> Option<(c_long, usize)> {
     let flags = c_long::from(libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY);
     let file = reading(libc::SYS_openat, [libc::AT_FDCWD.into(), path as c_long, flags]).ok()?;
-    if read_at(file, 0, head).is_none() {
+    let length = read_at(file, 0, head);
+    if length.is_none() {
         close(file);
-        return None;
     }
-    Some(file)
+    Some((file, length?))
 }
 
-/// Reads up to the whole buffer; what is beyond the end of the file stays as it is.
-fn read_at(file: c_long, offset: u64, buffer: &mut [u8]) -> Option<()> {
+/// Reads up to the whole buffer, and returns how much; what is beyond the end of the file stays as it is.
+fn read_at(file: c_long, offset: u64, buffer: &mut [u8]) -> Option<usize> {
     let arguments = [file, buffer.as_mut_ptr() as c_long, buffer.len() as c_long, offset.cast_signed()];
     // SAFETY: the buffer is writable for its length.
-    unsafe { syscall(libc::SYS_pread64, arguments) }.ok().map(drop)
+    unsafe { syscall(libc::SYS_pread64, arguments) }.ok().and_then(|length| length.try_into().ok())
 }
 
 fn close(file: c_long) {
@@ -112,7 +135,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("keepalive-target-{}-{}", std::process::id(), content.len()));
         std::fs::write(&path, content).unwrap();
         let name = CString::new(path.as_os_str().as_bytes()).unwrap();
-        let found = (elf_architecture(name.as_ptr()).is_some(), interpreter(name.as_ptr()));
+        let found = (foreign_architecture(name.as_ptr()).is_some(), interpreter(name.as_ptr()));
         std::fs::remove_file(&path).unwrap();
         assert_eq!(found, (expect.0, expect.1.map(|name| ProgramName::new(name.as_bytes()))), "{content:?}");
     }
@@ -136,16 +159,18 @@ mod tests {
 
     #[test]
     fn the_interpreter_of_a_script_and_the_loader_of_a_program_are_found() {
-        check(b"#!/bin/sh\r\necho\r\n", (false, Some("/bin/sh\r")));
-        check(b"#! \t/usr/bin/env node\n", (false, Some("/usr/bin/env")));
+        check(b"#!/bin/sh\r\necho\r\n", (true, Some("/bin/sh\r")));
+        check(b"#! \t/usr/bin/env node\n", (true, Some("/usr/bin/env")));
         check(b"#!\n", (false, None));
         check(b"echo\n", (false, None));
         check(b"", (false, None));
+        check(b"echo\n\0", (false, None));
+        check(b"MZ\x90\0\n", (true, None));
         check(b"\x7fELF", (true, None));
         check(&elf(2, 8, &ELF64), (true, Some("/lib/ld-x.so")));
         check(&elf(1, 4, &ELF32), (true, Some("/lib/ld-x.so")));
         assert!(
-            elf_architecture(c"/nonexistent".as_ptr()).is_none() && interpreter(c"/nonexistent".as_ptr()).is_none()
+            foreign_architecture(c"/nonexistent".as_ptr()).is_none() && interpreter(c"/nonexistent".as_ptr()).is_none()
         );
     }
 }

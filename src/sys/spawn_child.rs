@@ -382,9 +382,9 @@ fn execute(memory: &ChildMemory) -> Errno {
             memory.name.set(name.to_bytes());
         }
         if errno == Errno::ENOEXEC {
-            let architecture = exec_target::elf_architecture(path);
+            let architecture = exec_target::foreign_architecture(path);
             memory.name.set(ProgramName::new(architecture.unwrap_or_default().as_bytes()).to_bytes());
-            // A program for another architecture is not a script.
+            // Such a program is not a script, and a script with an interpreter is not one for the shell.
             if let (None, Some(first)) = (architecture, shell_argv.get_mut(1)) {
                 *first = path;
                 // If the shell cannot be executed either, ENOEXEC is what is reported.

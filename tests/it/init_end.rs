@@ -101,7 +101,10 @@ fn a_file_that_cannot_be_run_says_why_and_exits_with_126() {
     // keepalive itself with the machine type of another architecture.
     let mut foreign = std::fs::read(harness::KEEPALIVE).unwrap();
     foreign[18..20].copy_from_slice(&[0xf3, 0xf3]);
+    let script = format!("#! {} -u\necho wrong\n", directory.file("interpreter", &foreign, 0o755));
     for (name, content, reason) in [
+        ("tool.py", script.as_bytes(), "Exec format error (a program for another architecture)"),
+        ("binary", b"MZ\x90\0\x03\0\n", "Exec format error"),
         ("foreign", &*foreign, "Exec format error (a program for another architecture)"),
         ("short", b"\x7fELF\x02\x01\x01\0\0\0\0\0", "Exec format error"),
         (

@@ -304,10 +304,18 @@ fn check_warns_of_a_program_for_another_architecture() {
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         head = *b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\0\0";
     }
-    scratch.write("keepalive.toml", b"services.a.command = \"./foreign\"\nservices.b.command = \"./own\"\n");
+    for (name, content) in [("tool.py", &b"#! ./foreign\n"[..]), ("tool.exe", b"MZ\x90\0"), ("text", b"echo\n")] {
+        let path = scratch.write(name, content);
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let services = ["foreign", "own", "tool.py", "tool.exe", "text"].into_iter().zip('a'..);
+    let services: String =
+        services.map(|(program, name)| format!("services.{name}.command = \"./{program}\"\n")).collect();
+    scratch.write("keepalive.toml", services.as_bytes());
     let loaded = scratch.load_as(Purpose::Check, 0).unwrap();
     let found: Vec<&str> = loaded.warnings.iter().map(|warning| &*warning.message).collect();
-    assert_eq!(found, ["`./foreign` is a program for s390x, not for this machine"]);
+    let foreign = "`./foreign` is a program for s390x, not for this machine";
+    assert_eq!(found, [foreign, foreign, "`./tool.exe` is neither a program for this machine nor a script"]);
 }
 
 #[test]
