@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::rate_limited_log::{self, MessageKind};
 use super::subsystem::{Context, Subsystem};
-use crate::model::{Mono, Pid, Signal, errno};
+use crate::model::{Mono, Pid, errno};
 use crate::supervisor::Event;
 use crate::sys::deferred_close::{self, CloseWorker};
-use crate::sys::{fork, kill, process, wait};
+use crate::sys::{fork, process, wait};
 
 /// At this number of queued descriptors keepalive stops receiving descriptors.
 const MAX_QUEUED: u64 = 1024;
@@ -32,7 +32,7 @@ pub(super) struct CloseQueue {
     workers: Vec<(CloseWorker, Stage)>,
     /// Set if a worker could not be created.
     retry_at: Option<Mono>,
-    /// A process that shares keepalive's descriptors, while a worker hangs.
+    /// A process that shares keepalive's descriptors.
     holder: Option<Pid>,
 }
 
@@ -72,13 +72,16 @@ impl Subsystem for CloseQueue {
 }
 
 impl CloseQueue {
-    /// Where workers hang, keepalive would hang too if it were killed now: see [`fork::fork_sharing_fds`].
+    /// Without a holder, a keepalive that is killed could hang: see [`fork::fork_sharing_fds`].
     fn hold(&mut self) {
-        match self.holder {
-            None if self.hanging() > 0 => self.holder = fork::fork_sharing_fds().ok(),
-            Some(holder) if self.hanging() == 0 => drop(kill::signal_process(holder, Signal::KILL)),
-            None | Some(_) => {}
+        if self.holder.is_none() && deferred_close::needs_holder() {
+            self.holder = fork::fork_sharing_fds().ok();
         }
+    }
+
+    /// The process that shares keepalive's descriptors.
+    pub(super) const fn holder(&self) -> Option<Pid> {
+        self.holder
     }
 
     fn hanging(&self) -> usize {
@@ -128,11 +131,8 @@ impl CloseQueue {
         self.workers.len() - hanging < MAX_WORKERS && hanging < MAX_HANGING
     }
 
-    /// Reaps `pid` if it was a worker or the holder. Returns whether it was.
+    /// Reaps `pid` if it was a worker. Returns whether it was.
     pub(super) fn on_dead(&mut self, pid: Pid) -> bool {
-        if self.holder.take_if(|holder| *holder == pid).is_some() {
-            return wait::reap(pid).is_ok();
-        }
         let Some(position) = self.workers.iter().position(|(worker, _)| worker.pid() == pid) else { return false };
         wait::reap(pid).ok();
         self.workers.swap_remove(position);

@@ -7,7 +7,7 @@ use super::inspector::Inspector;
 use super::logging::Logging;
 use super::resources::Resources;
 use crate::model::Pid;
-use crate::sys::{self, Poller};
+use crate::sys::{self, Poller, StandardError};
 
 /// The helper processes of all kinds but the logger, and those that belong to a service.
 pub(super) struct Helpers {
@@ -17,10 +17,10 @@ pub(super) struct Helpers {
 }
 
 impl Helpers {
-    /// The logger, the inspectors, and the processes that hold descriptors. They must outlive a SIGTERM to all processes.
+    /// The logger, the inspectors, and the processes that hold descriptors or write messages. They must outlive a SIGTERM to all processes.
     pub(super) fn pids(&self, logging: &Logging, resources: &Resources) -> Vec<Pid> {
-        let others = resources.fds.holders().chain(self.inspector.pids());
-        logging.pids().chain(others).collect()
+        let others = resources.fds.holders().chain(self.inspector.pids()).chain(self.close_queue.holder());
+        logging.pids().chain(others).chain(StandardError.writers()).collect()
     }
 
     /// Logs what is still to be logged and ends all but the logger, so that none outlives keepalive.
@@ -29,6 +29,7 @@ impl Helpers {
             self.inspector.ask_for_port_owner(&address, sys::now(), poller);
         }
         self.inspector.finish(poller);
-        ended_helpers::kill_all(self.inspector.pids().chain(resources.fds.holders()).chain(logging.killed()));
+        let holders = resources.fds.holders().chain(self.close_queue.holder());
+        ended_helpers::kill_all(self.inspector.pids().chain(holders).chain(logging.killed()));
     }
 }

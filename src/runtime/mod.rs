@@ -54,7 +54,7 @@ use std::rc::Rc;
 
 use crate::model::exit_code::OS_ERROR;
 use crate::model::{Plan, Signal};
-use crate::sys::{DispositionReset, StringList, allocator, process, signals};
+use crate::sys::{DispositionReset, StandardError, StringList, allocator, process, signals};
 pub use config_loader::LoadConfig;
 use event_loop::Runtime;
 use signal_source::OnHangup;
@@ -80,6 +80,7 @@ pub fn run(plan: Plan, environment: StringList, config: Option<PathBuf>, load_co
             // The exit closes its descriptors without waiting for connections with SO_LINGER.
             std::mem::forget(runtime);
             ending::log(&plan, &outcome, &last_lines, port_owner);
+            StandardError.flush();
             outcome.code
         }
         Err(refused) => {

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The size of the stack of a closer, in bytes.
 const STACK_SIZE: usize = 32 << 10;
 
+static NEEDS_HOLDER: AtomicBool = AtomicBool::new(false);
 static QUEUE: Mutex<VecDeque<OwnedFd>> = Mutex::new(VecDeque::new());
 
 fn queue() -> MutexGuard<'static, VecDeque<OwnedFd>> {
@@ -43,6 +44,7 @@ pub struct DeferredFd(ManuallyDrop<OwnedFd>);
 
 impl From<OwnedFd> for DeferredFd {
     fn from(descriptor: OwnedFd) -> Self {
+        require_holder();
         Self(ManuallyDrop::new(descriptor))
     }
 }
@@ -60,6 +62,17 @@ impl Drop for DeferredFd {
         // SAFETY: taken once, since nobody uses the value after it has been dropped.
         deferred_close(vec![unsafe { ManuallyDrop::take(&mut self.0) }]);
     }
+}
+
+/// keepalive has, or has had, the last copy of a descriptor whose close can hang: see [`fork::fork_sharing_fds`].
+pub fn require_holder() {
+    NEEDS_HOLDER.store(true, Ordering::Relaxed);
+}
+
+/// Whether keepalive needs a process that shares its descriptors.
+#[must_use]
+pub fn needs_holder() -> bool {
+    NEEDS_HOLDER.load(Ordering::Relaxed) || queued() > 0
 }
 
 /// How many descriptors are queued.

@@ -57,12 +57,12 @@ pub fn fork_helper(kept: &[BorrowedFd<'_>], work: impl FnOnce() -> u8) -> Result
 
 /// Forks a helper that does nothing. While it lives, a keepalive that is killed closes no descriptor when it exits, because
 /// they share the table: closing can take any time, and a PID 1 that exits kills the other processes only afterwards.
-/// clone(2) `CLONE_FILES`
+/// No SIGCHLD comes, as for [`fork_unseen_helper`]. clone(2) `CLONE_FILES`
 ///
 /// # Errors
 /// EAGAIN, ENOMEM: the process cannot be created.
 pub fn fork_sharing_fds() -> Result<Pid, Errno> {
-    fork_mortal(libc::SIGCHLD | libc::CLONE_FILES, || {
+    fork_mortal(libc::CLONE_FILES, || {
         set_name(c"keepalive-hold");
         loop {
             nix::unistd::pause();

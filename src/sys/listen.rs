@@ -16,10 +16,10 @@ use nix::sys::socket::{
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
 use nix::unistd::{Gid, Uid, fchownat};
 
-use super::PeerStream;
 use super::directory::remove_if_same;
 use super::socket::connect_unix;
 use super::syscall::reading;
+use super::{PeerStream, deferred_close};
 use crate::model::plan::{Address, ListenMode};
 
 /// `BPF_RET | BPF_K` of linux/filter.h: return a constant.
@@ -55,7 +55,11 @@ pub fn open(address: &Address, mode: ListenMode) -> Result<(OwnedFd, Option<Sock
             Ok((listener, None))
         }
         Address::Udp(address) => bind_inet(*address, SockType::Datagram, mode).map(|socket| (socket, None)),
-        Address::Unix { path, mode, owner } => listen_unix(path, *mode, *owner),
+        Address::Unix { path, mode, owner } => {
+            // Connections that nobody accepts can hold descriptors.
+            deferred_close::require_holder();
+            listen_unix(path, *mode, *owner)
+        }
     }
 }
 

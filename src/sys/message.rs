@@ -10,14 +10,15 @@
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::non_blocking_writer::{NONE, STDERR_METHOD, STDERR_WRITER};
-use super::{fork, non_blocking_writer, pipe, stream};
-use crate::model::visible;
+use super::{fork, non_blocking_writer, pipe, stream, wait};
+use crate::model::{Pid, visible};
 
 const STDERR: c_int = libc::STDERR_FILENO;
 /// How long keepalive's final line waits for stderr to become writable.
@@ -25,6 +26,8 @@ const FINAL_LINE_TIMEOUT_MS: c_int = 200;
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 static LINE_IS_PARTIAL: AtomicBool = AtomicBool::new(false);
+/// The helper processes that write to stderr, until they are reaped.
+static WRITERS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 /// Other processes may have stderr, too.
 static IS_SHARED: AtomicBool = AtomicBool::new(false);
 
@@ -66,10 +69,22 @@ impl StandardError {
         let (fd, method) = target();
         non_blocking_writer::is_writable(if method >= 0 { method } else { fd }, FINAL_LINE_TIMEOUT_MS);
         self.write_line(line);
+        self.flush();
+    }
+
+    /// The helper processes that write messages.
+    #[must_use]
+    pub fn writers(&self) -> Vec<Pid> {
+        writers().clone()
+    }
+
+    /// Waits up to 200 ms until a helper process has written all lines. Before keepalive exits.
+    pub fn flush(&self) {
         let Some(socket) = take_writer() else { return };
         shutdown(socket.as_raw_fd(), Shutdown::Write).ok();
         // The helper process exits when it has written everything.
         let _ = pipe::wait_for_input(&socket, Duration::from_millis(FINAL_LINE_TIMEOUT_MS.unsigned_abs().into()));
+        reap_writers();
     }
 }
 
@@ -133,9 +148,20 @@ fn start_writer() {
         }
         0
     };
-    if fork::fork_unseen_helper(&theirs, c"keepalive-write", write).is_ok() {
+    if let Ok(pid) = fork::fork_unseen_helper(&theirs, c"keepalive-write", write) {
         STDERR_WRITER.store(ours.into_raw_fd(), Ordering::Relaxed);
+        writers().push(pid);
     }
+    reap_writers();
+}
+
+fn writers() -> MutexGuard<'static, Vec<Pid>> {
+    WRITERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reaps those that have been killed, for which no SIGCHLD comes.
+fn reap_writers() {
+    writers().retain(|pid| wait::reap_without_sigchld(*pid) == Ok(None));
 }
 
 /// Runs in the helper process: waits until everything has been written, unless nothing can ever read it.
