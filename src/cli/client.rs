@@ -10,7 +10,7 @@ use super::definitions::{Definition, Opt, SHELLS};
 use super::init_options;
 use super::invocation::Invocation;
 use super::usage_error::UsageError;
-use super::words::{config_path, next, path, text, unknown_option};
+use super::words::{config_path, interpreter_of, next, path, text, unknown_option};
 use super::{completions, help, man};
 use crate::config::nearest;
 use crate::control::{Change, Follow, Form, LOG_LINES, Names, Request, Task};
@@ -257,6 +257,12 @@ fn checked_name(word: &str) -> Result<String, UsageError> {
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.*?".contains(&byte);
     if word.is_empty() || !word.bytes().all(valid) {
         return Err(UsageError::new(format!("invalid name `{word}`"), "such as web, web.2, \"web*\" or all"));
+    }
+    if interpreter_of(word).is_some() {
+        return Err(UsageError::new(
+            format!("`{word}` is no service"),
+            "names are those in keepalive.toml, such as web",
+        ));
     }
     Ok(word.to_owned())
 }

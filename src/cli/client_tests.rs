@@ -152,6 +152,12 @@ fn invalid_operands_and_options_get_a_hint() {
     check_refused("health", "health web*", "`web*` is a pattern", "such as web, web.2 or all");
     check_refused("top", "top web", "unexpected argument `web`", "keepalive top");
     check_refused("status", "status a/b", "invalid name `a/b`", "such as web, web.2, \"web*\" or all");
+    check_refused(
+        "start",
+        "start server.js",
+        "`server.js` is no service",
+        "names are those in keepalive.toml, such as web",
+    );
     check_refused("logs", "logs --folow", "unknown option `--folow`", "did you mean `--follow`?");
     let needs = |word| format!("`--since` needs a duration, found `{word}`");
     let forms = "such as --since 10m or --since 2026-11-21T08:00:00Z";

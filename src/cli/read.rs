@@ -9,13 +9,13 @@ use super::definitions::{self, Definition};
 use super::init_options::InitOptions;
 use super::invocation::Invocation;
 use super::usage_error::UsageError;
-use super::words::{base_name, command_line, config_path, next, unknown_option};
+use super::words::{base_name, command_line, config_path, interpreter_of, next, unknown_option};
 use super::{client, foreign, help, run};
 use crate::config::nearest;
 use crate::control::Form;
 
 /// Commands that are reserved for later versions.
-const RESERVED_COMMANDS: [&str; 2] = ["reexec", "import"];
+const RESERVED_COMMANDS: [&str; 4] = ["reexec", "import", "new", "schema"];
 
 /// Parses `arguments`; the first one is the name of the program.
 ///
@@ -129,19 +129,28 @@ impl CommandLine<'_> {
 
 /// What to write if `word` is the name of a script, or of a configuration. `program`: it, and what follows.
 fn file_hint(word: &str, program: &str) -> Option<String> {
-    const OTHER: &str = "keepalive reads keepalive.toml: write `[services.NAME]` with `command` for each program";
-    let (name, ending) =
-        base_name(OsStr::new(word)).rsplit_once('.').map(|(name, ending)| (name.to_owned(), ending.to_owned()))?;
-    let interpreter = match ending.as_str() {
-        "toml" => return Some(format!("write `keepalive -c {word}`")),
-        "json" | "yaml" | "yml" | "conf" | "ini" => return Some(OTHER.to_owned()),
-        "js" | "cjs" | "mjs" if name.ends_with(".config") => return Some(OTHER.to_owned()),
-        "js" | "cjs" | "mjs" => "node",
-        "py" => "python3",
-        "rb" => "ruby",
-        _ => return None,
-    };
-    Some(format!("write `keepalive run -- {interpreter} {program}`, or its `command` in keepalive.toml"))
+    if is_other_configuration(word) {
+        return Some(OTHER_CONFIGURATION.to_owned());
+    }
+    match interpreter_of(word) {
+        None if word.ends_with(".toml") => Some(format!("write `keepalive -c {word}`")),
+        None => None,
+        Some(interpreter) => {
+            Some(format!("write `keepalive run -- {interpreter} {program}`, or its `command` in keepalive.toml"))
+        }
+    }
+}
+
+const OTHER_CONFIGURATION: &str =
+    "keepalive reads keepalive.toml: write `[services.NAME]` with `command` for each program";
+
+/// Whether `word` is the name of a configuration of another program.
+fn is_other_configuration(word: &str) -> bool {
+    let name = base_name(OsStr::new(word));
+    let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
+    matches!(&*name, "Procfile" | "Dockerfile")
+        || matches!(ending, "json" | "yaml" | "yml" | "conf" | "ini" | "service")
+        || [".config.js", ".config.cjs", ".config.mjs"].iter().any(|ending| name.ends_with(ending))
 }
 
 /// There is no command `word`. `before`: what is written before the name of a command; `usage`: the last line of the hint.
@@ -173,7 +182,8 @@ fn check(
                 return Err(unknown_option("check", name, &["--config", "--json", "--help"]));
             }
             word => {
-                let hint = format!("keepalive check -c {word}");
+                let check = || format!("keepalive check -c {word}");
+                let hint = if is_other_configuration(word) { OTHER_CONFIGURATION.to_owned() } else { check() };
                 return Err(UsageError::new(format!("unexpected argument `{word}`"), hint));
             }
         }

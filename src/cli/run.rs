@@ -10,7 +10,7 @@ use lexopt::Parser;
 use super::help;
 use super::invocation::Invocation;
 use super::usage_error::UsageError;
-use super::words::{base_name, command_line, config_path, next, text, unknown_option};
+use super::words::{base_name, command_line, config_path, interpreter_of, next, text, unknown_option};
 use crate::config::{InlineOption, InlineService, MAX_SERVICE_NAME_LENGTH};
 
 /// The options, each with its configuration key.
@@ -82,9 +82,11 @@ fn unexpected_word(word: &str, parser: &mut Parser, command: Option<Vec<OsString
         words.push("--".into());
         words.extend(command);
     }
+    let interpreter = interpreter_of(word).map_or_else(String::new, |interpreter| format!(" {interpreter}"));
+    let first = format!("keepalive run --{interpreter}");
     UsageError::new(
         format!("unexpected argument `{word}`"),
-        format!("write the command after `--`: {}", command_line("keepalive run --", &words)),
+        format!("write the command after `--`: {}", command_line(&first, &words)),
     )
 }
 

@@ -151,6 +151,15 @@ fn a_command_without_the_dashes_gets_a_hint_with_them() {
     check_error("server.js -p 80", script, hint);
     let file = "keepalive reads keepalive.toml: write `[services.NAME]` with `command` for each program";
     check_error("ecosystem.config.js", "`ecosystem.config.js` is not a command of keepalive", file);
+    for word in ["Procfile", "app.service", "Dockerfile"] {
+        check_error(word, &format!("`{word}` is not a command of keepalive"), file);
+    }
+    check_error("check compose.yml", "unexpected argument `compose.yml`", file);
+    let hint = "write `keepalive run -- java -jar app.jar`, or its `command` in keepalive.toml";
+    check_error("app.jar", "`app.jar` is not a command of keepalive", hint);
+    let hint = "write the command after `--`: keepalive run -- node server.js";
+    check_error("run server.js", "unexpected argument `server.js`", hint);
+    check_error("new", "`keepalive new` is not supported yet", "");
     check_error("x/docker-compose.yml", "`x/docker-compose.yml` is not a command of keepalive", file);
     check_error("a.toml", "`a.toml` is not a command of keepalive", "write `keepalive -c a.toml`");
     let line = words(&["sh", "-c", "echo it's $HOME"]);

@@ -85,3 +85,15 @@ pub(super) fn base_name(program: &OsStr) -> String {
     let text = program.to_string_lossy();
     text.rsplit('/').next().unwrap_or_default().to_owned()
 }
+
+/// The program that runs a script with this name.
+pub(super) fn interpreter_of(word: &str) -> Option<&'static str> {
+    Some(match word.rsplit_once('.')?.1 {
+        "js" | "cjs" | "mjs" | "ts" => "node",
+        "py" => "python3",
+        "rb" => "ruby",
+        "php" => "php",
+        "jar" => "java -jar",
+        _ => return None,
+    })
+}

@@ -26,7 +26,7 @@ use crate::model::{AsWritten, Plan};
 const SCHEMA: Schema = Schema {
     keys: &["keepalive", "services"],
     later: &[],
-    foreign: "services: service programs apps\nwrite `[services.NAME]`: program process app",
+    foreign: "services: service programs\nwrite `[services.NAME]`: program process app apps\nwrite `[services.NAME]` with `command` for each program: unit supervisord",
 };
 
 /// Loads the configuration file `path` and the files that it includes.

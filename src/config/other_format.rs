@@ -2,7 +2,7 @@
 
 /// What `text`, which is not valid TOML, looks like; `None` if it may be TOML with errors.
 pub(super) fn other_format(text: &str) -> Option<&'static str> {
-    const MARKS: [(&str, &str); 8] = [
+    const MARKS: [(&str, &str); 9] = [
         ("module.exports", "an ecosystem file of PM2"),
         ("export default", "an ecosystem file of PM2"),
         ("[program:", "a configuration of supervisord"),
@@ -10,6 +10,7 @@ pub(super) fn other_format(text: &str) -> Option<&'static str> {
         ("[Unit]", "a unit of systemd"),
         ("[Service]", "a unit of systemd"),
         ("services:", "a file of Docker Compose"),
+        ("FROM ", "a Dockerfile"),
         ("apps:", "an ecosystem file of PM2"),
     ];
     let lines = || text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with(['#', ';']));
@@ -24,6 +25,7 @@ pub(super) fn other_format(text: &str) -> Option<&'static str> {
         (is_name && !name.is_empty()).then_some(!command.is_empty())
     };
     match first {
+        _ if text.starts_with("#!") => Some("a script"),
         _ if first.starts_with('{') => Some("JSON"),
         "---" => Some("YAML"),
         _ if lines().all(|line| named(line) == Some(true)) => Some("a Procfile"),
@@ -47,6 +49,8 @@ mod tests {
             ("web: node server.js\n\nworker: node worker.js\n", "a Procfile"),
             ("a:\n  b: 1\n", "YAML"),
             ("---\na: 1\n", "YAML"),
+            ("#!/bin/sh\nexec web\n", "a script"),
+            ("FROM debian\nRUN true\n", "a Dockerfile"),
             ("[Unit]\nDescription=x\n[Service]\nExecStart=/bin/x\n", "a unit of systemd"),
         ] {
             assert_eq!(other_format(text), Some(format), "{text}");

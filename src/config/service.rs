@@ -19,7 +19,7 @@ use crate::model::plan::{
     Backoff, ExitAction, ExitSet, Input, Kind, Output, Process, Ready, Reload, Restart, RestartPolicy, Service, Stop,
     Strategy,
 };
-use crate::model::{ExitStatus, Signal, Template};
+use crate::model::{ExitStatus, Signal, Template, units};
 
 /// The maximum number of instances, of one service and of all services together. No machine can run more processes.
 pub(super) const MAX_INSTANCES: i64 = 65_536;
@@ -286,6 +286,10 @@ impl Decoder<'_> {
         let Some(value) = self.resolved(value) else { return default };
         if value.get_ref().as_str() == Some("unlimited") {
             return None;
+        }
+        if value.get_ref().as_str().is_some_and(units::is_infinite) {
+            self.unexpected(&value, "a whole number or `\"unlimited\"`", "write `\"unlimited\"`");
+            return default;
         }
         match self.integer_in(&value, 0..=i64::from(u32::MAX), ", or `\"unlimited\"`") {
             Some(number) => u32::try_from(number).ok(),

@@ -18,6 +18,7 @@ pub(crate) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> O
 const FOREIGN_VALUES: &str = "\
 restart: unless-stopped true any: always
 restart: no none false: never
+restart: on-success: there is no such policy: write `\"always\"` to restart after every exit\n\
 restart: unexpected on-abnormal on-abort on-watchdog: on-failure
 type: simple exec idle: service
 type: notify notify-reload: write `ready = \"notify\"` instead of `type`
@@ -27,6 +28,7 @@ kill_mode: control-group cgroup process-group: group
 kill_mode: none: process
 on_failure on_success: exit stop: shutdown
 on_failure: restart: write `restart = \"on-failure\"`
+strategy reload: graceful: rolling\n\
 strategy: HUP SIGHUP: write `{ strategy = \"signal\", signal = \"SIGHUP\" }`";
 
 /// A hint for `word`, which is none of the `known` words for `key`; may be empty.

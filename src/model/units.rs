@@ -102,13 +102,21 @@ pub fn meant_size(text: &str) -> Option<String> {
     meant(text, &UNITS).filter(|meant| parse_size(meant).is_some())
 }
 
-/// The number at the start of `text`, with the unit of the first of `units` that the rest begins with.
+/// Each number in `text` with the first of `units` that the word after it begins with: `2h 15min`. `None`: there is other text.
 fn meant(text: &str, units: &[(&str, &str)]) -> Option<String> {
-    let end = text.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(text.len());
-    let (number, word) = text.split_at(end);
-    let word = word.strip_prefix(' ').unwrap_or(word).to_ascii_lowercase();
-    let (_, unit) = units.iter().find(|(start, _)| word.starts_with(start) && start.is_empty() == word.is_empty())?;
-    Some([number, *unit].concat())
+    let (mut rest, mut all) = (text, String::new());
+    while !rest.is_empty() {
+        let split = |text: &'_ str, is_part: fn(char) -> bool| text.find(|part| !is_part(part)).unwrap_or(text.len());
+        let (number, after) = rest.split_at(split(rest, |character| character.is_ascii_digit() || character == '.'));
+        let after = after.strip_prefix(' ').unwrap_or(after);
+        let (word, after) = after.split_at(split(after, |character| character.is_ascii_alphabetic()));
+        let word = word.to_ascii_lowercase();
+        let is_meant = |(start, _): &&(&str, &str)| word.starts_with(start) && start.is_empty() == word.is_empty();
+        let (_, unit) = units.iter().find(is_meant).filter(|_| !number.is_empty())?;
+        all.extend([number, *unit]);
+        rest = after.trim_start_matches(' ');
+    }
+    Some(all)
 }
 
 /// Parses a number with a unit at the start of `text` and returns the amount and the rest of the text.
@@ -215,6 +223,10 @@ mod tests {
             ("100msec", Some("100ms")),
             ("1h30", Some("1h30m")),
             ("1m30", Some("1m30s")),
+            ("1min 20s", Some("1m20s")),
+            ("2h 15min", Some("2h15m")),
+            ("1h30min", Some("1h30m")),
+            ("1h!", None),
             ("5", None),
             ("2weeks", None),
             ("1month", None),

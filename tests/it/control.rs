@@ -82,7 +82,9 @@ fn a_request_is_answered_when_it_is_done() {
             (scale("%2B2"), scale("-1"), scale("+0")),
             ("web has 6 instances".to_owned(), "web has 5 instances".to_owned(), "web has 5 instances".to_owned())
         );
-        assert_eq!((scale("-99"), scale("4")), ("web has 1 instance".to_owned(), "web has 4 instances".to_owned()));
+        let refused = scale("-99");
+        assert!(refused.starts_with("invalid number of instances `-99`: expected 1 to "), "{refused}");
+        assert_eq!(scale("4"), "web has 4 instances");
         let surplus = pid(&control.instance("web.3"));
         assert_eq!(scale("1"), "web has 1 instance");
         if place == Place::Child {

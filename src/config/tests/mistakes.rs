@@ -300,3 +300,18 @@ fn the_known_keys_are_listed_with_the_first_unknown_key_in_the_file() {
     assert!(hints[0].starts_with("known keys: command, "), "{hints:?}");
     assert_eq!(hints[1], "see the known keys above");
 }
+
+#[test]
+fn words_of_other_programs_have_hints() {
+    for (keys, hint) in [
+        ("max_restarts = \"infinity\"", "write `\"unlimited\"`"),
+        ("reload = \"graceful\"", "did you mean `\"rolling\"`?"),
+        ("restart = \"on-success\"", "there is no such policy: write `\"always\"` to restart after every exit"),
+        ("stop_timeout = \"1min 20s\"", "`\"1m20s\"`"),
+    ] {
+        let scratch = Scratch::new();
+        scratch.write("keepalive.toml", format!("[services.web]\ncommand = \"node\"\n{keys}\n").as_bytes());
+        let report = scratch.load().unwrap_err();
+        assert!(report.errors[0].hint.contains(hint), "{report}");
+    }
+}

@@ -182,7 +182,7 @@ fn scale(target: Target, query: &Query<'_>, view: View<'_>) -> Result<Request, I
     let now = || view.services().find(|known| known.index == service).map_or(0, |known| known.desired);
     let wanted = match (text.strip_prefix('+'), text.strip_prefix('-')) {
         (Some(more), _) => whole(more).map(|more| now().saturating_add(more)),
-        (_, Some(fewer)) => whole(fewer).map(|fewer| now().saturating_sub(fewer).max(MIN_INSTANCES)),
+        (_, Some(fewer)) => whole(fewer).and_then(|fewer| now().checked_sub(fewer)),
         (None, None) => whole(&text),
     };
     let wanted = wanted.filter(|wanted| (MIN_INSTANCES..=MAX_INSTANCES).contains(wanted));
