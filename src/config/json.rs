@@ -12,12 +12,13 @@ use super::graph::start_order;
 use super::report::{Diagnostic, Report};
 use super::show::{dependencies, path_text};
 use super::words::{
-    EXIT_ACTIONS, KILL_MODES, KINDS, LISTEN_MODES, LOG_FORMATS, OUTPUTS, RESTART_POLICIES, SIGNAL_ACTIONS, word_of,
+    EXIT_ACTIONS, KILL_MODES, KINDS, LISTEN_MODES, LOG_FORMATS, OUTPUTS, RESTART_POLICIES, SIGNAL_ACTIONS,
+    UNHEALTHY_ACTIONS, word_of,
 };
 use crate::model::json::{Object, push, shown};
 use crate::model::plan::{
-    Address, Backoff, Control, EnvFile, ExitSet, Limit, Listen, LogStyle, Probe, Process, Ready, Reload, Restart,
-    Service, SignalAction, State, Stop, Strategy,
+    Address, Backoff, Control, EnvFile, ExitSet, Health, Limit, Listen, LogStyle, Probe, Process, Ready, Reload,
+    Restart, Service, SignalAction, State, Stop, Strategy,
 };
 use crate::model::{ExitStatus, Plan, Signal};
 
@@ -91,7 +92,7 @@ fn write_plan(mut object: Object<'_>, plan: &Plan) {
 pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
     let Service { name, kind, instances, depends_on: _, autostart, restart, .. } = service;
     let Service { on_failure, on_success, stop, ready, probe_timeout, ready_timeout, .. } = service;
-    let Service { watchdog, reload, process, .. } = service;
+    let Service { watchdog, health, reload, process, .. } = service;
     let mut object = Object::new(out);
     object.text("name", name);
     object.text("type", word_of(&KINDS, *kind));
@@ -110,6 +111,13 @@ pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
     milliseconds(&mut object, "probe_timeout_ms", *probe_timeout);
     object.optional("ready_timeout_ms", ready_timeout.map(|timeout| timeout.as_millis()));
     object.optional("watchdog_ms", watchdog.map(|watchdog| watchdog.as_millis()));
+    match health {
+        Some(health) => write_health(&mut object, health),
+        None => {
+            object.null("health");
+            object.null("on_unhealthy");
+        }
+    }
     write_reload(object.object("reload"), reload);
     write_process(&mut object, process);
     object.end();
@@ -155,14 +163,30 @@ fn write_ready(object: &mut Object<'_>, ready: &Ready) {
         Ready::Exec | Ready::Notify | Ready::Ipc => {}
         Ready::Delay(delay) => milliseconds(&mut object, "delay_ms", *delay),
         Ready::Fd(number) => object.plain("fd", number),
-        Ready::Probe(Probe::Tcp(address)) => object.shown("tcp", address),
-        Ready::Probe(Probe::Http { authority, target }) => {
-            object.shown("http", format_args!("http://{authority}{target}"));
-        }
-        Ready::Probe(Probe::File(path)) => object.shown("file", path),
-        Ready::Probe(Probe::Exec(command)) => object.texts("exec", command),
+        Ready::Probe(probe) => write_probe(&mut object, probe),
     }
     object.end();
+}
+
+fn write_probe(object: &mut Object<'_>, probe: &Probe) {
+    match probe {
+        Probe::Tcp(address) => object.shown("tcp", address),
+        Probe::Http { authority, target } => object.shown("http", format_args!("http://{authority}{target}")),
+        Probe::File(path) => object.shown("file", path),
+        Probe::Exec(command) => object.texts("exec", command),
+    }
+}
+
+fn write_health(object: &mut Object<'_>, health: &Health) {
+    let Health { probe, interval, timeout, retries, start_period, on_unhealthy } = health;
+    let mut inner = object.object("health");
+    write_probe(&mut inner, probe);
+    milliseconds(&mut inner, "interval_ms", *interval);
+    milliseconds(&mut inner, "timeout_ms", *timeout);
+    inner.plain("retries", retries);
+    milliseconds(&mut inner, "start_period_ms", *start_period);
+    inner.end();
+    object.text("on_unhealthy", word_of(&UNHEALTHY_ACTIONS, *on_unhealthy));
 }
 
 fn write_reload(mut object: Object<'_>, reload: &Reload) {

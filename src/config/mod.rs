@@ -17,6 +17,7 @@ mod files;
 mod find;
 mod global;
 mod graph;
+mod health;
 mod hints;
 mod inline;
 mod inspect;

@@ -98,6 +98,21 @@ impl Decoder<'_> {
         let probe = match &**key.get_ref() {
             "delay" => return self.duration_of(content).map(Ready::Delay),
             "fd" => return self.ready_fd(content, service),
+            key => self.probe(key, content, scope, service)?,
+        };
+        self.warn_about_shared_address(content, &probe, service, "ready");
+        Some(Ready::Probe(probe))
+    }
+
+    /// The probe `key`: `tcp`, `http`, `file` or `exec`.
+    pub(super) fn probe(
+        &mut self,
+        key: &str,
+        content: &Value<'_>,
+        scope: &Scope<'_>,
+        service: &Service,
+    ) -> Option<Probe> {
+        Some(match key {
             "tcp" => {
                 let text = self.string(content, "an address", "such as `\"127.0.0.1:8080\"`")?;
                 let address = self.expanded(content, text, scope)?;
@@ -111,8 +126,7 @@ impl Decoder<'_> {
                 self.inspect_program(&service.process, &command, content.span());
                 Probe::Exec(command)
             }
-        };
-        Some(Ready::Probe(probe))
+        })
     }
 
     fn ready_fd(&mut self, value: &Value<'_>, service: &Service) -> Option<Ready> {
@@ -193,10 +207,6 @@ impl Decoder<'_> {
                 return None;
             }
         }
-        let asked = template.expand(Numbers { instance: 0, instances });
-        if let Some(asked) = asked.to_str().ok().and_then(socket_address) {
-            self.warn_about_shared_address(value, asked, service);
-        }
         Some(template)
     }
 
@@ -224,14 +234,28 @@ impl Decoder<'_> {
         }
     }
 
-    /// Warns if the probe connects to a socket of `listen`, on which any instance may answer.
-    fn warn_about_shared_address(&mut self, value: &Value<'_>, asked: SocketAddr, service: &Service) {
+    /// Warns if the probe connects to a socket of `listen`, on which any instance may answer. `what` it should prove.
+    pub(super) fn warn_about_shared_address(
+        &mut self,
+        value: &Value<'_>,
+        probe: &Probe,
+        service: &Service,
+        what: &str,
+    ) {
+        let asked = probe.authority().map(|authority| authority.expand(Numbers::SINGLE));
+        let asked = asked.and_then(|asked| asked.to_str().ok().and_then(socket_address));
+        let Some(asked): Option<SocketAddr> = asked else { return };
         if service.process.listen.iter().any(|listen| listen.address.overlaps(&Address::Tcp(asked))) {
             let shown = self.unexpanded(value).map_or_else(|| asked.to_string(), str::to_owned);
             let message = format!(
-                "`{shown}` is an address of `listen`: any instance may answer, so the probe does not prove that this one is ready"
+                "`{shown}` is an address of `listen`: any instance may answer, so the probe does not prove that this one is {what}"
             );
-            let hint = "probe an address that only this instance has, or use `\"notify\"`, `\"ipc\"` or `{ fd = 10 }`";
+            let hint = match what {
+                "ready" => {
+                    "probe an address that only this instance has, or use `\"notify\"`, `\"ipc\"` or `{ fd = 10 }`"
+                }
+                _ => "probe an address that only this instance has, or use `exec` or `watchdog`",
+            };
             self.warning(value.span(), message, hint);
         }
     }

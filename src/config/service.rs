@@ -57,6 +57,8 @@ pub(super) const SCHEMA: Schema = Schema {
         "ready",
         "ready_timeout",
         "watchdog",
+        "health",
+        "on_unhealthy",
         "listen",
         "listen_mode",
         "listen_fds",
@@ -75,8 +77,6 @@ pub(super) const SCHEMA: Schema = Schema {
         "pre_stop",
         "post_stop",
         "hook_timeout",
-        "health",
-        "on_unhealthy",
         "max_memory",
         "max_lifetime",
         "restart_schedule",
@@ -226,6 +226,7 @@ impl Decoder<'_> {
         let default = service.ready_timeout.filter(|_| service.kind == Kind::Service);
         service.ready_timeout = self.positive_duration(table, "ready_timeout").or(default);
         service.watchdog = self.positive_duration(table, "watchdog");
+        service.health = self.health(table, &scope.with_env(&env), &service).map(Rc::new);
         if service.ready != Ready::Exec || service.kind == Kind::Oneshot {
             // A process that becomes ready later has shown that it works.
             service.reload.soak = Duration::ZERO;
@@ -420,7 +421,7 @@ impl Decoder<'_> {
         if service.kind == Kind::Oneshot {
             let unused = |key: &str| match key {
                 "ready" => service.ready != Ready::Exec,
-                "listen" | "listen_mode" | "listen_fds" | "reload" => true,
+                "listen" | "listen_mode" | "listen_fds" | "reload" | "health" | "on_unhealthy" => true,
                 _ => false,
             };
             for (key, _) in entries(table).into_iter().filter(|(key, _)| unused(key.get_ref())) {

@@ -8,8 +8,8 @@ use super::expand::LISTEN_FDS_START;
 use super::graph::start_order;
 use crate::model::map::Map;
 use crate::model::plan::{
-    Address, Control, Credentials, ExitAction, ExitSet, KillMode, Kind, Limit, Listen, ListenMode, Output, Probe,
-    Process, Ready, Reload, Restart, RestartPolicy, Service, Strategy,
+    Address, Control, Credentials, ExitAction, ExitSet, Health, KillMode, Kind, Limit, Listen, ListenMode, OnUnhealthy,
+    Output, Probe, Process, Ready, Reload, Restart, RestartPolicy, Service, Strategy,
 };
 use crate::model::units::format_duration;
 use crate::model::{ExitStatus, Plan, ServiceIndex, Template};
@@ -121,6 +121,7 @@ pub fn service_text(plan: &Plan, service: &Service, note: &dyn Fn(ServiceIndex) 
     line("passed", &passed_text(process));
     line("ready", &ready_text(service));
     line("watchdog", &service.watchdog.map(|every| format!("every {}", format_duration(every))).unwrap_or_default());
+    line("health", &service.health.as_deref().map(health_text).unwrap_or_default());
     line("restart", &restart_text(service));
     line("success", &success_text(&service.restart));
     line("on failure", exit_action_text(service.on_failure));
@@ -187,17 +188,38 @@ fn ready_text(service: &Service) -> String {
         Ready::Notify => "it sends READY=1".to_owned(),
         Ready::Ipc => "it sends \"ready\" on its ipc channel".to_owned(),
         Ready::Fd(number) => format!("it writes a newline to descriptor {number}"),
-        Ready::Probe(Probe::Tcp(address)) => format!("{address} accepts a connection"),
-        Ready::Probe(Probe::Http { authority, target }) => format!("http://{authority}{target} responds"),
-        Ready::Probe(Probe::File(path)) => format!("{path} exists"),
-        Ready::Probe(Probe::Exec(command)) => {
-            format!("`{}` succeeds", command.iter().map(quoted).collect::<Vec<_>>().join(" "))
-        }
+        Ready::Probe(probe) => probe_text(probe),
     };
     let mut text = format!("when {when}, within {}", format_duration(service.start_timeout()));
     if service.probe_timeout != Service::PROBE_TIMEOUT {
         push(&mut text, format_args!(", each attempt within {}", format_duration(service.probe_timeout)));
     }
+    text
+}
+
+/// When the probe succeeds.
+fn probe_text(probe: &Probe) -> String {
+    match probe {
+        Probe::Tcp(address) => format!("{address} accepts a connection"),
+        Probe::Http { authority, target } => format!("http://{authority}{target} responds"),
+        Probe::File(path) => format!("{path} exists"),
+        Probe::Exec(command) => format!("`{}` succeeds", command.iter().map(quoted).collect::<Vec<_>>().join(" ")),
+    }
+}
+
+fn health_text(health: &Health) -> String {
+    let Health { probe, interval, timeout, retries, start_period, on_unhealthy } = health;
+    let [interval, timeout] = [interval, timeout].map(|duration| format_duration(*duration));
+    let mut text = format!("every {interval}: {} within {timeout}; after ", probe_text(probe));
+    text.push_str(&quantity(u64::from(*retries), "failure"));
+    if !start_period.is_zero() {
+        push(&mut text, format_args!(" ({} to start)", format_duration(*start_period)));
+    }
+    text.push_str(match on_unhealthy {
+        OnUnhealthy::Restart => " it is restarted",
+        OnUnhealthy::Mark => " it is not ready",
+        OnUnhealthy::Shutdown => " keepalive shuts down",
+    });
     text
 }
 

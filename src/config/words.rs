@@ -1,12 +1,17 @@
 //! The words of keys that take one of several: the decoder reads them, and `check --json` writes them.
 
-use crate::model::plan::{ExitAction, KillMode, Kind, ListenMode, LogFormat, Output, RestartPolicy, SignalAction};
+use crate::model::plan::{
+    ExitAction, KillMode, Kind, ListenMode, LogFormat, OnUnhealthy, Output, RestartPolicy, SignalAction,
+};
 
 /// `type`.
 pub(super) const KINDS: [(&str, Kind); 2] = [("service", Kind::Service), ("oneshot", Kind::Oneshot)];
 /// `on_failure`, `on_success`.
 pub(super) const EXIT_ACTIONS: [(&str, ExitAction); 2] =
     [("shutdown", ExitAction::Shutdown), ("ignore", ExitAction::Ignore)];
+/// `on_unhealthy`.
+pub(super) const UNHEALTHY_ACTIONS: [(&str, OnUnhealthy); 3] =
+    [("restart", OnUnhealthy::Restart), ("mark", OnUnhealthy::Mark), ("shutdown", OnUnhealthy::Shutdown)];
 /// `restart`.
 pub(super) const RESTART_POLICIES: [(&str, RestartPolicy); 3] =
     [("always", RestartPolicy::Always), ("on-failure", RestartPolicy::OnFailure), ("never", RestartPolicy::Never)];

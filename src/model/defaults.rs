@@ -45,6 +45,13 @@ impl Service {
     /// The default of `ready.timeout`.
     pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
+    /// The default of `health.interval`.
+    pub const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
+    /// The default of `health.timeout`.
+    pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+    /// The default of `health.retries`.
+    pub const HEALTH_RETRIES: u32 = 3;
+
     /// A service with this name and process and default settings.
     #[must_use]
     pub fn new(name: &str, process: Process) -> Self {
@@ -75,6 +82,7 @@ impl Service {
             probe_timeout: Self::PROBE_TIMEOUT,
             ready_timeout: Some(Duration::from_secs(30)),
             watchdog: None,
+            health: None,
             reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::from_secs(1) },
             process,
         }

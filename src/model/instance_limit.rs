@@ -10,7 +10,7 @@ use super::template::{Numbers, Template};
 pub enum TooManyInstances {
     /// They would share one `state` file.
     SharedStateFile,
-    /// The address of the readiness probe is invalid for the last instance.
+    /// The address of the readiness probe or of the health check is invalid for the last instance.
     InvalidProbeAddress,
 }
 
@@ -25,19 +25,28 @@ impl Service {
         }
         // The last instance has the largest number, so if its address is valid, all are.
         let last = Numbers { instance: count.saturating_sub(1), instances: count };
-        let is_invalid = self.ready.authority().is_some_and(|authority| address(authority, last).is_none());
-        is_invalid.then_some(TooManyInstances::InvalidProbeAddress)
+        self.invalid_authority(last).map(|_| TooManyInstances::InvalidProbeAddress)
+    }
+
+    /// The key and the `address:port` of a probe that is invalid for the instance of `numbers`.
+    #[must_use]
+    pub fn invalid_authority(&self, numbers: Numbers) -> Option<(&'static str, &Template)> {
+        let ready = if let Ready::Probe(probe) = &self.ready { Some(("ready", probe)) } else { None };
+        let health = self.health.as_deref().map(|health| ("health", &health.probe));
+        let mut authorities =
+            [ready, health].into_iter().flatten().filter_map(|(key, probe)| Some((key, probe.authority()?)));
+        authorities.find(|(_, authority)| address(authority, numbers).is_none())
     }
 }
 
-impl Ready {
+impl Probe {
     /// The `address:port` of a TCP or HTTP probe.
     #[must_use]
     pub const fn authority(&self) -> Option<&Template> {
-        if let Self::Probe(Probe::Tcp(authority) | Probe::Http { authority, .. }) = self {
-            return Some(authority);
+        match self {
+            Self::Tcp(authority) | Self::Http { authority, .. } => Some(authority),
+            Self::File(_) | Self::Exec(_) => None,
         }
-        None
     }
 }
 

@@ -159,6 +159,8 @@ pub struct Service {
     pub ready_timeout: Option<Duration>,
     /// `watchdog`: an instance that sends no `WATCHDOG=1` for longer fails.
     pub watchdog: Option<Duration>,
+    /// `health`: how it is checked while it runs. Not for a oneshot.
+    pub health: Option<Rc<Health>>,
     /// How its processes are replaced.
     pub reload: Reload,
     /// How its processes are started. The supervisor does not use it.
@@ -288,7 +290,35 @@ pub enum Ready {
     Probe(Probe),
 }
 
-/// A readiness probe.
+/// `health`, `on_unhealthy`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What is checked. Never a file.
+    pub probe: Probe,
+    /// The time before the first check, and between the end of a check and the next one.
+    pub interval: Duration,
+    /// The time limit of one check.
+    pub timeout: Duration,
+    /// The number of consecutive failures after which the process is unhealthy, at least 1.
+    pub retries: u32,
+    /// How long failures do not count, from when the process is ready until a check succeeds.
+    pub start_period: Duration,
+    /// `on_unhealthy`.
+    pub on_unhealthy: OnUnhealthy,
+}
+
+/// `on_unhealthy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnUnhealthy {
+    /// The process is stopped. The restart policy decides, as after an unstable run.
+    Restart,
+    /// It is not ready until it is healthy again.
+    Mark,
+    /// keepalive stops all services in order and exits with code 1.
+    Shutdown,
+}
+
+/// A readiness probe, or a health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// Succeeds if this `address:port` accepts a connection.

@@ -1,4 +1,4 @@
-//! Why an attempt of a readiness probe has failed.
+//! Why an attempt of a readiness probe, or a health check, has failed.
 
 use std::fmt;
 use std::rc::Rc;
@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::{ExitStatus, errno};
 
-/// Why an attempt of a readiness probe has failed.
+/// Why an attempt of a readiness probe, or a health check, has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeFailure {
     /// A system call has failed.

@@ -31,7 +31,7 @@ pub(super) fn log(plan: &Plan, outcome: &Outcome, last_lines: &str, port_owner: 
     let port_owner = port_owner.filter(|(address, _)| is_of_failure(plan, &outcome.cause, address));
     let reason = Ending(plan, outcome, port_owner.map_or_else(String::new, |(_, owner)| format!(" ({owner})")));
     match outcome.cause {
-        Cause::Failed { .. } | Cause::NothingLeft { failure: Some(_) } => {
+        Cause::Failed { .. } | Cause::Unhealthy { .. } | Cause::NothingLeft { failure: Some(_) } => {
             report(plan, &reason.to_string(), last_lines);
         }
         // Nothing has failed, but a service could not start because its dependency has completed.

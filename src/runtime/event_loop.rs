@@ -30,7 +30,7 @@ use super::subsystem::{self, Context, Subsystem};
 use super::text::Counted;
 use super::token::Token;
 use super::turn::{Inputs, Part, Turn};
-use crate::model::plan::Input;
+use crate::model::plan::{Health, Input};
 use crate::model::{AwakeClock, InstanceId, Pid, Plan, RunId, Signal, StartStep};
 use crate::supervisor::{Action, Event, Outcome, StateName, Step, Supervisor};
 use crate::sys::wait::WaitOptions;
@@ -210,7 +210,7 @@ impl Runtime {
                 Token::LoggerExited | Token::LoggerSocket | Token::LoggerTimer => self.logging.on_ready(token),
                 Token::Notify(_) => self.notify.on_ready(token),
                 Token::DescriptorHolder(_) => self.resources.fds.on_ready(token),
-                Token::Probe(_) => self.probes.on_ready(token),
+                Token::Probe(_) | Token::Check(_) => self.probes.on_ready(token),
                 Token::Channel(_) => self.channels.on_ready(token),
                 Token::Inspector(_) => self.helpers.inspector.on_ready(token),
                 Token::ControlListener | Token::HttpListener | Token::Client(_) => {
@@ -407,8 +407,10 @@ impl Runtime {
             Action::Spawn { run, instance, restarts, instances, definition } => {
                 self.spawn(run, RunSpec::new(instance.slot(), restarts, instances, definition));
             }
-            Action::StartProbe { run } => self.start_probe(run),
+            Action::StartProbe { run } => self.start_probe(run, None),
             Action::AbortProbe { run } => self.probes.stop(run, &self.inputs.poller),
+            Action::StartCheck { run, health } => self.start_probe(run, Some(health)),
+            Action::AbortCheck { run } => self.probes.stop_check(run, &self.inputs.poller),
             Action::ReleaseRun { run, instance } => self.release_run(run, instance.slot()),
             Action::AnnounceStop { run } => self.channels.announce_stop(run, &self.inputs.poller),
             Action::Signal { run, scope, signal } => self.processes.signal(run, scope, signal),
@@ -459,9 +461,9 @@ impl Runtime {
         events.into_iter().for_each(|event| self.send_event(event));
     }
 
-    fn start_probe(&mut self, run: RunId) {
+    fn start_probe(&mut self, run: RunId, health: Option<Rc<Health>>) {
         if let Some(run) = self.processes.runs.get(run) {
-            self.probes.start(run.id, run.spec.clone(), self.turn.now);
+            self.probes.start(run.id, run.spec.clone(), health, &self.inputs.poller, self.turn.now);
         }
     }
 

@@ -43,6 +43,7 @@ pub(super) fn write_fault(
         }
         Fault::NotFinished(after) => write!(formatter, "not finished within {}", Span(after)),
         Fault::WatchdogTimeout(after) => write!(formatter, "no watchdog message for {}", Span(after)),
+        Fault::Unhealthy => unready::write_unhealthy(formatter, service, numbers(service, instance), failure),
         Fault::WatchdogTriggered => formatter.write_str("it sent WATCHDOG=trigger"),
     }
 }
@@ -89,7 +90,7 @@ impl Display for Failure<'_> {
     }
 }
 
-fn numbers(service: &Service, instance: InstanceId) -> Numbers {
+pub(super) fn numbers(service: &Service, instance: InstanceId) -> Numbers {
     Numbers { instance: instance.slot().number, instances: service.instances }
 }
 

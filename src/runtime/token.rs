@@ -25,6 +25,8 @@ pub(super) enum Token {
     DescriptorHolder(u64),
     /// The connection or pipe of the readiness probe of this run.
     Probe(RunId),
+    /// The connection of the health check of this run.
+    Check(RunId),
     /// The ipc channel of this run.
     Channel(RunId),
     /// Connections to the control socket.
@@ -62,6 +64,7 @@ impl From<Token> for u64 {
             Token::OomCounter => (14, 0),
             Token::HelperExecResult => (15, 0),
             Token::LoggerTimer => (16, 0),
+            Token::Check(run) => (17, run.get()),
         };
         (kind << PAYLOAD_BITS) | (payload & PAYLOAD)
     }
@@ -88,6 +91,7 @@ impl Token {
             (14, 0) => Self::OomCounter,
             (15, 0) => Self::HelperExecResult,
             (16, 0) => Self::LoggerTimer,
+            (17, _) => Self::Check(RunId::new(payload)),
             _ => return None,
         })
     }
@@ -100,7 +104,8 @@ mod tests {
     #[test]
     fn each_token_is_decoded_to_itself() {
         let tokens = [1, PAYLOAD].map(RunId::new).into_iter().flat_map(|run| {
-            let of_run = [Token::ExecResult, Token::Notify, Token::MainPidExited, Token::Probe, Token::Channel];
+            let of_run =
+                [Token::ExecResult, Token::Notify, Token::MainPidExited, Token::Probe, Token::Check, Token::Channel];
             of_run.map(|token| token(run))
         });
         let numbered = [0, 1, PAYLOAD]
@@ -124,7 +129,7 @@ mod tests {
     #[test]
     fn a_word_that_encodes_no_token_is_not_decoded() {
         let unknown =
-            [0, u64::from(Token::Signals) + 1, u64::from(Token::HttpListener) + 1, 17 << PAYLOAD_BITS, u64::MAX];
+            [0, u64::from(Token::Signals) + 1, u64::from(Token::HttpListener) + 1, 18 << PAYLOAD_BITS, u64::MAX];
         for word in unknown {
             assert_eq!(Token::decode(word), None, "{word:#x}");
         }

@@ -7,9 +7,9 @@ use super::run_wording::{write_decision, write_fault, write_gave_up, write_run};
 use super::text::{Counted, Listed, Span};
 use crate::config::names_port;
 use crate::model::plan::{SignalAction, Strategy};
-use crate::model::{InstanceId, Plan, ServiceIndex, errno};
+use crate::model::{InstanceId, Plan, ProbeFailure, ServiceIndex, Signal, errno};
 use crate::supervisor::{
-    Cause, Changes, JournalEvent, Outcome, Reason, ReloadFailure, Requester, RolloutError, StateName,
+    Cause, Changes, Fault, JournalEvent, Outcome, Reason, ReloadFailure, Requester, RolloutError, StateName,
 };
 
 const DAEMON_HINT: &str = ": it puts itself into the background; let it run in the foreground, for example with `-F`, \
@@ -94,6 +94,10 @@ impl Display for Line<'_> {
             JournalEvent::Unkillable { instance, pid } => {
                 write!(formatter, "{} is still alive after SIGKILL (pid {pid}): {UNKILLABLE}", Name(plan, *instance))
             }
+            JournalEvent::Unhealthy { instance, failure } => {
+                write_unhealthy(formatter, plan, *instance, failure.as_ref())
+            }
+            JournalEvent::Healthy { instance } => write!(formatter, "{} is healthy again", Name(plan, *instance)),
             JournalEvent::Scaled { service, from, to } => {
                 write!(formatter, "{} scaled from {from} to {to} instances", service_name(plan, *service))
             }
@@ -121,14 +125,7 @@ impl Display for Line<'_> {
                 write_brief_cause(formatter, plan, cause)?;
                 formatter.write_str(": shutting down")
             }
-            JournalEvent::ShutdownForced { signal: Some(signal) } => {
-                let again = if plan.signals.of(*signal) == SignalAction::Kill { "" } else { " again" };
-                write!(formatter, "received {signal}{again}: killing all processes now")
-            }
-            JournalEvent::ShutdownForced { signal: None } => {
-                let timeout = Span(plan.shutdown_timeout);
-                write!(formatter, "shutdown not finished within {timeout}: killing all processes now")
-            }
+            JournalEvent::ShutdownForced { signal } => write_forced(formatter, plan, *signal),
             JournalEvent::LeftoverProcessesKilled => {
                 formatter.write_str("leftover processes did not stop: killing them")
             }
@@ -137,6 +134,16 @@ impl Display for Line<'_> {
             }
         }
     }
+}
+
+/// `received SIGINT again: killing all processes now`.
+fn write_forced(formatter: &mut Formatter<'_>, plan: &Plan, signal: Option<Signal>) -> fmt::Result {
+    let Some(signal) = signal else {
+        let timeout = Span(plan.shutdown_timeout);
+        return write!(formatter, "shutdown not finished within {timeout}: killing all processes now");
+    };
+    let again = if plan.signals.of(signal) == SignalAction::Kill { "" } else { " again" };
+    write!(formatter, "received {signal}{again}: killing all processes now")
 }
 
 /// `web waits for migrate, which has been running for 30s`.
@@ -190,6 +197,8 @@ fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, event: &JournalEvent
         | JournalEvent::StopTimedOut { .. }
         | JournalEvent::LeftoverProcessesFound { .. }
         | JournalEvent::Unkillable { .. }
+        | JournalEvent::Unhealthy { .. }
+        | JournalEvent::Healthy { .. }
         | JournalEvent::Scaled { .. }
         | JournalEvent::ServiceFailed { .. }
         | JournalEvent::DependencyAwaited { .. }
@@ -369,6 +378,20 @@ fn write_requested(formatter: &mut Formatter<'_>, plan: &Plan, what: &str, by: R
     write!(formatter, "{what} by {by}")
 }
 
+/// `web.0 is unhealthy: http 127.0.0.1:80: HTTP status 503`.
+fn write_unhealthy(
+    formatter: &mut Formatter<'_>,
+    plan: &Plan,
+    instance: InstanceId,
+    failure: Option<&ProbeFailure>,
+) -> fmt::Result {
+    write!(formatter, "{} is ", Name(plan, instance))?;
+    match plan.services.get(instance.service.position()) {
+        Some(service) => write_fault(formatter, service, instance, (Fault::Unhealthy, failure)),
+        None => Ok(()),
+    }
+}
+
 fn write_cause(formatter: &mut Formatter<'_>, plan: &Plan, cause: &Cause) -> fmt::Result {
     match cause {
         Cause::Signal(signal) => write!(formatter, "received {signal}"),
@@ -381,6 +404,7 @@ fn write_cause(formatter: &mut Formatter<'_>, plan: &Plan, cause: &Cause) -> fmt
             }
             write_gave_up(formatter, *failure_reason)
         }
+        Cause::Unhealthy { instance, failure } => write_unhealthy(formatter, plan, *instance, failure.as_ref()),
         Cause::Completed { service } => write!(formatter, "{} has completed", service_name(plan, *service)),
         Cause::NothingLeft { failure: None } => formatter.write_str(ALL_ENDED),
     }
@@ -391,7 +415,9 @@ fn write_brief_cause(formatter: &mut Formatter<'_>, plan: &Plan, cause: &Cause) 
     match cause {
         Cause::Failed { instance, .. } => write!(formatter, "{} has failed", service_name(plan, instance.service)),
         Cause::NothingLeft { .. } => formatter.write_str(ALL_ENDED),
-        Cause::Signal(_) | Cause::Requested | Cause::Completed { .. } => write_cause(formatter, plan, cause),
+        Cause::Signal(_) | Cause::Requested | Cause::Unhealthy { .. } | Cause::Completed { .. } => {
+            write_cause(formatter, plan, cause)
+        }
     }
 }
 
@@ -405,9 +431,11 @@ impl Display for Ending<'_> {
         write!(formatter, "{}: exiting with code {code}", self.2)?;
         let has_exited = match cause {
             Cause::Failed { run, .. } | Cause::NothingLeft { failure: Some((_, run, _)) } => run.failure.is_none(),
-            Cause::Signal(_) | Cause::Requested | Cause::Completed { .. } | Cause::NothingLeft { failure: None } => {
-                false
-            }
+            Cause::Signal(_)
+            | Cause::Requested
+            | Cause::Unhealthy { .. }
+            | Cause::Completed { .. }
+            | Cause::NothingLeft { failure: None } => false,
         };
         // keepalive has these codes itself.
         let is_ambiguous = has_exited && matches!(code, 2 | 70 | 71 | 78 | 126 | 127);

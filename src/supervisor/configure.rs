@@ -131,7 +131,7 @@ impl Supervisor {
         let has_same_processes = old.same_process_spec(new);
         if has_same_processes {
             for id in self.services.ids_of(service) {
-                self.services[id].definition = Rc::clone(new);
+                self.redefine_instance(id, new);
             }
             self.retry_untried(service, work);
         } else {

@@ -85,6 +85,7 @@ impl Supervisor {
             Event::BindFailed { run, failure } => self.on_bind_failed(run, failure),
             Event::Ready { run, source } => self.on_ready(run, source),
             Event::ProbeFailed { run, failure } => self.on_probe_failed(run, failure),
+            Event::Checked { run, failure } => self.on_checked(run, failure),
             Event::Reloading { run, since } => self.on_reloading(run, since),
             Event::StoppingReported { run } => self.on_stopping_reported(run),
             Event::ResetFailures { run } => self.on_reset_failures(run),
@@ -223,10 +224,13 @@ impl Supervisor {
             | Action::AnnounceStop { run }
             | Action::StartProbe { run }
             | Action::AbortProbe { run } => self.state_of_run(*run).is_some_and(State::has_process),
+            Action::StartCheck { run, .. } => self.state_of_run(*run).is_some_and(State::is_being_checked),
             Action::Signal { run, scope: Scope::Leftovers, .. } => {
                 self.kind_of_run(*run) == Some(StateKind::CleaningUp)
             }
-            Action::ReleaseRun { .. }
+            // A check that has been started must end, even if its process has exited.
+            Action::AbortCheck { .. }
+            | Action::ReleaseRun { .. }
             | Action::SignalAll { .. }
             | Action::LoadConfig { .. }
             | Action::WithdrawConfigLoad { .. }

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use super::operator::{Refusal, Request, RequestId};
 use super::record::{JournalEntry, Outcome};
 use super::run_result::Exit;
-use crate::model::plan::{Plan, Service};
+use crate::model::plan::{Health, Plan, Service};
 use crate::model::{InstanceId, Mono, Pid, ProbeFailure, RunId, ServiceIndex, Signal, StartFailure};
 
 /// Something that has happened.
@@ -36,6 +36,8 @@ pub enum Event {
     Ready { run: RunId, source: ReadySource },
     /// An attempt of the readiness probe has failed.
     ProbeFailed { run: RunId, failure: ProbeFailure },
+    /// [`Action::StartCheck`] has ended. How it has failed; `None`: it has succeeded.
+    Checked { run: RunId, failure: Option<ProbeFailure> },
     /// `RELOADING=1`: the process reloads and is not ready until the next [`Event::Ready`].
     Reloading {
         run: RunId,
@@ -143,6 +145,10 @@ pub enum Action {
     StartProbe { run: RunId },
     /// Stop the readiness probe, because the process was not ready in time, and log its last failure.
     AbortProbe { run: RunId },
+    /// Start a health check. The runtime answers with [`Event::Checked`], unless it is aborted or the main process exits.
+    StartCheck { run: RunId, health: Rc<Health> },
+    /// Abort the health check.
+    AbortCheck { run: RunId },
     /// Release the resources of a run whose main process has exited: its probe, its channel, its status.
     ReleaseRun { run: RunId, instance: InstanceId },
     /// Send a signal. If there is no such process any more, do nothing.

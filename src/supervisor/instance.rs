@@ -72,6 +72,10 @@ pub(super) struct Instance {
     pub(super) start_failure: Option<StartFailure>,
     /// How the last attempt of the readiness probe of the current run has failed.
     pub(super) probe_failure: Option<ProbeFailure>,
+    /// How the last failed health check of the current or last run has failed.
+    pub(super) check_failure: Option<ProbeFailure>,
+    /// The number of failed health checks.
+    pub(super) failed_checks: u64,
     pub(super) last_run: Option<Rc<RunResult>>,
     /// Why it is in its state.
     pub(super) reason: Option<Reason>,
@@ -96,6 +100,8 @@ impl Instance {
             spawn_failures: 0,
             start_failure: None,
             probe_failure: None,
+            check_failure: None,
+            failed_checks: 0,
             last_run: None,
             reason: None,
         }
@@ -103,10 +109,11 @@ impl Instance {
 
     /// Creates its surge instance, which is not started and takes over the number of restarts and the last result.
     pub(super) fn surge(&self) -> Self {
-        let (restarts, last_run) = (self.restarts, self.last_run.clone());
+        let (restarts, last_run, failed_checks) = (self.restarts, self.last_run.clone(), self.failed_checks);
         Self {
             restarts,
             last_run,
+            failed_checks,
             ended_by: Some(RestartCause::Reload),
             ..Self::new(self.id.surge(), Rc::clone(&self.definition))
         }

@@ -70,6 +70,7 @@ fn other_reports(run: RunId) -> Vec<Event> {
         Event::ExecFailed { run, failure: FAILURE },
         Event::Ready { run, source: ReadySource::Ipc },
         Event::ProbeFailed { run, failure: ProbeFailure::TimedOut },
+        Event::Checked { run, failure: Some(ProbeFailure::TimedOut) },
         Event::Reloading { run, since: None },
         Event::ResetFailures { run },
         Event::WatchdogPing { run },

@@ -18,9 +18,11 @@
 //! Start reading at [`Supervisor::handle`]. `instance.rs` has the table of states and events, `transitions.rs` its code,
 //! `restart.rs` the restart policy, `service.rs` the dependencies between services, `shutdown.rs` the shutdown.
 
+mod checks;
 mod configure;
 mod core;
 mod event;
+mod health;
 mod instance;
 mod notify;
 mod operator;
@@ -46,6 +48,7 @@ mod timers;
 mod transitions;
 mod view;
 
+pub use checks::HealthStatus;
 pub use core::Supervisor;
 pub use event::{Action, Event, Leftovers, ReadySource, Scope, Step};
 pub use operator::{Refusal, Request, RequestId, Target, Verb};

@@ -55,6 +55,14 @@ pub enum JournalEvent {
         /// The main process.
         pid: Pid,
     },
+    /// A process that stays is not ready any more, because its health checks have failed.
+    Unhealthy {
+        instance: InstanceId,
+        /// How the last check has failed.
+        failure: Option<ProbeFailure>,
+    },
+    /// A process that was unhealthy is healthy again.
+    Healthy { instance: InstanceId },
     /// The number of instances has changed.
     Scaled { service: ServiceIndex, from: u32, to: u32 },
     /// All instances of a service have failed, or a oneshot has not succeeded.
@@ -146,7 +154,8 @@ pub enum Reason {
     ReloadingReported,
     /// It has sent `STOPPING=1`.
     StoppingReported,
-    /// It is stopped because of a fault. How the last attempt of its probe has failed, if it was not ready in time.
+    /// It is stopped because of a fault. How the last attempt of its probe has failed, if it was not ready in time, or its last
+    /// health check, if it is unhealthy.
     Fault(Fault, Option<ProbeFailure>),
     /// Its surge instance has taken its place, or has not been able to.
     Replaced,
@@ -209,6 +218,12 @@ pub enum Cause {
         run: Rc<RunResult>,
         failure_reason: FailureReason,
     },
+    /// An instance of a service with `on_unhealthy = "shutdown"` is unhealthy.
+    Unhealthy {
+        instance: InstanceId,
+        /// How the last check has failed.
+        failure: Option<ProbeFailure>,
+    },
     /// A service with `on_success = "shutdown"` has completed.
     Completed { service: ServiceIndex },
     /// No service is running or will run again.
@@ -223,7 +238,9 @@ impl Cause {
     #[must_use]
     pub const fn failed_instance(&self) -> Option<InstanceId> {
         match self {
-            Self::Failed { instance, .. } | Self::NothingLeft { failure: Some((instance, ..)) } => Some(*instance),
+            Self::Failed { instance, .. }
+            | Self::Unhealthy { instance, .. }
+            | Self::NothingLeft { failure: Some((instance, ..)) } => Some(*instance),
             Self::Signal(_) | Self::Requested | Self::Completed { .. } | Self::NothingLeft { failure: None } => None,
         }
     }

@@ -467,6 +467,7 @@ impl Supervisor {
 }
 
 /// Whether the new process of a reload can take the place of the old one.
-const fn is_proven(state: State) -> bool {
-    matches!(state, State::Running(Running { readiness: Readiness::Ready, min_ready_until: None, .. }))
+fn is_proven(state: State) -> bool {
+    let State::Running(running) = state else { return false };
+    running.readiness == Readiness::Ready && running.is_ready() && running.min_ready_until.is_none()
 }

@@ -27,7 +27,7 @@ pub struct RunResult {
     pub failure: Option<StartFailure>,
     /// Set if keepalive has stopped it because of a fault.
     pub fault: Option<Fault>,
-    /// How the last attempt of its probe has failed, if it was not ready in time.
+    /// How the last attempt of its probe has failed, if it was not ready in time, or its last health check, if unhealthy.
     pub probe_failure: Option<ProbeFailure>,
     /// It has succeeded within a second and has left processes behind, as a program that puts itself into the background.
     pub is_daemon: bool,
@@ -52,6 +52,8 @@ pub enum Fault {
     WatchdogTimeout(Duration),
     /// It has sent `WATCHDOG=trigger`.
     WatchdogTriggered,
+    /// Its health checks have failed.
+    Unhealthy,
 }
 
 /// Why an instance is restarted.
@@ -65,6 +67,8 @@ pub enum RestartCause {
     ReadyTimeout,
     /// It has not notified its watchdog, or has triggered it.
     Watchdog,
+    /// Its health checks have failed.
+    Unhealthy,
     /// An operator has stopped or restarted it.
     Operator,
     /// A reload has replaced it.
@@ -77,14 +81,15 @@ pub struct Restarts([u32; RestartCause::ALL.len()]);
 
 impl RestartCause {
     /// All causes.
-    pub const ALL: [Self; 6] =
-        [Self::Crash, Self::Exit, Self::ReadyTimeout, Self::Watchdog, Self::Operator, Self::Reload];
+    pub const ALL: [Self; 7] =
+        [Self::Crash, Self::Exit, Self::ReadyTimeout, Self::Watchdog, Self::Unhealthy, Self::Operator, Self::Reload];
 
     /// The cause of the restart after `run`, which has exited by itself or because of a fault.
     pub(super) fn of(run: &RunResult, success: &ExitSet) -> Self {
         match run.fault {
             Some(Fault::NotReady(_) | Fault::NotFinished(_)) => Self::ReadyTimeout,
             Some(Fault::WatchdogTimeout(_) | Fault::WatchdogTriggered) => Self::Watchdog,
+            Some(Fault::Unhealthy) => Self::Unhealthy,
             None if run.failure.is_none() && success.contains(run.exit.status) => Self::Exit,
             None => Self::Crash,
         }
@@ -98,6 +103,7 @@ impl RestartCause {
             Self::Exit => "exit",
             Self::ReadyTimeout => "ready_timeout",
             Self::Watchdog => "watchdog",
+            Self::Unhealthy => "unhealthy",
             Self::Operator => "operator",
             Self::Reload => "reload",
         }

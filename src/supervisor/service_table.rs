@@ -375,7 +375,7 @@ impl InstanceCounts {
             | State::Stopping(_)
             | State::CleaningUp(_) => (counts.active, counts.live) = (1, 1),
             State::Running(running) => {
-                (counts.active, counts.live, counts.running) = (1, 1, running.readiness.is_ready().into());
+                (counts.active, counts.live, counts.running) = (1, 1, running.is_ready().into());
             }
             State::Stopped { why: Stopped::Completed } => counts.completed = 1,
             State::Stopped { why: Stopped::Failed { .. } } => counts.failed = 1,

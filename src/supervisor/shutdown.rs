@@ -36,6 +36,7 @@ impl Supervisor {
         self.refuse_requests(failed);
         self.ordered_stops.clear();
         self.cancel_rollouts();
+        self.end_checks();
         for id in self.services.ids() {
             if let State::Waiting { .. } | State::BackingOff { .. } | State::Spawning { .. } = self.services[id].state {
                 self.stop(id, AfterStop::StayStopped(Stopped::Shutdown));
@@ -177,6 +178,8 @@ impl Supervisor {
 const fn forced_code(outcome: &Outcome) -> u8 {
     match outcome.cause {
         Cause::Signal(_) | Cause::Requested => FORCED_CODE,
-        Cause::Failed { .. } | Cause::Completed { .. } | Cause::NothingLeft { .. } => outcome.code,
+        Cause::Failed { .. } | Cause::Unhealthy { .. } | Cause::Completed { .. } | Cause::NothingLeft { .. } => {
+            outcome.code
+        }
     }
 }

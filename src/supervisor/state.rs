@@ -1,5 +1,6 @@
 //! The states of an instance, each with the data that exists only in that state.
 
+use super::checks::Checks;
 use super::event::Leftovers;
 use super::readiness::{Readiness, WatchdogDeadline};
 use super::record::Requester;
@@ -70,6 +71,15 @@ pub(super) struct Running {
     /// Of a oneshot: when it must have finished. Of a service: how long it must stay ready, the new process of a reload before
     /// the old process is stopped, others before the request for their start is done.
     pub(super) min_ready_until: Option<Mono>,
+    /// Its health checks.
+    pub(super) checks: Option<Checks>,
+}
+
+impl Running {
+    /// Whether it is ready now. A process that is unhealthy is not.
+    pub(super) fn is_ready(&self) -> bool {
+        self.readiness.is_ready() && !self.checks.is_some_and(|checks| checks.is_unhealthy())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,6 +195,11 @@ impl State {
         matches!(self, Self::Spawning { .. } | Self::Executing(_) | Self::Starting { .. } | Self::Running(_))
     }
 
+    /// Whether a health check is in progress.
+    pub(super) fn is_being_checked(&self) -> bool {
+        matches!(self, Self::Running(Running { checks: Some(checks), .. }) if checks.is_in_progress())
+    }
+
     /// The main process that has not been reaped.
     pub(super) const fn process(&self) -> Option<Process> {
         match self {
@@ -216,9 +231,9 @@ impl State {
             | Self::Stopping(Stopping { until, .. })
             | Self::CleaningUp(CleaningUp { until, .. })
             | Self::BackingOff { until } => Some(*until),
-            Self::Running(Running { readiness, watchdog, min_ready_until, .. }) => {
+            Self::Running(Running { readiness, watchdog, min_ready_until, checks, .. }) => {
                 let watchdog = watchdog.map(|watchdog| watchdog.by);
-                let deadlines = [readiness.until(), watchdog, *min_ready_until];
+                let deadlines = [readiness.until(), watchdog, *min_ready_until, checks.and_then(|checks| checks.due())];
                 deadlines.into_iter().flatten().min()
             }
             Self::Waiting { warn_at } => *warn_at,

@@ -110,7 +110,7 @@ impl Supervisor {
         let signal = match then {
             // As in systemd: the core dump shows where the process hangs.
             AfterStop::Fail(Fault::WatchdogTimeout(_) | Fault::WatchdogTriggered) => Signal::ABRT,
-            AfterStop::Fail(Fault::NotReady(_) | Fault::NotFinished(_))
+            AfterStop::Fail(Fault::NotReady(_) | Fault::NotFinished(_) | Fault::Unhealthy)
             | AfterStop::StayStopped(_)
             | AfterStop::Restart(_)
             | AfterStop::ExitOnItsOwn => stop.signal,
@@ -238,9 +238,13 @@ impl Supervisor {
         self.signal_leftovers(run, Signal::KILL);
     }
 
-    /// How the last attempt of its probe has failed, if it was not ready in time.
+    /// How the last attempt of its probe has failed, if it was not ready in time, or its last health check, if unhealthy.
     pub(super) fn probe_failure(&self, id: InstanceId, fault: Fault) -> Option<ProbeFailure> {
-        self.services[id].probe_failure.clone().filter(|_| matches!(fault, Fault::NotReady(_)))
+        match fault {
+            Fault::NotReady(_) => self.services[id].probe_failure.clone(),
+            Fault::Unhealthy => self.services[id].check_failure.clone(),
+            Fault::NotFinished(_) | Fault::WatchdogTimeout(_) | Fault::WatchdogTriggered => None,
+        }
     }
 
     /// Why an instance is stopped.

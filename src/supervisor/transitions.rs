@@ -31,6 +31,9 @@ impl Supervisor {
     /// Changes the state, and records the transition if users see another state or a run has ended.
     pub(super) fn enter(&mut self, id: InstanceId, state: State, reason: Reason) {
         let before = self.set_state(id, state);
+        if state.has_process() && !matches!(state, State::Running(_)) {
+            self.abort_check(&before);
+        }
         let (from, to) = (before.name(), state.name());
         let is_always_recorded = matches!(
             reason,
@@ -93,6 +96,7 @@ impl Supervisor {
     pub(super) fn start(&mut self, id: InstanceId, reason: Reason) {
         let instance = &mut self.services[id];
         (instance.start_failure, instance.probe_failure, instance.ready_again_by) = (None, None, None);
+        instance.check_failure = None;
         (instance.has_been_ready, instance.has_reported_stopping) = (false, false);
         if let Some(cause) = instance.ended_by.take() {
             instance.restarts.count(cause);
@@ -194,7 +198,8 @@ impl Supervisor {
                 soaks_until.max(proven_at.filter(|at| *at > self.now))
             }
         };
-        let running = Running { process, readiness: Readiness::Ready, watchdog, min_ready_until };
+        let checks = self.checks_of(&self.services[id].definition);
+        let running = Running { process, readiness: Readiness::Ready, watchdog, min_ready_until, checks };
         self.enter(id, State::Running(running), Reason::Ready);
     }
 
@@ -277,8 +282,9 @@ impl Supervisor {
             }
             AfterStop::Fail(fault) => {
                 // A oneshot that does not finish has not started, however long it runs.
-                let is_unfinished = matches!(fault, Fault::NotFinished(_));
-                let start = match self.services[id].has_been_ready && !is_unfinished {
+                // One that is unhealthy did not work, even if it was ready.
+                let has_failed = matches!(fault, Fault::NotFinished(_) | Fault::Unhealthy);
+                let start = match self.services[id].has_been_ready && !has_failed {
                     true => StartResult::Ready,
                     false => StartResult::NotReady,
                 };
@@ -420,6 +426,8 @@ impl Supervisor {
                     self.stop(id, AfterStop::Fail(Fault::NotFinished(limit)));
                 }
             }
+        } else if running.checks.and_then(|checks| checks.due()).is_some_and(|due| due <= now) {
+            self.start_check(id, running);
         } else {
             self.on_reload_report_missing(id);
         }

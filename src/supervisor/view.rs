@@ -1,5 +1,6 @@
 //! Read-only access to the state of the supervisor, for the status, the metrics and tests.
 
+use super::checks::HealthStatus;
 use super::instance::Instance;
 use super::record::Reason;
 use super::run_result::{Restarts, RunResult};
@@ -7,7 +8,7 @@ use super::service_table::{InEffect, ServiceTable};
 use super::state::{CleaningUp, Running, State, StopStage, Stopping};
 use super::state_name::StateName;
 use crate::model::plan::Service;
-use crate::model::{InstanceId, Mono, Pid, Plan, RunId, ServiceIndex};
+use crate::model::{InstanceId, Mono, Pid, Plan, ProbeFailure, RunId, ServiceIndex};
 
 /// The state of the supervisor.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +66,14 @@ pub struct InstanceView<'a> {
     pub due: Option<Mono>,
     /// The stage of its stop, and when the next one begins.
     pub stop: Option<(StopStage, Mono)>,
+    /// What its health checks have found; `None`: it is not checked.
+    pub health: Option<HealthStatus>,
+    /// The number of failed health checks.
+    pub failed_checks: u64,
+    /// How the last failed health check of the current or last run has failed.
+    pub check_failure: Option<&'a ProbeFailure>,
+    /// The definition of the current or last run.
+    pub definition: &'a Service,
 }
 
 impl<'a> View<'a> {
@@ -120,7 +129,7 @@ impl Instance {
         InstanceView {
             id: self.id,
             state: self.state.name(),
-            ready: matches!(self.state, State::Running(Running { readiness, .. }) if readiness.is_ready()),
+            ready: matches!(self.state, State::Running(running) if running.is_ready()),
             run: self.state.run(),
             pid: process.map(|process| process.pid),
             restarts: self.restarts,
@@ -141,6 +150,14 @@ impl Instance {
                 | State::BackingOff { .. }
                 | State::Stopped { .. } => None,
             },
+            health: if let State::Running(Running { checks, .. }) = self.state {
+                checks.map(|checks| checks.status)
+            } else {
+                None
+            },
+            failed_checks: self.failed_checks,
+            check_failure: self.check_failure.as_ref(),
+            definition: &self.definition,
         }
     }
 }

@@ -101,6 +101,8 @@ fn check_prints_the_plan_as_json() {
     });
     expected["env_files"] = serde_json::json!([]);
     expected["probe_timeout_ms"] = 1000.into();
+    expected["health"] = serde_json::Value::Null;
+    expected["on_unhealthy"] = serde_json::Value::Null;
     assert_eq!(json["plan"]["services"][0], expected);
 }
 
@@ -115,6 +117,7 @@ state = { size = "1KiB", persist = "/data/{instance}" }
 ipc = true
 ready = { http = "http://localhost/ok" }
 watchdog = "10s"
+health = { http = "http://localhost/ok", timeout = "1s", start_period = "30s" }
 stop_delay = "2s"
 reload = { max_surge = 2, soak = "5s" }
 [services.proxy]
@@ -150,6 +153,9 @@ fn check_shows_sockets_readiness_and_reload() {
         ["when http://127.0.0.1:80/ok responds, within 30s", "when it sends READY=1, within 1m"]
     );
     assert_eq!(lines("watchdog"), ["every 10s"]);
+    let health =
+        "every 10s: http://127.0.0.1:80/ok responds within 1s; after 3 failures (30s to start) it is restarted";
+    assert_eq!(lines("health"), [health]);
     assert_eq!(lines("reload"), ["rolling, 2 at a time, each must stay ready for 5s", "by SIGHUP"]);
     let stop = "SIGTERM to the main process, SIGKILL after 5s";
     assert_eq!(lines("stop "), [format!("not ready for 2s, then {stop}"), stop.to_owned()]);

@@ -31,6 +31,7 @@ mod documents;
 mod env_files;
 mod fake_server;
 mod foreign_fds;
+mod health;
 #[path = "../common/http.rs"]
 mod http;
 mod metrics;

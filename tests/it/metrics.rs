@@ -84,6 +84,7 @@ fn row(family: &str) -> String {
 fn metrics_are_valid_for_prometheus_and_correct() {
     let set = Set::new(concat!(
         "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ninstances = 2\nipc = true\n",
+        "health = { exec = \"true\", interval = \"1h\" }\n",
         "log = { stdout = \"prefix\", stderr = \"prefix\" }\n",
         "[services.flaky]\ncommand = [\"sh\", \"-c\", \"exit 3\"]\non_failure = \"ignore\"\nmax_restarts = 2\n",
         "backoff = { initial = \"1ms\" }\n",
@@ -111,6 +112,9 @@ fn metrics_are_valid_for_prometheus_and_correct() {
         ("keepalive_instance_restarts_total{service=\"flaky\",instance=\"flaky.0\",reason=\"operator\"}", 0),
         ("keepalive_instance_exits_total{service=\"flaky\",instance=\"flaky.0\",exit_code=\"3\",signal=\"\"}", 3),
         ("keepalive_instance_exits_total{service=\"web\",instance=\"web.0\",exit_code=\"\",signal=\"SIGKILL\"}", 1),
+        ("keepalive_instance_health{service=\"web\",instance=\"web.1\",status=\"starting\"}", 1),
+        ("keepalive_instance_health{service=\"web\",instance=\"web.1\",status=\"unhealthy\"}", 0),
+        ("keepalive_instance_failed_checks_total{service=\"web\",instance=\"web.1\"}", 0),
         ("keepalive_clients_dropped_total", 0),
         ("keepalive_config_reload_failures_total", 0),
         ("keepalive_config_last_reload_successful", 1),

@@ -9,6 +9,7 @@ use keepalive::model::{InstanceId, Mono, Plan, ServiceIndex, Signal, Template};
 use keepalive::supervisor::{Action, Event, JournalEvent, Request, RequestId, Scope, StateName, Target, Verb};
 
 use crate::chance::Chance;
+use crate::plans;
 use crate::world::World;
 
 #[derive(Debug)]
@@ -97,6 +98,8 @@ impl Operator {
             | Action::AnnounceStop { .. }
             | Action::StartProbe { .. }
             | Action::AbortProbe { .. }
+            | Action::StartCheck { .. }
+            | Action::AbortCheck { .. }
             | Action::ReleaseRun { .. } => true,
             Action::WriteJournal(record) => match &record.event {
                 JournalEvent::Transition { to, .. } => *to != StateName::Waiting,
@@ -163,6 +166,10 @@ impl Operator {
             }
             if self.chance.one_in(6) {
                 Rc::make_mut(service).restart.min_uptime = self.chance.millis(0, 20_000);
+            }
+            if self.chance.one_in(6) {
+                let is_checked = self.chance.one_in(2);
+                Rc::make_mut(service).health = is_checked.then(|| Rc::new(plans::random_health(&mut self.chance)));
             }
         }
         plan

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use keepalive::model::plan::{
-    Backoff, Control, ExitAction, KillMode, Kind, LogStyle, Probe, Process, Ready, Reload, Restart, RestartPolicy,
-    Service, SignalAction, SignalActions, Stop, Strategy,
+    Backoff, Control, ExitAction, Health, KillMode, Kind, LogStyle, OnUnhealthy, Probe, Process, Ready, Reload,
+    Restart, RestartPolicy, Service, SignalAction, SignalActions, Stop, Strategy,
 };
 use keepalive::model::{ExitStatus, Plan, ServiceIndex, Signal, Template};
 
@@ -114,6 +114,7 @@ fn random_service(chance: &mut Chance, index: u32) -> Service {
             1..=3 => Some(chance.millis(1, 5_000)),
             _ => Some(Duration::from_secs(30)),
         },
+        health: (kind == Kind::Service && chance.one_in(3)).then(|| Rc::new(random_health(chance))),
         watchdog: chance.one_in(5).then(|| chance.millis(1, 20_000)),
         reload: random_reload(chance),
     }
@@ -127,9 +128,28 @@ fn random_ready(chance: &mut Chance) -> Ready {
         3..=5 => Ready::Notify,
         6 => Ready::Ipc,
         7 => Ready::Fd(3),
-        8 => Ready::Probe(Probe::Tcp(Template::Fixed(c"127.0.0.1:80".to_owned()))),
+        8 => Ready::Probe(probe()),
         _ => Ready::Exec,
     }
+}
+
+pub(crate) fn random_health(chance: &mut Chance) -> Health {
+    Health {
+        probe: probe(),
+        interval: match chance.below(4) {
+            0 => chance.millis(1, 1_000),
+            1 => Duration::from_secs(600),
+            _ => Duration::from_secs(10),
+        },
+        timeout: chance.millis(1, 30_000),
+        retries: chance.pick(&[1, 2, 3]),
+        start_period: if chance.one_in(2) { chance.millis(1, 40_000) } else { Duration::ZERO },
+        on_unhealthy: chance.pick(&[OnUnhealthy::Restart, OnUnhealthy::Mark, OnUnhealthy::Mark, OnUnhealthy::Shutdown]),
+    }
+}
+
+fn probe() -> Probe {
+    Probe::Tcp(Template::Fixed(c"127.0.0.1:80".to_owned()))
 }
 
 fn random_reload(chance: &mut Chance) -> Reload {

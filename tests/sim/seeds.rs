@@ -47,7 +47,8 @@ fn every_rule_holds_after_every_step() {
 }
 
 /// Each of these must occur in at least one run. Otherwise the runs do not test the rules.
-const SITUATIONS: [&str; 66] = [
+const SITUATIONS: [&str; 71] = [
+    "action AbortCheck",
     "action AbortProbe",
     "action AnnounceStop",
     "action CancelConfigLoad",
@@ -55,6 +56,7 @@ const SITUATIONS: [&str; 66] = [
     "action LoadConfig",
     "action ReleaseInstance",
     "action RemoveInstance",
+    "action StartCheck",
     "action StartProbe",
     "action WithdrawConfigLoad",
     "backoff → starting",
@@ -66,6 +68,7 @@ const SITUATIONS: [&str; 66] = [
     "draining NothingLeft",
     "draining Requested",
     "draining Signal",
+    "draining Unhealthy",
     "event BindFailed",
     "event MainPidChanged",
     "event StoppingReported",
@@ -80,7 +83,9 @@ const SITUATIONS: [&str; 66] = [
     "journal ReloadFinished",
     "journal InstanceReplaced",
     "journal ReloadRolledBack",
+    "journal Healthy",
     "journal Scaled",
+    "journal Unhealthy",
     "journal ServiceFailed",
     "journal DependencyAwaited",
     "journal StopTimedOut",

@@ -50,6 +50,8 @@ struct Run {
     main: Serial,
     definition: Rc<Service>,
     is_probed: bool,
+    /// The number of the check that is in progress.
+    check: Option<u64>,
 }
 
 /// How the runtime creates processes.
@@ -73,6 +75,10 @@ enum Occurrence {
     },
     PassProbe {
         run: RunId,
+    },
+    FinishCheck {
+        run: RunId,
+        number: u64,
     },
     Die {
         serial: Serial,
@@ -169,6 +175,7 @@ impl World {
                 let is_probed = self.runs.get(&run).is_some_and(|run| run.is_probed);
                 is_probed.then_some(Event::Ready { run, source: ReadySource::Probe }).into_iter().collect()
             }
+            Occurrence::FinishCheck { run, number } => self.finish_check(run, number),
             Occurrence::Die { serial, status } => self.die(serial, status),
             Occurrence::Reap { run } => self.reap(run),
             Occurrence::LeftoversGone { run } => {
@@ -278,6 +285,12 @@ impl World {
                     run.is_probed = false;
                 }
             }
+            Action::StartCheck { run, health } => self.start_check(*run, health.timeout),
+            Action::AbortCheck { run } => {
+                if let Some(run) = self.runs.get_mut(run) {
+                    run.check = None;
+                }
+            }
             Action::LoadConfig { id } => return self.load_config(*id),
             // A load that has begun continues.
             Action::WithdrawConfigLoad { id } => {
@@ -343,7 +356,7 @@ impl World {
         let habits = puppet::habits(&mut self.chance, profile, self.fault_rates);
         let main = self.create_process(Some(run), habits);
         let pid = self.processes[&main].pid;
-        self.runs.insert(run, Run { main, definition: Rc::clone(definition), is_probed: false });
+        self.runs.insert(run, Run { main, definition: Rc::clone(definition), is_probed: false, check: None });
         let mut events = vec![Event::Spawned { run, pid }];
         let exec = puppet::exec(&mut self.chance, profile, self.fault_rates);
         let takes = match self.forking {

@@ -2,6 +2,7 @@
 
 mod errors;
 mod files;
+mod health;
 mod hostile;
 mod logs;
 mod mistakes;

@@ -298,12 +298,12 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: &Request, refusal: Refusal) -
             format!("{count} instances of {name} would share one state file: add `{{instance}}` to its path")
         }
         Refusal::TooMany(last, TooManyInstances::InvalidProbeAddress) => {
-            let authority =
-                snapshot.plan.services.get(last.service.position()).and_then(|service| service.ready.authority());
             let numbers = Numbers { instance: last.number, instances: last.number + 1 };
+            let service = snapshot.plan.services.get(last.service.position());
+            let (key, authority) = service.and_then(|service| service.invalid_authority(numbers)).unzip();
             let place = authority.map(|authority| authority.expand(numbers)).unwrap_or_default();
-            let (name, place) = (Name(snapshot.plan, last), place.to_string_lossy());
-            format!("`ready` of {name} would use the invalid address `{}`", place.escape_debug())
+            let (name, key, place) = (Name(snapshot.plan, last), key.unwrap_or_default(), place.to_string_lossy());
+            format!("`{key}` of {name} would use the invalid address `{}`", place.escape_debug())
         }
         Refusal::Oneshot(service) => {
             let name = service_name(snapshot.plan, service);

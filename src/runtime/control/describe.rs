@@ -1,5 +1,6 @@
 //! The answers about one service: its status with its definition, and the context of its processes.
 
+use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 
 use super::answer::ROLLED_BACK;
@@ -8,10 +9,12 @@ use super::status::{begin_service, begin_status, write_instance};
 use crate::config::{json, show};
 use crate::model::json::{push, text};
 use crate::model::plan::{Credentials, Limit};
-use crate::model::{InstanceId, Numbers, ServiceIndex};
+use crate::model::{InstanceId, Numbers, Plan, ServiceIndex};
 use crate::runtime::process_factory::ProcessFactory;
+use crate::runtime::run_wording::numbers;
+use crate::runtime::unready::probe_target;
 use crate::runtime::wording::Name;
-use crate::supervisor::{InstanceView, ServiceView, Target};
+use crate::supervisor::{HealthStatus, InstanceView, ServiceView, Target};
 use crate::sys::process;
 
 /// The number of instances in an answer.
@@ -44,10 +47,26 @@ pub(super) fn describe(target: Target, snapshot: &StatusSnapshot<'_>, out: &mut 
         let ends = service.instances().filter(is_meant).take(MAX_LISTED).filter_map(exit);
         let ends: String = ends.map(|(id, status)| format!("  last exit  {} {status}\n", Name(plan, id))).collect();
         let back = if service.is_rolled_back() { format!("  definition {ROLLED_BACK}\n") } else { String::new() };
-        text(out, &(ends + &back + &show::service_text(plan, service.definition, &note)));
+        let checks =
+            service.instances().filter(is_meant).take(MAX_LISTED).filter_map(|instance| checks(plan, &instance));
+        text(out, &(ends + &checks.collect::<String>() + &back + &show::service_text(plan, service.definition, &note)));
         out.push(b'}');
     }
     out.extend(b"]}\n");
+}
+
+/// `  checks     web.0 healthy; 3 failed, the last one: tcp 127.0.0.1:80: timed out`. `None`: it is not checked.
+fn checks(plan: &Plan, instance: &InstanceView<'_>) -> Option<String> {
+    let health = instance.definition.health.as_ref()?;
+    let status = instance.health.map_or("not checked now", HealthStatus::as_str);
+    let mut line = format!("  checks     {} {status}; {} failed", Name(plan, instance.id), instance.failed_checks);
+    if let Some(failure) = instance.check_failure {
+        let target = probe_target(&health.probe, numbers(instance.definition, instance.id));
+        // Writing to a String cannot fail.
+        let _ = write!(line, ", the last one: {target}: {failure}");
+    }
+    line.push('\n');
+    Some(line)
 }
 
 /// Whether there is such an instance; of a service, its first one.

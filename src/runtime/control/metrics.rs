@@ -8,7 +8,7 @@ use crate::model::ExitStatus;
 use crate::model::json::push;
 use crate::runtime::logging::Count;
 use crate::runtime::wording::Name;
-use crate::supervisor::{InstanceView, RestartCause, ServiceView, StateName};
+use crate::supervisor::{HealthStatus, InstanceView, RestartCause, ServiceView, StateName};
 
 /// All samples of one metric.
 struct Family {
@@ -31,6 +31,8 @@ enum Samples {
     Instance(fn(&InstanceView<'_>, &StatusSnapshot<'_>) -> Option<Value>),
     /// One for each instance and state.
     States,
+    /// One for each instance that is checked, and each status of its health.
+    Health,
     /// One for each instance and cause of restarts.
     Restarts,
     /// One for each instance and exit code or signal of its exits.
@@ -82,7 +84,7 @@ const STATES: [StateName; 8] = [
     StateName::Failed,
 ];
 
-const FAMILIES: [Family; 26] = [
+const FAMILIES: [Family; 28] = [
     Family {
         name: "keepalive_up",
         kind: "gauge",
@@ -188,6 +190,20 @@ const FAMILIES: [Family; 26] = [
         samples: Samples::States,
     },
     Family {
+        name: "keepalive_instance_health",
+        kind: "gauge",
+        help: "1 for the current status of the instance's health checks, 0 for the others.",
+        samples: Samples::Health,
+    },
+    Family {
+        name: "keepalive_instance_failed_checks_total",
+        kind: "counter",
+        help: "Failed health checks of the instance.",
+        samples: Samples::Instance(|instance, _| {
+            instance.definition.health.as_ref().map(|_| Value::Count(instance.failed_checks))
+        }),
+    },
+    Family {
         name: "keepalive_instance_restarts_total",
         kind: "counter",
         help: "Restarts of the instance, by reason.",
@@ -279,6 +295,7 @@ impl Family {
             | Samples::Reloads
             | Samples::Instance(_)
             | Samples::States
+            | Samples::Health
             | Samples::Restarts
             | Samples::Exits
             | Samples::Streams(_) => {
@@ -341,6 +358,12 @@ impl Family {
                 for state in STATES {
                     let is = u8::from(state == instance.state);
                     push(out, format_args!("{name}{{{labels},state=\"{}\"}} {is}\n", state.as_str()));
+                }
+            }
+            Samples::Health => {
+                for status in HealthStatus::ALL.into_iter().filter(|_| instance.health.is_some()) {
+                    let is = u8::from(Some(status) == instance.health);
+                    push(out, format_args!("{name}{{{labels},status=\"{}\"}} {is}\n", status.as_str()));
                 }
             }
             Samples::Restarts => {

@@ -6,7 +6,7 @@ use super::snapshot::{StatusSnapshot, neediest, word_of};
 use crate::model::plan::{Kind, Ready};
 use crate::runtime::text::Span;
 use crate::runtime::wording::Why;
-use crate::supervisor::{InstanceView, Reason, StateName, StopStage};
+use crate::supervisor::{Fault, HealthStatus, InstanceView, Reason, StateName, StopStage};
 
 /// The number of dependencies that are named.
 const MAX_NAMED: usize = 5;
@@ -32,8 +32,9 @@ fn push_missing(text: &mut String, instance: &InstanceView<'_>, snapshot: &Statu
             text.push_str(part);
         }
         // What it waits for itself is said in its own reason. One that runs has none.
-        let has_reason = |state| !matches!(state, StateName::Waiting | StateName::Running | StateName::Completed);
-        if let Some(instance) = neediest(service).filter(|instance| has_reason(instance.state)) {
+        let is_silent = |state| matches!(state, StateName::Waiting | StateName::Running | StateName::Completed);
+        let has_reason = |instance: &InstanceView<'_>| !is_silent(instance.state) || is_unhealthy(instance);
+        if let Some(instance) = neediest(service).filter(has_reason) {
             text.push_str(": ");
             push_own_reason(text, &instance, snapshot);
         }
@@ -43,6 +44,10 @@ fn push_missing(text: &mut String, instance: &InstanceView<'_>, snapshot: &Statu
             break;
         }
     }
+}
+
+fn is_unhealthy(instance: &InstanceView<'_>) -> bool {
+    instance.health == Some(HealthStatus::Unhealthy)
 }
 
 fn push_own_reason(text: &mut String, instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>) {
@@ -57,6 +62,8 @@ fn push_own_reason(text: &mut String, instance: &InstanceView<'_>, snapshot: &St
     if instance.state == StateName::Running && planned.kind == Kind::Oneshot {
         return text.push_str("has not finished");
     }
+    let unhealthy = Reason::Fault(Fault::Unhealthy, instance.check_failure.cloned());
+    let reason = if is_unhealthy(instance) { &unhealthy } else { reason };
     // Nothing else stops an instance that stays.
     if instance.state == StateName::Stopped && matches!(reason, Reason::Exited { .. }) && !snapshot.view.is_stopping {
         text.push_str("stopped by operator; ");

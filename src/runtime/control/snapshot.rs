@@ -106,7 +106,7 @@ pub(super) fn neediest(service: ServiceView<'_>) -> Option<InstanceView<'_>> {
         StateName::Completed,
     ];
     let rank = |state: StateName| ORDER.iter().position(|other| *other == state);
-    service.instances().min_by_key(|instance| rank(instance.state))
+    service.instances().min_by_key(|instance| (rank(instance.state), instance.ready))
 }
 
 /// The word for the state of the service: that of [`neediest`]. One that runs, of which an instance has failed for good, is

@@ -5,8 +5,10 @@ use super::snapshot::{Cursor, StatusSnapshot, is_full, is_ready, word_of};
 use crate::model::json::{Object, push, text};
 use crate::model::plan::Kind;
 use crate::runtime::journal::events::write_exit;
+use crate::runtime::run_wording::numbers;
+use crate::runtime::unready::probe_target;
 use crate::runtime::wording::Name;
-use crate::supervisor::{InstanceView, ServiceView, StateName};
+use crate::supervisor::{HealthStatus, InstanceView, ServiceView, StateName};
 
 /// Writes the next piece of the status. Returns whether it was the last one.
 pub(super) fn status(cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
@@ -83,6 +85,15 @@ pub(super) fn write_instance(instance: &InstanceView<'_>, snapshot: &StatusSnaps
     object.optional("uptime_ms", instance.since.map(|since| snapshot.now.since(since).as_millis()));
     write_exit(instance.last_run.map(|run| run.exit), &mut object);
     object.text("reason", &reason_of(instance, snapshot));
+    if let Some(health) = &instance.definition.health {
+        let numbers = numbers(instance.definition, instance.id);
+        let failure = |failure| format!("{}: {failure}", probe_target(&health.probe, numbers));
+        let mut inner = object.object("health");
+        inner.optional_shown("status", instance.health.map(HealthStatus::as_str));
+        inner.plain("failed_checks", instance.failed_checks);
+        inner.optional_shown("last_failure", instance.check_failure.map(failure));
+        inner.end();
+    }
     let last_lines = snapshot.logging.last_lines(instance.id);
     if matches!(instance.state, StateName::Failed | StateName::Backoff) && !last_lines.is_empty() {
         object.text("last_lines", last_lines);

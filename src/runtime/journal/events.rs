@@ -11,7 +11,7 @@ use crate::model::json::Object;
 use crate::model::{ExitStatus, InstanceId, Mono, Plan};
 use crate::runtime::text::Counted;
 use crate::runtime::wording::{Line, Name, SuppressedLine, Why, service_name};
-use crate::supervisor::{Cause, Changes, Exit, JournalEvent, Reason};
+use crate::supervisor::{Cause, Changes, Exit, Fault, JournalEvent, Reason, StateName};
 
 /// The number of events that are kept.
 const MAX_EVENTS: usize = 1_000;
@@ -100,6 +100,8 @@ event_names! {
     StopTimedOut = "stop_timed_out",
     LeftoverProcessesFound = "leftover_processes_found",
     Unkillable = "unkillable",
+    Unhealthy = "unhealthy",
+    Healthy = "healthy",
     Scaled = "scaled",
     ServiceFailed = "service_failed",
     DependencyAwaited = "dependency_awaited",
@@ -224,6 +226,15 @@ fn write_members(plan: &Plan, event: &JournalEvent, object: &mut Object<'_>) {
             write_instance(plan, *instance, object);
             object.plain("pid", pid);
         }
+        JournalEvent::Unhealthy { instance, failure } => {
+            write_instance(plan, *instance, object);
+            let reason = Reason::Fault(Fault::Unhealthy, failure.clone());
+            object.shown(
+                "reason",
+                Why { plan, instance: *instance, to: StateName::Running, reason: &reason, remaining: None },
+            );
+        }
+        JournalEvent::Healthy { instance } => write_instance(plan, *instance, object),
         JournalEvent::Scaled { service, from, to } => {
             object.text("service", service_name(plan, *service));
             object.plain("from", from);
@@ -278,6 +289,7 @@ const fn cause_name(cause: &Cause) -> &'static str {
         Cause::Signal(_) => "signal",
         Cause::Requested => "requested",
         Cause::Failed { .. } => "service_failed",
+        Cause::Unhealthy { .. } => "unhealthy",
         Cause::Completed { .. } => "service_completed",
         Cause::NothingLeft { .. } => "all_services_ended",
     }
@@ -299,6 +311,8 @@ const fn journal_event_name(event: &JournalEvent) -> EventName {
         JournalEvent::StopTimedOut { .. } => EventName::StopTimedOut,
         JournalEvent::LeftoverProcessesFound { .. } => EventName::LeftoverProcessesFound,
         JournalEvent::Unkillable { .. } => EventName::Unkillable,
+        JournalEvent::Unhealthy { .. } => EventName::Unhealthy,
+        JournalEvent::Healthy { .. } => EventName::Healthy,
         JournalEvent::Scaled { .. } => EventName::Scaled,
         JournalEvent::ServiceFailed { .. } => EventName::ServiceFailed,
         JournalEvent::DependencyAwaited { .. } => EventName::DependencyAwaited,

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use serde_json::{Map, Value};
 
 use super::*;
-use crate::model::plan::{Control, LogStyle, Process, Service, SignalActions};
+use crate::model::plan::{Control, Health, LogStyle, OnUnhealthy, Probe, Process, Service, SignalActions};
 use crate::model::{Pid, ProbeFailure, ServiceIndex, Signal, StartFailure, StartStep};
 use crate::supervisor::{
     FailureReason, Fault, ReloadFailure, Requester, RestartDecision, RolloutError, RunResult, StateName,
@@ -146,7 +146,19 @@ fn plan() -> Plan {
 
 fn service(name: &str) -> Service {
     let port = crate::model::Template::Fixed(c"PORT=80".to_owned());
-    Service::new(name, Process { env: [port].into(), ..Process::new(Box::default()) })
+    let fixed = |text: &std::ffi::CStr| crate::model::Template::Fixed(text.to_owned());
+    let probe = Probe::Http { authority: fixed(c"127.0.0.1:80"), target: fixed(c"/") };
+    let second = Duration::from_secs(1);
+    let health = Health {
+        probe,
+        interval: second,
+        timeout: second,
+        retries: 3,
+        start_period: second,
+        on_unhealthy: OnUnhealthy::Mark,
+    };
+    let process = Process { env: [port].into(), ..Process::new(Box::default()) };
+    Service { health: Some(Rc::new(health)), ..Service::new(name, process) }
 }
 
 /// Every event, each with the message that belongs to it.
@@ -244,6 +256,10 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
         (
             between(Running, Stopping, Reason::Fault(Fault::WatchdogTriggered, None)),
             "web.0 running → stopping (it sent WATCHDOG=trigger)",
+        ),
+        (
+            between(Running, Stopping, Reason::Fault(Fault::Unhealthy, Some(ProbeFailure::Status(503)))),
+            "web.0 running → stopping (unhealthy: http 127.0.0.1:80: HTTP status 503)",
         ),
         (between(Running, Stopping, Reason::Replaced), "web.0 running → stopping (replaced)"),
         (
@@ -379,6 +395,11 @@ fn journal_events() -> Vec<(JournalEvent, &'static str)> {
             JournalEvent::Unkillable { instance: INSTANCE, pid: pid(7) },
             "web.0 is still alive after SIGKILL (pid 7): not permitted to kill it, or stuck in the kernel",
         ),
+        (
+            JournalEvent::Unhealthy { instance: INSTANCE, failure: Some(ProbeFailure::Status(503)) },
+            "web.0 is unhealthy: http 127.0.0.1:80: HTTP status 503",
+        ),
+        (JournalEvent::Healthy { instance: INSTANCE }, "web.0 is healthy again"),
         (JournalEvent::Scaled { service: SERVICE, from: 2, to: 4 }, "web scaled from 2 to 4 instances"),
         (JournalEvent::ServiceFailed { service: SERVICE }, "web has failed"),
         (awaited(StateName::Running, Some(30)), "web waits for web, which has been running for 30s"),
@@ -451,6 +472,10 @@ fn journal_events() -> Vec<(JournalEvent, &'static str)> {
                 failure_reason: FailureReason::RestartLimit(16),
             }),
             "web has failed: shutting down",
+        ),
+        (
+            draining(Cause::Unhealthy { instance: INSTANCE, failure: Some(ProbeFailure::TimedOut) }),
+            "web.0 is unhealthy: http 127.0.0.1:80: timed out: shutting down",
         ),
         (draining(Cause::Completed { service: SERVICE }), "web has completed: shutting down"),
         (draining(Cause::NothingLeft { failure: Some(last) }), "all services have ended: shutting down"),

@@ -1,5 +1,6 @@
 //! A limit for events that a process can cause at any rate, so that they do not push those of other services out of the
-//! ring: signals to keepalive, and a process that reports again and again that it reloads.
+//! ring: signals to keepalive, and a process that reports again and again that it reloads, or is unhealthy and healthy in
+//! turns.
 //!
 //! What exceeds the budget is counted, and the latest is kept: it is written when the interval ends, or before another
 //! event of the same instance.
@@ -12,7 +13,7 @@ use crate::supervisor::{JournalEvent, Reason};
 /// Events of one subject share a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
-    /// Reloads that the process reports itself.
+    /// Reloads that the process reports itself, and changes of its health.
     Instance(InstanceId),
     /// Signals that are forwarded or ignored.
     Signals,
@@ -24,6 +25,9 @@ impl Subject {
     fn of(event: &JournalEvent) -> Option<Self> {
         match event {
             JournalEvent::Transition { instance, reason: Reason::ReloadingReported, .. } => {
+                Some(Self::Instance(*instance))
+            }
+            JournalEvent::Unhealthy { instance, .. } | JournalEvent::Healthy { instance } => {
                 Some(Self::Instance(*instance))
             }
             JournalEvent::SignalForwarded { .. } | JournalEvent::SignalIgnored { .. } => Some(Self::Signals),

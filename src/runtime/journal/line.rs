@@ -26,9 +26,11 @@ fn interrupt_hint(plan: &Plan, event: &JournalEvent) -> &'static str {
     }
     match cause {
         Cause::Signal(Signal::INT) => " (press Ctrl-C again to kill all processes now)",
-        Cause::Signal(_) | Cause::Requested | Cause::Failed { .. } | Cause::Completed { .. } => {
-            " (press Ctrl-C twice to kill all processes now)"
-        }
+        Cause::Signal(_)
+        | Cause::Requested
+        | Cause::Failed { .. }
+        | Cause::Unhealthy { .. }
+        | Cause::Completed { .. } => " (press Ctrl-C twice to kill all processes now)",
         Cause::NothingLeft { .. } => "",
     }
 }
@@ -43,13 +45,15 @@ fn level_of(event: &JournalEvent) -> Level {
         JournalEvent::Transition { from, to, reason, .. } => level_of_transition(*from, *to, reason),
         JournalEvent::StopTimedOut { .. }
         | JournalEvent::Unkillable { .. }
+        | JournalEvent::Unhealthy { .. }
         | JournalEvent::DependencyAwaited { .. }
         | JournalEvent::ReloadRolledBack { .. }
         | JournalEvent::ReloadFinished { failure: Some(_), .. }
         | JournalEvent::ShutdownForced { .. }
         | JournalEvent::LeftoverProcessesKilled
         | JournalEvent::ProcessesAbandoned => Level::Warn,
-        JournalEvent::Scaled { .. }
+        JournalEvent::Healthy { .. }
+        | JournalEvent::Scaled { .. }
         | JournalEvent::ConfigReloadRequested { .. }
         | JournalEvent::ConfigReloaded(_)
         | JournalEvent::ReloadStarted { .. }

@@ -1,12 +1,15 @@
-//! Readiness probes: schedules the attempts, each of which is an [`attempt`]. It also waits for the newline on `ready.fd`.
+//! Readiness probes and health checks. Each attempt of either is an [`attempt`].
 //!
-//! A successful probe becomes [`Event::Ready`], a failed attempt [`Event::ProbeFailed`]. The supervisor enforces `ready_timeout`.
+//! The attempts of a readiness probe are scheduled here; success becomes [`Event::Ready`], a failed attempt
+//! [`Event::ProbeFailed`]. The supervisor enforces `ready_timeout`. A health check is one attempt, which the supervisor
+//! schedules; its result becomes [`Event::Checked`]. The newline on `ready.fd` is waited for here, too.
 
 mod attempt;
 mod output;
 
 use std::fmt::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -18,7 +21,7 @@ use super::runs::RunSpec;
 use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use super::unready::probe_target;
-use crate::model::plan::Ready;
+use crate::model::plan::{Health, Probe, Ready};
 use crate::model::{ExitStatus, Mono, Pid, ProbeFailure as Failure, RunId, ServiceIndex, Signal, Template, errno};
 use crate::supervisor::{Event, ReadySource};
 use crate::sys::deferred_close::DeferredFd;
@@ -33,7 +36,7 @@ const MAX_PAUSE: Duration = Duration::from_millis(500);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The time limit for reading the last line of a command that has failed.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
-/// The helper processes of one service that have been killed and hang: more are not started to read `ready.fd`.
+/// The helper processes of one service that have been killed and hang: more are not started.
 const MAX_HANGING: usize = 8;
 /// With so many probes, the pipes of commands are not enlarged: all large pipes of a user together are limited, pipe(7).
 const MAX_LARGE: usize = 16;
@@ -51,7 +54,7 @@ const COMMAND_NOT_FOUND: std::ops::RangeInclusive<u8> = 126..=127;
 /// The active probes.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    /// The probes of processes that are not ready yet. There are few.
+    /// The probes of processes that are not ready yet, and the checks that are in progress. There are few.
     active: Vec<ActiveProbe>,
     /// Helper processes of stopped probes, until they are reaped.
     killed_helpers: Vec<(Pid, ServiceIndex)>,
@@ -62,6 +65,8 @@ struct ActiveProbe {
     run: RunId,
     spec: RunSpec,
     token: Token,
+    /// It is a health check.
+    health: Option<Rc<Health>>,
     /// The number of attempts so far.
     attempts: u32,
     stage: Stage,
@@ -79,7 +84,7 @@ enum Stage {
     Pausing { until: Mono },
     /// `until`: the time limit; `None` if it has been reached, or there is none, and the helper process must be reaped.
     Attempting { attempt: Attempt, until: Option<Mono> },
-    /// The process is ready. The rest of the response is read, so that the server can finish it.
+    /// The attempt has succeeded. The rest of the response is read, so that the server can finish it.
     Draining { connection: OwnedFd, discarded: usize, until: Mono },
     /// Waits until a helper can be started that reads `ready.fd`.
     Listening { pipe: DeferredFd, until: Mono },
@@ -109,14 +114,29 @@ impl Probes {
         self.active.push(ActiveProbe::new(run, spec, Stage::Listening { pipe: pipe.into(), until: now }));
     }
 
-    /// Starts the probe of a process.
-    pub(super) fn start(&mut self, run: RunId, spec: RunSpec, now: Mono) {
-        self.active.push(ActiveProbe::new(run, spec, Stage::Pausing { until: now }));
+    /// Starts the readiness probe of a process, or the health check `health`.
+    pub(super) fn start(&mut self, run: RunId, spec: RunSpec, health: Option<Rc<Health>>, poller: &Poller, now: Mono) {
+        let mut active = ActiveProbe::new(run, spec, Stage::Pausing { until: now });
+        if health.is_some() {
+            // The rest of the last response may still be being read.
+            self.stop_check(run, poller);
+            (active.token, active.health) = (Token::Check(run), health);
+        }
+        self.active.push(active);
     }
 
-    /// The main process has exited, or was not ready in time: stops the probe.
+    /// The main process has exited, or was not ready in time: stops the probe and the health check.
     pub(super) fn stop(&mut self, run: RunId, poller: &Poller) {
-        for active in self.active.extract_if(.., |active| active.run == run) {
+        self.stop_matching(poller, |active| active.run == run);
+    }
+
+    /// Aborts the health check.
+    pub(super) fn stop_check(&mut self, run: RunId, poller: &Poller) {
+        self.stop_matching(poller, |active| active.token == Token::Check(run));
+    }
+
+    fn stop_matching(&mut self, poller: &Poller, is_meant: impl Fn(&ActiveProbe) -> bool) {
+        for active in self.active.extract_if(.., |active| is_meant(active)) {
             if let Some(helper) = active.stage.helper() {
                 helper.kill();
                 self.killed_helpers.push((helper.pid, active.spec.instance.service));
@@ -128,9 +148,9 @@ impl Probes {
     /// Appends what the process of a run is not ready without, and how the last attempt has failed:
     /// `tcp 127.0.0.1:80 refused`. Returns whether it has a probe.
     pub(super) fn push_progress(&self, run: RunId, text: &mut String) -> bool {
-        let Some(active) = self.active.iter().find(|active| active.run == run) else { return false };
-        let Some(target) = probe_target(&active.spec.definition.ready, active.spec.numbers()) else { return false };
-        text.push_str(&target);
+        let Some(active) = self.active.iter().find(|active| active.token == Token::Probe(run)) else { return false };
+        let Some(probe) = active.probe() else { return false };
+        text.push_str(&probe_target(probe, active.spec.numbers()));
         match &active.last {
             None => {}
             Some(Failure::Errno(Errno::ECONNREFUSED)) => text.push_str(" refused"),
@@ -148,34 +168,72 @@ impl Probes {
         position.map(|position| self.killed_helpers.swap_remove(position)).is_some()
     }
 
-    fn take(&mut self, run: RunId) -> Option<ActiveProbe> {
-        let position = self.active.iter().position(|active| active.run == run)?;
+    fn take(&mut self, token: Token) -> Option<ActiveProbe> {
+        let position = self.active.iter().position(|active| active.token == token)?;
         Some(self.active.swap_remove(position))
     }
 
-    fn run_of(&self, helper: Pid) -> Option<RunId> {
+    fn token_of(&self, helper: Pid) -> Option<Token> {
         let is_helper = |active: &&ActiveProbe| active.stage.helper().is_some_and(|other| other.pid == helper);
-        self.active.iter().find(is_helper).map(|active| active.run)
+        self.active.iter().find(is_helper).map(|active| active.token)
+    }
+
+    /// Whether so many helpers of the service hang that no more are started.
+    fn is_hanging(&self, service: ServiceIndex) -> bool {
+        self.killed_helpers.iter().filter(|(_, of)| *of == service).count() >= MAX_HANGING
     }
 }
 
 impl ActiveProbe {
     fn new(run: RunId, spec: RunSpec, stage: Stage) -> Self {
-        Self { run, spec, token: Token::Probe(run), attempts: 0, stage, has_input: false, is_logged: false, last: None }
+        let token = Token::Probe(run);
+        Self { run, spec, token, health: None, attempts: 0, stage, has_input: false, is_logged: false, last: None }
+    }
+
+    fn probe(&self) -> Option<&Probe> {
+        match (&self.health, &self.spec.definition.ready) {
+            (Some(health), _) => Some(&health.probe),
+            (None, Ready::Probe(probe)) => Some(probe),
+            (None, Ready::Exec | Ready::Delay(_) | Ready::Notify | Ready::Ipc | Ready::Fd(_)) => None,
+        }
+    }
+
+    /// What it is, in messages.
+    const fn kind(&self) -> &'static str {
+        if self.health.is_some() { "health check" } else { "readiness probe" }
     }
 
     fn is_due(&self, now: Mono) -> bool {
         self.has_input || self.stage.due().is_some_and(|due| due <= now)
     }
 
+    /// The event of a failed attempt.
     fn failure(&self) -> Option<Event> {
-        self.last.clone().map(|failure| Event::ProbeFailed { run: self.run, failure })
+        let (run, failure) = (self.run, self.last.clone()?);
+        Some(match self.health {
+            Some(_) => Event::Checked { run, failure: Some(failure) },
+            None => Event::ProbeFailed { run, failure },
+        })
     }
 
-    /// Logs a failed attempt, and once if the probe cannot succeed.
+    /// The event of success.
+    fn success(&self) -> Event {
+        let run = self.run;
+        let source = match self.spec.definition.ready {
+            _ if self.health.is_some() => return Event::Checked { run, failure: None },
+            Ready::Fd(_) => ReadySource::Fd,
+            Ready::Exec | Ready::Delay(_) | Ready::Notify | Ready::Ipc | Ready::Probe(_) => ReadySource::Probe,
+        };
+        Event::Ready { run, source }
+    }
+
+    /// Logs a failed attempt, and once if the readiness probe cannot succeed.
     fn log_failure(&mut self, failure: Failure) {
         let (name, number) = (&self.spec.definition.name, self.spec.instance.number);
-        log::debug!("{name}.{number} is not ready: {failure}");
+        match self.health {
+            Some(_) => log::debug!("{name}.{number}: health check failed: {failure}"),
+            None => log::debug!("{name}.{number} is not ready: {failure}"),
+        }
         let is_permanent = match &failure {
             Failure::Ended(ExitStatus::Code(code), _) => COMMAND_NOT_FOUND.contains(code),
             Failure::InvalidAddress | Failure::NoNewline => true,
@@ -190,7 +248,7 @@ impl ActiveProbe {
             // A file that appears later is new, whatever the clock of its file system says.
             self.spec.started_at = Duration::ZERO;
         }
-        if is_permanent && !std::mem::replace(&mut self.is_logged, true) {
+        if is_permanent && self.health.is_none() && !std::mem::replace(&mut self.is_logged, true) {
             log::warn!("{name}.{number}: readiness probe cannot succeed: {failure}");
         }
         self.last = Some(failure);
@@ -272,9 +330,8 @@ impl Probes {
                     continue;
                 }
                 Stage::Listening { pipe, .. } => {
-                    let service = active.spec.instance.service;
-                    let hanging = self.killed_helpers.iter().filter(|(_, of)| *of == service).count();
-                    match (hanging < MAX_HANGING).then(|| attempt::start_reading(&pipe)) {
+                    let is_hanging = self.is_hanging(active.spec.instance.service);
+                    match (!is_hanging).then(|| attempt::start_reading(&pipe)) {
                         Some(Ok(pid)) => {
                             let helper = Helper { pid, is_timed_out: false, task: Task::ReadyPipe { _pipe: pipe } };
                             Stage::Attempting { attempt: Attempt::Running(helper), until: None }
@@ -289,10 +346,13 @@ impl Probes {
     }
 
     fn start_attempt(&mut self, mut active: ActiveProbe, context: &mut ProbeContext<'_>) -> Option<Event> {
-        let Ready::Probe(probe) = &active.spec.definition.ready else { return None };
+        let probe = active.probe()?;
         let (run_id, spec, token) = (active.run, &active.spec, active.token);
-        let may_be_large = self.active.len() < MAX_LARGE;
+        let (may_be_large, is_hanging) = (self.active.len() < MAX_LARGE, self.is_hanging(spec.instance.service));
         let run = |command: &[Template]| {
+            if is_hanging {
+                return Err(Errno::EAGAIN);
+            }
             let (pipe, write_end) = pipe::pipe()?;
             if may_be_large {
                 pipe::set_capacity(&pipe, OUTPUT_CAPACITY);
@@ -310,29 +370,32 @@ impl Probes {
                 rate_limited_log::warn(
                     MessageKind::HelperShortage,
                     Some(spec.instance.service),
-                    format_args!("{name}.{number}: cannot start a readiness probe: {reason}; retrying"),
+                    format_args!("{name}.{number}: cannot start a {}: {reason}; retrying", active.kind()),
                 );
+                if active.health.is_some() {
+                    active.stage = Stage::Pausing { until: context.now + MAX_PAUSE };
+                    self.active.push(active);
+                    return None;
+                }
             }
             Verdict::Failed(_) | Verdict::Pending(_) | Verdict::Passed(_) => {
                 active.attempts = active.attempts.saturating_add(1);
             }
         }
-        let until = context.now + active.spec.definition.probe_timeout;
+        let timeout = active.health.as_ref().map_or(active.spec.definition.probe_timeout, |health| health.timeout);
+        let until = context.now + timeout;
         let stage = active.next_stage(verdict, Some(until), context.poller, context.now);
         self.enter_stage(active, stage)
     }
 
     fn enter_stage(&mut self, mut active: ActiveProbe, stage: StageChange) -> Option<Event> {
-        let source = match active.spec.definition.ready {
-            Ready::Fd(_) => ReadySource::Fd,
-            Ready::Exec | Ready::Delay(_) | Ready::Notify | Ready::Ipc | Ready::Probe(_) => ReadySource::Probe,
-        };
-        let ready = Event::Ready { run: active.run, source };
         let (stage, event) = match stage {
+            // One check is one attempt.
+            StageChange::Stage(Stage::Pausing { .. }) if active.health.is_some() => return active.failure(),
             StageChange::Stage(stage @ Stage::Pausing { .. }) => (stage, active.failure()),
             StageChange::Stage(stage) => (stage, None),
-            StageChange::Ready(Some(stage)) => (stage, Some(ready)),
-            StageChange::Ready(None) => return Some(ready),
+            StageChange::Succeeded(Some(stage)) => (stage, Some(active.success())),
+            StageChange::Succeeded(None) => return Some(active.success()),
         };
         active.stage = stage;
         self.active.push(active);
@@ -347,19 +410,25 @@ impl Probes {
         poller: &Poller,
         now: Mono,
     ) -> Option<Vec<Event>> {
-        let run = self.run_of(pid);
-        if run.is_none() && !self.take_killed_helper(pid) {
+        let token = self.token_of(pid);
+        if token.is_none() && !self.take_killed_helper(pid) {
             return None;
         }
         // The processes that it has started.
         kill::signal_group(pid.led_group(), Signal::KILL).ok();
         let Ok(ended) = wait::reap(pid) else { return Some(Vec::new()) };
         factory.on_helper_reaped(pid, poller);
-        Some(self.on_helper_ended(run, ended.status, poller, now).into_iter().collect())
+        Some(self.on_helper_ended(token, ended.status, poller, now).into_iter().collect())
     }
 
-    fn on_helper_ended(&mut self, run: Option<RunId>, status: ExitStatus, poller: &Poller, now: Mono) -> Option<Event> {
-        let mut active = self.take(run?)?;
+    fn on_helper_ended(
+        &mut self,
+        token: Option<Token>,
+        status: ExitStatus,
+        poller: &Poller,
+        now: Mono,
+    ) -> Option<Event> {
+        let mut active = self.take(token?)?;
         let stage = std::mem::replace(&mut active.stage, Stage::Pausing { until: now });
         let Stage::Attempting { attempt, .. } = stage else { return None };
         let verdict = attempt.on_ended(status)?;
@@ -371,8 +440,8 @@ impl Probes {
 /// What follows from a verdict.
 enum StageChange {
     Stage(Stage),
-    /// The process is ready. A stage may remain, to read the rest of the response.
-    Ready(Option<Stage>),
+    /// The attempt has succeeded. A stage may remain, to read the rest of the response.
+    Succeeded(Option<Stage>),
 }
 
 impl ActiveProbe {
@@ -387,9 +456,9 @@ impl ActiveProbe {
             }
             Verdict::Passed(Some(connection)) => {
                 poller.modify(connection.as_fd(), self.token, Interest::Input).ok();
-                StageChange::Ready(Some(Stage::Draining { connection, discarded: 0, until: now + DRAIN_TIMEOUT }))
+                StageChange::Succeeded(Some(Stage::Draining { connection, discarded: 0, until: now + DRAIN_TIMEOUT }))
             }
-            Verdict::Passed(None) => StageChange::Ready(None),
+            Verdict::Passed(None) => StageChange::Succeeded(None),
         }
     }
 }

@@ -7,6 +7,7 @@ use keepalive::model::plan::{Kind, Ready, Service};
 use keepalive::model::{InstanceId, Mono, Pid, RunId, StartFailure};
 use keepalive::supervisor::{Exit, Fault, StateName, Verb};
 
+use super::health::Checks;
 use super::restarts::Expected;
 use super::{Verdict, rule};
 
@@ -45,6 +46,8 @@ pub(crate) struct Instance {
     pub(crate) since: Mono,
     pub(crate) failure: Option<StartFailure>,
     pub(crate) unstable: u32,
+    /// A reload may have reset `unstable`.
+    pub(super) may_forget_failures: bool,
     pub(crate) refusals: u32,
     /// The number of runs, without those that failed for lack of a resource.
     pub(crate) runs: u32,
@@ -97,6 +100,8 @@ pub(crate) struct Instance {
     pub(crate) blocked: bool,
     /// When its oneshot must have finished.
     pub(crate) finish_by: Option<Mono>,
+    /// Its health checks.
+    pub(super) checks: Option<Checks>,
     /// It has been replaced, and is the old process of a reload.
     pub(super) is_old: bool,
     /// A run has ended beside the old process of a reload.
@@ -149,6 +154,7 @@ impl Instance {
             since: Mono::from_nanos(0),
             failure: None,
             unstable: 0,
+            may_forget_failures: false,
             refusals: 0,
             runs: 0,
             has_executed: false,
@@ -161,6 +167,7 @@ impl Instance {
             failed: None,
             blocked: false,
             finish_by: None,
+            checks: None,
             is_old: false,
             has_died_beside_old: false,
         }
@@ -186,7 +193,8 @@ impl Instance {
     }
 
     pub(super) fn is_not_ready(&self) -> bool {
-        self.progress == Progress::NotReady
+        let is_unhealthy = self.checks.as_ref().is_some_and(|checks| checks.is_unhealthy);
+        self.progress == Progress::NotReady || is_unhealthy
     }
 
     /// Its stop timeout begins.

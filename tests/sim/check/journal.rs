@@ -78,7 +78,10 @@ impl Checker {
             JournalEvent::Unkillable { instance, .. } => {
                 self.model.get_mut(*instance).on_unkillable(*instance, self.now)
             }
-            JournalEvent::LeftoverProcessesFound { .. }
+            JournalEvent::Unhealthy { instance, .. } => self.check_marked(*instance),
+            // It was expected.
+            JournalEvent::Healthy { .. }
+            | JournalEvent::LeftoverProcessesFound { .. }
             | JournalEvent::SignalForwarded { .. }
             | JournalEvent::SignalIgnored { .. }
             | JournalEvent::ConfigReloadRequested { .. }
@@ -146,6 +149,7 @@ impl Checker {
         }
         self.model.on_reload_transition(id.service, to);
         self.model.apply_transition(id, to, reason, self.now, self.shutdown.stage())?;
+        self.apply_transition_to_checks(id, from, to, reason)?;
         // A surplus instance that has stopped is gone.
         if self.model.find(id).is_some() {
             let instance = self.model.get_mut(id);

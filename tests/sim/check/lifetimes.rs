@@ -1,4 +1,4 @@
-//! The rules for releases and cancellations.
+//! The rules for starts, releases and cancellations.
 
 use keepalive::model::InstanceId;
 use keepalive::supervisor::{Action, Event, StateName};
@@ -33,6 +33,8 @@ impl Checker {
             | Action::AnnounceStop { .. }
             | Action::StartProbe { .. }
             | Action::AbortProbe { .. }
+            | Action::StartCheck { .. }
+            | Action::AbortCheck { .. }
             | Action::ReleaseRun { .. }
             | Action::Signal { .. }
             | Action::SignalAll { .. }
@@ -40,6 +42,16 @@ impl Checker {
             | Action::Reply { .. }
             | Action::Exit(_) => {}
         }
+        Ok(())
+    }
+
+    pub(super) fn check_spawn(&mut self, id: InstanceId, restarts: u32) -> Verdict {
+        let instance = self.model.get(id);
+        rule!(instance.main.is_none(), "{id:?} has a process already");
+        rule!(instance.lingering.is_none(), "{id:?} is spawned before its leftovers are gone");
+        rule!(instance.state == StateName::Starting, "{id:?} is spawned while {:?}", instance.state);
+        rule!(restarts == instance.runs, "{id:?}: restarts is {restarts}, but it has had {} runs", instance.runs);
+        rule!(self.shutdown.may_spawn(), "{id:?} is spawned during the shutdown");
         Ok(())
     }
 

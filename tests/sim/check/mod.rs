@@ -8,6 +8,7 @@
 //! The rules: `journal` for journal entries, `reports` for reports of processes, `lifetimes` for releases, `restarts`
 //! for restarts after an exit, `shutdown` for the shutdown, `requests` for replies, `waits` for deadlines.
 
+mod health;
 mod instance;
 mod journal;
 mod lifetimes;
@@ -247,6 +248,7 @@ impl Checker {
             Event::Boot | Event::NoChildren | Event::TerminalClosed => {}
             // The fault has it.
             Event::WatchdogTriggered { .. } | Event::ProbeFailed { .. } => {}
+            Event::Checked { run, failure } => self.on_checked(*run, failure.as_ref()),
             Event::Spawned { run, pid } => {
                 rule!(self.shutdown.may_spawn(), "run {run} gets a process during the shutdown");
                 self.model.on_spawned(*run, *pid, now)?;
@@ -264,7 +266,10 @@ impl Checker {
             Event::Exited { run, exit, leftovers } => {
                 let instance = self.model.on_exited(*run, *exit, *leftovers, now, self.shutdown.stage())?;
                 let of = self.model.get(instance);
-                if of.definition.kind == Kind::Service && matches!(of.expected, Some(Expected::Restart { .. })) {
+                // Its surge instance takes its place, and it has not died for a request.
+                let is_promoted = self.model.has_promotable_surge(instance);
+                let restarts = matches!(of.expected, Some(Expected::Restart { .. }));
+                if of.definition.kind == Kind::Service && restarts && !is_promoted {
                     self.requests.on_died(instance);
                 }
                 self.expected_actions = vec![Action::ReleaseRun { run: *run, instance }];
@@ -342,6 +347,8 @@ impl Checker {
                 rule!(expected.is_some(), "{action:?} without a reason");
                 rule!(world.main_pid(*run).is_some(), "{action:?}, but its main process has been reaped");
             }
+            Action::StartCheck { run, health } => self.check_start_of_check(*run, health, world)?,
+            Action::AbortCheck { run } => self.check_abort_of_check(*run)?,
             Action::ReleaseRun { run, .. } => {
                 rule!(expected.is_some(), "run {run} is released without an exit before")
             }
@@ -352,7 +359,7 @@ impl Checker {
             }
             Action::ApplyConfig(plan) => {
                 self.plan = Rc::clone(plan);
-                self.model.apply_config(plan);
+                self.model.apply_config(plan, self.now);
             }
             Action::Reply { id, result } => {
                 self.requests.check_reply(*id, result.clone(), &self.model, self.shutdown.stage())?
@@ -366,16 +373,6 @@ impl Checker {
         Ok(())
     }
 
-    fn check_spawn(&mut self, id: InstanceId, restarts: u32) -> Verdict {
-        let instance = self.model.get(id);
-        rule!(instance.main.is_none(), "{id:?} has a process already");
-        rule!(instance.lingering.is_none(), "{id:?} is spawned before its leftovers are gone");
-        rule!(instance.state == StateName::Starting, "{id:?} is spawned while {:?}", instance.state);
-        rule!(restarts == instance.runs, "{id:?}: restarts is {restarts}, but it has had {} runs", instance.runs);
-        rule!(self.shutdown.may_spawn(), "{id:?} is spawned during the shutdown");
-        Ok(())
-    }
-
     /// Checks the state after the last action of a step.
     fn check_step(&mut self, shown: &[ShownInstance]) -> Verdict {
         if self.event == Some(Event::Boot) {
@@ -385,9 +382,11 @@ impl Checker {
         }
         rule!(self.expected_actions.is_empty(), "{:?} is missing", self.expected_actions);
         self.check_effect_of_report()?;
+        self.check_health()?;
         let expected = self.model.all().chain(self.model.surges()).map(|(id, _)| id);
         rule!(shown.iter().map(|instance| instance.id).eq(expected), "the view has wrong instances: {shown:?}");
         for instance in shown {
+            self.model.get_mut(instance.id).forget_failures(instance.unstable);
             let model = self.model.get(instance.id);
             let id = instance.id;
             rule!(model.expected.is_none(), "{id:?}: {:?} has not followed", model.expected);

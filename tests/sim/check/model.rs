@@ -90,6 +90,11 @@ impl Model {
         self.instances.get_mut(id.service.position())?.get_mut(id.number as usize)
     }
 
+    /// `None` if the instance, or surge instance, does not exist.
+    pub(super) fn find_any_mut(&mut self, id: InstanceId) -> Option<&mut Instance> {
+        if id.is_surge() { self.surges.get_mut(&id) } else { self.find_mut(id) }
+    }
+
     pub(crate) fn surges(&self) -> impl Iterator<Item = (InstanceId, &Instance)> {
         self.surges.iter().map(|(id, surge)| (*id, surge))
     }

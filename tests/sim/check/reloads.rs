@@ -6,6 +6,7 @@ use keepalive::model::plan::Kind;
 use keepalive::model::{InstanceId, Mono, Plan, ServiceIndex};
 use keepalive::supervisor::{Fault, Reason, ReloadFailure, StateName, Target};
 
+use super::health;
 use super::instance::{Instance, Progress, ReportedStop};
 use super::model::Model;
 use super::restarts::Expected;
@@ -84,6 +85,12 @@ impl Model {
         }
     }
 
+    /// Whether the new process of a reload takes the place of `id` if that exits.
+    pub(super) fn has_promotable_surge(&self, id: InstanceId) -> bool {
+        let surge = self.surges.get(&id.surge()).filter(|surge| !id.is_surge() && !surge.is_old);
+        surge.is_some_and(|surge| matches!(surge.state, StateName::Starting | StateName::Running))
+    }
+
     /// An instance of the service changes to this state.
     pub(crate) fn on_reload_transition(&mut self, service: ServiceIndex, to: StateName) {
         if let Some(reloaded) = self.reloading.get_mut(&service) {
@@ -125,17 +132,25 @@ impl Model {
 
 impl Model {
     /// The plan has changed. Instances with the same process specification get the new definition.
-    pub(crate) fn apply_config(&mut self, plan: &Rc<Plan>) {
+    pub(crate) fn apply_config(&mut self, plan: &Rc<Plan>, now: Mono) {
+        let mut kept = Vec::new();
         for (position, new) in (0..).zip(&plan.services) {
             let old = self.plan.services.get(position as usize);
-            if old.is_none_or(|old| old.instances == 0 || !old.same_process_spec(new)) {
+            let is_kept = old.is_some_and(|old| old.instances > 0 && old.same_process_spec(new));
+            if !is_kept {
                 self.untried.insert(ServiceIndex(position));
+            } else if self.untried.contains(&ServiceIndex(position)) {
+                self.instances[position as usize].iter_mut().for_each(Instance::on_retried);
             }
+            kept.push(is_kept && old != Some(new));
         }
         self.plan = Rc::clone(plan);
-        for (instances, definition) in self.instances.iter_mut().zip(&plan.services) {
-            for instance in instances.iter_mut().filter(|instance| instance.definition.same_process_spec(definition)) {
-                instance.definition = Rc::clone(definition);
+        for ((instances, definition), _) in
+            self.instances.iter_mut().zip(&plan.services).zip(kept).filter(|(_, kept)| *kept)
+        {
+            for instance in instances {
+                let before = std::mem::replace(&mut instance.definition, Rc::clone(definition));
+                instance.on_redefined(before.health.as_ref(), now);
             }
         }
     }
@@ -154,6 +169,18 @@ impl Model {
 }
 
 impl Instance {
+    /// A reload starts again what an earlier one has brought, and has failed: that forgets its failures.
+    fn on_retried(&mut self) {
+        self.may_forget_failures = self.queued.is_none() && !self.stopped_by_operator;
+    }
+
+    /// `unstable`: what is shown.
+    pub(super) fn forget_failures(&mut self, unstable: u32) {
+        if std::mem::take(&mut self.may_forget_failures) && unstable == 0 {
+            (self.unstable, self.refusals) = (0, 0);
+        }
+    }
+
     pub(super) fn request_stop(&mut self) {
         if self.reported_stop == ReportedStop::Only {
             self.reported_stop = ReportedStop::StopRequested;
@@ -181,6 +208,7 @@ impl Instance {
                     from == StateName::Running && self.watchdog.is_some_and(|(_, by)| by <= now)
                 }
                 Fault::WatchdogTriggered => true,
+                Fault::Unhealthy => health::is_justified(self, from, *fault),
             };
             rule!(is_justified && to == StateName::Stopping, "{id:?} has no such fault: {reason:?}, {self:?}");
             self.fault = Some(*fault);

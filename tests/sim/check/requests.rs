@@ -194,7 +194,7 @@ impl Open {
     fn check_failure(&self, refusal: &Refusal, model: &Model, stage: ShutdownStage) -> Verdict {
         match refusal {
             Refusal::Failed(instance) => {
-                let failed = model.find(*instance).is_some_and(|instance| instance.state == StateName::Failed);
+                let failed = model.find(*instance).is_some_and(|instance| is_failure(instance, stage));
                 // The failure that causes the shutdown is the answer to all requests.
                 let is_meant = self.up.contains(instance) || stage != ShutdownStage::Up;
                 rule!(failed && is_meant, "{instance:?} has not failed");
@@ -253,7 +253,7 @@ impl Open {
             Err(Refusal::ReloadFailed(_)) => rule!(is_over && self.has_failed_reload, "no reload has failed: {self:?}"),
             Err(Refusal::ConfigLoadFailed(_) | Refusal::Died(_)) => {}
             Err(Refusal::Failed(id)) => {
-                let has_failed = model.find(id).is_some_and(|instance| instance.state == StateName::Failed);
+                let has_failed = model.find(id).is_some_and(|instance| is_failure(instance, stage));
                 let may_be_awaited = is_cancelled || self.request == Request::ReloadConfig;
                 rule!(may_be_awaited && has_failed, "{id:?} has not caused a shutdown");
             }
@@ -317,6 +317,11 @@ impl Open {
             && self.up.iter().all(|id| has_failed(id) || self.died.contains(id) || is_up(id))
             && self.down.iter().all(|id| model.find(*id).is_none_or(|instance| !is_active(instance.state)))
     }
+}
+
+/// Whether it has failed, or its health has caused the shutdown.
+fn is_failure(instance: &Instance, stage: ShutdownStage) -> bool {
+    instance.state == StateName::Failed || (stage != ShutdownStage::Up && instance.is_not_ready())
 }
 
 /// Whether its process runs longer than any request waits for. One that has been sent the signal of a reload must outlive that,

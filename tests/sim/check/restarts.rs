@@ -81,8 +81,8 @@ fn decide(service: &Service, instance: &Instance, exit: Exit, now: Mono) -> Expe
     if cannot_execute && !instance.has_executed {
         return Expected::Shutdown(RestartDecision::Fail(FailureReason::NeverExecuted));
     }
-    let is_unfinished = matches!(instance.fault, Some(Fault::NotFinished(_)));
-    if instance.has_been_ready() && !is_unfinished && now.since(instance.since) >= restart.min_uptime {
+    let has_failed = matches!(instance.fault, Some(Fault::NotFinished(_) | Fault::Unhealthy));
+    if instance.has_been_ready() && !has_failed && now.since(instance.since) >= restart.min_uptime {
         return Expected::Restart { least: restart.delay, most: restart.delay, unstable: 0 };
     }
     let unstable = instance.unstable + 1;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keepalive::model::plan::{ExitAction, SignalAction};
+use keepalive::model::plan::{ExitAction, OnUnhealthy, SignalAction};
 use keepalive::model::{Mono, Plan, Signal};
 use keepalive::supervisor::{Cause, Event, Leftovers, Outcome, Request, StateName};
 
@@ -118,6 +118,12 @@ impl Shutdown {
                 let asked = matches!(event, Some(Event::Request { request: Request::Shutdown, .. }));
                 rule!(asked, "there is no shutdown request");
                 0
+            }
+            Cause::Unhealthy { instance, .. } => {
+                let health = plan.services[instance.service.position()].health.as_ref();
+                let is_wanted = health.is_some_and(|health| health.on_unhealthy == OnUnhealthy::Shutdown);
+                rule!(is_wanted && model.get(*instance).is_not_ready(), "{instance:?} is not unhealthy");
+                1
             }
             Cause::Completed { service } => {
                 let wanted = plan.services[service.position()].on_success == ExitAction::Shutdown;

@@ -37,6 +37,7 @@ pub(crate) fn check(until: Option<Mono>, now: Mono, model: &Model, shutdown: &Sh
                 .map(|(_, by)| by)
                 .into_iter()
                 .chain(instance.finish_by)
+                .chain(instance.checks.as_ref().and_then(|checks| checks.due).filter(|_| !shutdown.has_begun()))
                 .chain(instance.min_ready_until.filter(|at| *at > now))
                 .min(),
             StateName::Waiting => instance.waits_since.map(|since| since + LONG_WAIT),

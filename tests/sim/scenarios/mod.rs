@@ -11,6 +11,7 @@
 
 mod blocked;
 mod configure;
+mod health;
 mod in_order;
 mod perform;
 mod ready;

@@ -56,6 +56,8 @@ impl Setup {
             Action::AnnounceStop { run } => self.lines.push(format!("announce the stop of {}", self.owner(*run))),
             Action::StartProbe { run } => self.lines.push(format!("probe {}", self.owner(*run))),
             Action::AbortProbe { run } => self.lines.push(format!("give up the probe of {}", self.owner(*run))),
+            Action::StartCheck { run, .. } => self.lines.push(format!("check {}", self.owner(*run))),
+            Action::AbortCheck { run } => self.lines.push(format!("abort the check of {}", self.owner(*run))),
             Action::ReleaseRun { run, instance } => {
                 assert!(self.unreleased.remove(run), "run {run} of {instance:?} is released without an exit before");
                 if self.shows_releases {
@@ -98,6 +100,8 @@ impl Setup {
             JournalEvent::LeftoverProcessesFound { instance, .. } => {
                 format!("{} leaves processes", self.name(*instance))
             }
+            JournalEvent::Unhealthy { instance, .. } => format!("{} is unhealthy", self.name(*instance)),
+            JournalEvent::Healthy { instance } => format!("{} is healthy", self.name(*instance)),
             JournalEvent::Unkillable { instance, .. } => format!("{} cannot be killed", self.name(*instance)),
             JournalEvent::StopTimedOut { instance, .. } => format!("{} ignores its stop", self.name(*instance)),
             JournalEvent::ServiceFailed { service } => {

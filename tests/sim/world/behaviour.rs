@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use keepalive::model::plan::{Ready, Service};
-use keepalive::model::{RunId, Signal};
+use keepalive::model::{ProbeFailure, RunId, Signal};
 use keepalive::supervisor::{Event, ReadySource};
 
 use super::{Forking, Occurrence, Run, World};
@@ -119,5 +119,25 @@ impl World {
             run.main = main;
         }
         vec![Event::MainPidChanged { run, pid }]
+    }
+}
+
+/// Health checks.
+impl World {
+    pub(super) fn start_check(&mut self, run: RunId, timeout: Duration) {
+        let number = self.last_sequence;
+        let takes = if self.chance.one_in(4) { self.chance.up_to(timeout) } else { self.latency().min(timeout) };
+        if let Some(of) = self.runs.get_mut(&run) {
+            of.check = Some(number);
+            self.schedule_in(takes, Occurrence::FinishCheck { run, number });
+        }
+    }
+
+    /// The result, unless the check has been aborted.
+    pub(super) fn finish_check(&mut self, run: RunId, number: u64) -> Vec<Event> {
+        let Some(of) = self.runs.get_mut(&run).filter(|run| run.check == Some(number)) else { return Vec::new() };
+        of.check = None;
+        let failure = self.chance.one_in(3).then_some(ProbeFailure::TimedOut);
+        vec![Event::Checked { run, failure }]
     }
 }
