@@ -10,7 +10,7 @@ use serde_json::Number;
 use super::expand::LISTEN_FDS_START;
 use super::graph::start_order;
 use super::report::{Diagnostic, Report};
-use super::show::{dependencies, path_text};
+use super::show::{dependencies, path_text, status_text};
 use super::words::{
     EXIT_ACTIONS, KILL_MODES, KINDS, LISTEN_MODES, LOG_FORMATS, OUTPUTS, RESTART_POLICIES, SIGNAL_ACTIONS,
     UNHEALTHY_ACTIONS, word_of,
@@ -178,9 +178,15 @@ fn write_probe(object: &mut Object<'_>, probe: &Probe) {
 }
 
 fn write_health(object: &mut Object<'_>, health: &Health) {
-    let Health { probe, interval, timeout, retries, start_period, on_unhealthy } = health;
+    let Health { probe, http, interval, timeout, retries, start_period, on_unhealthy } = health;
     let mut inner = object.object("health");
     write_probe(&mut inner, probe);
+    if let Probe::Http { .. } = probe {
+        // Values may be secrets.
+        inner.texts("headers", http.headers.iter().map(|(name, _)| name));
+        inner.texts("expect_status", http.statuses.iter().map(status_text));
+        inner.optional_shown("expect_body", http.body.as_ref().map(|body| body.shown(|body| body.to_string())));
+    }
     milliseconds(&mut inner, "interval_ms", *interval);
     milliseconds(&mut inner, "timeout_ms", *timeout);
     inner.plain("retries", retries);

@@ -2,14 +2,15 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::expand::LISTEN_FDS_START;
 use super::graph::start_order;
 use crate::model::map::Map;
 use crate::model::plan::{
-    Address, Control, Credentials, ExitAction, ExitSet, Health, KillMode, Kind, Limit, Listen, ListenMode, OnUnhealthy,
-    Output, Probe, Process, Ready, Reload, Restart, RestartPolicy, Service, Strategy,
+    Address, Control, Credentials, ExitAction, ExitSet, Health, HttpCheck, KillMode, Kind, Limit, Listen, ListenMode,
+    OnUnhealthy, Output, Probe, Process, Ready, Reload, Restart, RestartPolicy, Service, Strategy,
 };
 use crate::model::units::format_duration;
 use crate::model::{ExitStatus, Plan, ServiceIndex, Template};
@@ -207,10 +208,25 @@ fn probe_text(probe: &Probe) -> String {
     }
 }
 
+/// `200`, `200-299`.
+pub(super) fn status_text(statuses: &RangeInclusive<u16>) -> String {
+    match (statuses.start(), statuses.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    }
+}
+
 fn health_text(health: &Health) -> String {
-    let Health { probe, interval, timeout, retries, start_period, on_unhealthy } = health;
+    let Health { probe, http, interval, timeout, retries, start_period, on_unhealthy } = health;
     let [interval, timeout] = [interval, timeout].map(|duration| format_duration(*duration));
-    let mut text = format!("every {interval}: {} within {timeout}; after ", probe_text(probe));
+    let mut text = format!("every {interval}: {}", probe_text(probe));
+    if http.statuses != HttpCheck::default().statuses {
+        push(&mut text, format_args!(" with {}", http.statuses.iter().map(status_text).collect::<Vec<_>>().join(", ")));
+    }
+    if let Some(body) = &http.body {
+        push(&mut text, format_args!(" with `{}`", body.shown(|body| body.to_string())));
+    }
+    push(&mut text, format_args!(" within {timeout}; after "));
     text.push_str(&quantity(u64::from(*retries), "failure"));
     if !start_period.is_zero() {
         push(&mut text, format_args!(" ({} to start)", format_duration(*start_period)));

@@ -4,6 +4,7 @@
 //! exist and form no cycle, users and groups are numbers.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -295,6 +296,8 @@ pub enum Ready {
 pub struct Health {
     /// What is checked. Never a file.
     pub probe: Probe,
+    /// How, if it is HTTP.
+    pub http: HttpCheck,
     /// The time before the first check, and between the end of a check and the next one.
     pub interval: Duration,
     /// The time limit of one check.
@@ -305,6 +308,28 @@ pub struct Health {
     pub start_period: Duration,
     /// `on_unhealthy`.
     pub on_unhealthy: OnUnhealthy,
+}
+
+/// `headers`, `expect_status`, `expect_body`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// The headers of the request: names and values.
+    pub headers: Box<[(Box<str>, Template)]>,
+    /// The statuses that mean success.
+    pub statuses: Box<[RangeInclusive<u16>]>,
+    /// What the body must contain; not empty.
+    pub body: Option<AsWritten<Box<str>>>,
+}
+
+impl HttpCheck {
+    /// The statuses that mean success by default, and in `ready`.
+    pub const SUCCESS: RangeInclusive<u16> = 200..=399;
+}
+
+impl Default for HttpCheck {
+    fn default() -> Self {
+        Self { headers: Box::default(), statuses: [Self::SUCCESS].into(), body: None }
+    }
 }
 
 /// `on_unhealthy`.

@@ -18,6 +18,8 @@ pub enum ProbeFailure {
     NotHttp,
     /// The HTTP status is not successful.
     Status(u16),
+    /// The body does not contain what it must.
+    Body,
     /// The command has failed. The last line of its output, if it has written any.
     Ended(ExitStatus, Option<Rc<str>>),
     /// There was no answer in time.
@@ -35,6 +37,7 @@ impl fmt::Display for ProbeFailure {
             Self::InvalidAddress => formatter.write_str("invalid address"),
             Self::NotHttp => formatter.write_str("not an HTTP response"),
             Self::Status(status) => write!(formatter, "HTTP status {status}"),
+            Self::Body => formatter.write_str("the body does not contain `expect_body`"),
             Self::Ended(status, output) => {
                 status.fmt(formatter)?;
                 output.iter().try_for_each(|output| write!(formatter, ": {output}"))

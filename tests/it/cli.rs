@@ -117,7 +117,7 @@ state = { size = "1KiB", persist = "/data/{instance}" }
 ipc = true
 ready = { http = "http://localhost/ok" }
 watchdog = "10s"
-health = { http = "http://localhost/ok", timeout = "1s", start_period = "30s" }
+health = { http = "http://localhost/ok", timeout = "1s", expect_status = [200, "204-206"], expect_body = "fine", start_period = "30s" }
 stop_delay = "2s"
 reload = { max_surge = 2, soak = "5s" }
 [services.proxy]
@@ -153,8 +153,7 @@ fn check_shows_sockets_readiness_and_reload() {
         ["when http://127.0.0.1:80/ok responds, within 30s", "when it sends READY=1, within 1m"]
     );
     assert_eq!(lines("watchdog"), ["every 10s"]);
-    let health =
-        "every 10s: http://127.0.0.1:80/ok responds within 1s; after 3 failures (30s to start) it is restarted";
+    let health = "every 10s: http://127.0.0.1:80/ok responds with 200, 204-206 with `fine` within 1s; after 3 failures (30s to start) it is restarted";
     assert_eq!(lines("health"), [health]);
     assert_eq!(lines("reload"), ["rolling, 2 at a time, each must stay ready for 5s", "by SIGHUP"]);
     let stop = "SIGTERM to the main process, SIGKILL after 5s";

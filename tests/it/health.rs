@@ -213,6 +213,19 @@ fn other_checks_need_no_other_process() {
     assert_eq!(control.instance("a.0")["pid"], before);
 }
 
+/// A configuration for nginx in DIR/nginx.conf, with these settings of its server.
+fn nginx_config(set: &Set, port: &ReservedPort, server: &str) {
+    let directory = set.directory.path().to_str().unwrap();
+    let paths =
+        ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|name| format!("{name}_temp_path DIR/{name};"));
+    let config = format!(
+        "daemon off;\npid DIR/nginx.pid;\nerror_log stderr crit;\nevents {{}}\nhttp {{ access_log off; {}\nserver {{ listen {port}; {server} }} }}\n",
+        paths.concat()
+    );
+    set.directory.file("nginx.conf", config.replace("DIR", directory).as_bytes(), 0o644);
+    std::fs::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
 /// The file that nginx serves is removed: it answers with 404.
 #[test]
 fn nginx_is_checked_by_http() {
@@ -223,12 +236,8 @@ fn nginx_is_checked_by_http() {
     let set = Set::new(&format!(
         "[services.web]\ncommand = [\"nginx\", \"-e\", \"stderr\", \"-c\", \"DIR/nginx.conf\"]\nstop_signal = \"SIGQUIT\"\nready = {{ tcp = \"{port}\" }}\nreload = \"restart\"\nhealth = {{ http = \"http://{port}/ok?a=b\", interval = \"20ms\", timeout = \"1h\", retries = 3 }}\n"
     ));
-    let directory = set.directory.path().to_str().unwrap();
-    let config = "daemon off;\npid DIR/nginx.pid;\nerror_log stderr crit;\nevents {}\nhttp {\naccess_log off;\nclient_body_temp_path DIR/body;\nproxy_temp_path DIR/proxy;\nfastcgi_temp_path DIR/fastcgi;\nuwsgi_temp_path DIR/uwsgi;\nscgi_temp_path DIR/scgi;\nserver { listen ADDRESS; root DIR; } }\n";
-    let config = config.replace("DIR", directory).replace("ADDRESS", &port.to_string());
-    set.directory.file("nginx.conf", config.as_bytes(), 0o644);
+    nginx_config(&set, &port, "root DIR;");
     set.directory.file("ok", &[b'x'; 100_000], 0o644);
-    std::fs::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let mut running = set.start(Place::Child);
     let control = Control::at(&set.socket());
     wait_for_status(&control, "web.0", "healthy");
@@ -241,6 +250,40 @@ fn nginx_is_checked_by_http() {
     let stderr = running.stderr();
     let reason = format!("web.0 running → stopping (unhealthy: http {port}: HTTP status 404)");
     assert!(stderr.contains(&reason), "{stderr}");
+}
+
+/// What nginx serves with these keys of the check after `http`, and the words that say why it is unhealthy.
+#[track_caller]
+fn check_response(keys: &str, expected: Option<&str>) {
+    let port = ReservedPort::any();
+    let set = Set::new(&format!(
+        "[services.web]\ncommand = [\"nginx\", \"-e\", \"stderr\", \"-c\", \"DIR/nginx.conf\"]\nready = {{ tcp = \"{port}\" }}\nreload = \"restart\"\nenv = {{ TOKEN = \"secret\" }}\non_unhealthy = \"mark\"\nhealth = {{ http = \"http://{port}/\", {keys}, interval = \"20ms\", timeout = \"1h\", retries = 1 }}\n"
+    ));
+    let server = "if ($http_x_token != secret) { return 403; }\nlocation / { return 200 'all is fine'; }";
+    nginx_config(&set, &port, server);
+    let mut running = set.start(Place::Child);
+    let control = Control::at(&set.socket());
+    wait_for_status(&control, "web.0", if expected.is_some() { "unhealthy" } else { "healthy" });
+    let failure = control.instance("web.0")["health"]["last_failure"].clone();
+    assert_eq!(failure.as_str().map(str::to_owned), expected.map(|why| format!("http {port}: {why}")));
+    let (_, text, _) = client(&set, &["describe", "web", "--json"]);
+    assert!(!text.contains("secret"), "{text}");
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+}
+
+#[test]
+fn the_response_to_a_check_must_be_the_expected_one() {
+    if program(&["nginx"]).is_none() {
+        return;
+    }
+    let header = "headers = { X-Token = \"${TOKEN}\" }";
+    check_response(header, None);
+    check_response("expect_status = 403", None);
+    check_response("expect_status = [200, \"400-499\"]", None);
+    check_response(&format!("{header}, expect_body = \"is fine\""), None);
+    check_response(&format!("{header}, expect_status = 204"), Some("HTTP status 200"));
+    check_response(&format!("{header}, expect_body = \"is bad\""), Some("the body does not contain `expect_body`"));
 }
 
 /// `CLIENT PAUSE` makes Redis accept connections and answer nothing.

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use keepalive::model::plan::{
-    Backoff, Control, ExitAction, Health, KillMode, Kind, LogStyle, OnUnhealthy, Probe, Process, Ready, Reload,
-    Restart, RestartPolicy, Service, SignalAction, SignalActions, Stop, Strategy,
+    Backoff, Control, ExitAction, Health, HttpCheck, KillMode, Kind, LogStyle, OnUnhealthy, Probe, Process, Ready,
+    Reload, Restart, RestartPolicy, Service, SignalAction, SignalActions, Stop, Strategy,
 };
 use keepalive::model::{ExitStatus, Plan, ServiceIndex, Signal, Template};
 
@@ -136,6 +136,7 @@ fn random_ready(chance: &mut Chance) -> Ready {
 pub(crate) fn random_health(chance: &mut Chance) -> Health {
     Health {
         probe: probe(),
+        http: HttpCheck::default(),
         interval: match chance.below(4) {
             0 => chance.millis(1, 1_000),
             1 => Duration::from_secs(600),

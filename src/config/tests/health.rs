@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::plans::{check_service, fixed, numbered};
 use super::*;
-use crate::model::plan::{Health, OnUnhealthy, Probe};
+use crate::model::plan::{Health, HttpCheck, OnUnhealthy, Probe};
 
 fn defaults(probe: Probe) -> Health {
     Health {
         probe,
+        http: HttpCheck::default(),
         interval: Duration::from_secs(10),
         timeout: Duration::from_secs(2),
         retries: 3,
@@ -43,6 +44,83 @@ fn a_health_check_is_decoded() {
         let probe = Probe::Exec([fixed("redis-cli"), fixed("ping")].into());
         service.health = Some(defaults(probe).into());
     });
+}
+
+#[test]
+fn the_response_to_a_check_is_decoded() {
+    let http = |keys: &str| {
+        let text = format!("[services.web]\ncommand = \"x\"\nhealth = {{ http = \"http://127.0.0.1\", {keys} }}\n");
+        plan(&text).services[0].health.as_ref().unwrap().http.clone()
+    };
+    let statuses = |value: &str| http(&format!("expect_status = {value}")).statuses;
+    assert_eq!(*statuses("204"), [204..=204]);
+    assert_eq!(*statuses("\"200-299\""), [200..=299]);
+    assert_eq!(*statuses("[200, \"400-401\"]"), [200..=200, 400..=401]);
+    let found = http(
+        "headers = { Authorization = \"Bearer ${PORT}\", X-Instance = \"{instance}\" }, expect_body = \"{ \\\"ok\\\" }\"",
+    );
+    let headers = [("Authorization", fixed("Bearer 80")), ("X-Instance", numbered(&["", ""]))];
+    assert_eq!(*found.headers, headers.map(|(name, value)| (name.into(), value)));
+    assert_eq!(found.body.as_deref().map(|body| &**body), Some("{ \"ok\" }"));
+    assert_eq!(found.headers[0].1.to_string(), "Bearer ${PORT}");
+}
+
+#[test]
+fn an_invalid_response_to_a_check_is_an_error() {
+    check(
+        "[services]\na = { command = \"x\", health = { tcp = \"127.0.0.1:1\", expect_status = 200 } }\nb = { command = \"x\", health = { http = \"http://[::1]\", expect_status = [99, \"300-200\", \"ok\"], expect_body = \"\" } }\nc = { command = \"x\", health = { http = \"http://[::1]\", headers = { \"a b\" = \"x\", connection = \"x\", A = \"x\\ny\", B = 1 }, expect_status = [] } }\n",
+        r#"
+keepalive.toml:2:54: `expect_status` has no effect on `tcp`
+  2 | a = { command = "x", health = { tcp = "127.0.0.1:1", expect_status = 200 } }
+    |                                                      ^^^^^^^^^^^^^
+  = remove it
+
+keepalive.toml:3:73: expected HTTP statuses from 100 to 599, found `99`
+  3 | b = { command = "x", health = { http = "http://[::1]", expect_status = [99, "300-200", "ok"], expect_body = "" } }
+    |                                                                         ^^
+  = such as `200`, `"200-299"` or `[200, 401]`
+
+keepalive.toml:3:77: expected HTTP statuses from 100 to 599, found `"300-200"`
+  3 | b = { command = "x", health = { http = "http://[::1]", expect_status = [99, "300-200", "ok"], expect_body = "" } }
+    |                                                                             ^^^^^^^^^
+  = such as `200`, `"200-299"` or `[200, 401]`
+
+keepalive.toml:3:88: expected HTTP statuses from 100 to 599, found `"ok"`
+  3 | b = { command = "x", health = { http = "http://[::1]", expect_status = [99, "300-200", "ok"], expect_body = "" } }
+    |                                                                                        ^^^^
+  = such as `200`, `"200-299"` or `[200, 401]`
+
+keepalive.toml:3:109: expected text that the body contains, found `""`
+  3 | b = { command = "x", health = { http = "http://[::1]", expect_status = [99, "300-200", "ok"], expect_body = "" } }
+    |                                                                                                             ^^
+  = such as `"ok"`
+
+keepalive.toml:4:68: `a b` is not the name of a header
+  4 | c = { command = "x", health = { http = "http://[::1]", headers = { "a b" = "x", connection = "x", A = "x\ny", B = 1 }, expect_status = [] } }
+    |                                                                    ^^^^^
+  = rename it
+
+keepalive.toml:4:81: keepalive itself sets the header `connection`
+  4 | c = { command = "x", health = { http = "http://[::1]", headers = { "a b" = "x", connection = "x", A = "x\ny", B = 1 }, expect_status = [] } }
+    |                                                                                 ^^^^^^^^^^
+  = remove it
+
+keepalive.toml:4:103: a header is one line without control characters
+  4 | c = { command = "x", health = { http = "http://[::1]", headers = { "a b" = "x", connection = "x", A = "x\ny", B = 1 }, expect_status = [] } }
+    |                                                                                                       ^^^^^^
+  = remove them
+
+keepalive.toml:4:115: expected a string, found `1`
+  4 | c = { command = "x", health = { http = "http://[::1]", headers = { "a b" = "x", connection = "x", A = "x\ny", B = 1 }, expect_status = [] } }
+    |                                                                                                                   ^
+
+keepalive.toml:4:136: expected HTTP statuses from 100 to 599, found an array
+  4 | …"x", connection = "x", A = "x\ny", B = 1 }, expect_status = [] } }
+    |                                                              ^^
+
+10 errors in the configuration
+"#,
+    );
 }
 
 #[test]
@@ -95,7 +173,7 @@ keepalive.toml:7:40: `health` has no effect on a oneshot
 keepalive.toml:8:33: unknown key `file` in `health`
   8 | g = { command = "x", health = { file = "/x" } }
     |                                 ^^^^
-  = known keys: http, tcp, exec, interval, timeout, retries, start_period
+  = known keys: http, tcp, exec, interval, timeout, retries, start_period, headers, expect_status, expect_body
 
 10 errors in the configuration
 "#,

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use serde_json::{Map, Value};
 
 use super::*;
-use crate::model::plan::{Control, Health, LogStyle, OnUnhealthy, Probe, Process, Service, SignalActions};
+use crate::model::plan::{Control, Health, HttpCheck, LogStyle, OnUnhealthy, Probe, Process, Service, SignalActions};
 use crate::model::{Pid, ProbeFailure, ServiceIndex, Signal, StartFailure, StartStep};
 use crate::supervisor::{
     FailureReason, Fault, ReloadFailure, Requester, RestartDecision, RolloutError, RunResult, StateName,
@@ -151,6 +151,7 @@ fn service(name: &str) -> Service {
     let second = Duration::from_secs(1);
     let health = Health {
         probe,
+        http: HttpCheck::default(),
         interval: second,
         timeout: second,
         retries: 3,

@@ -2,12 +2,13 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
 use super::output::{LastLine, Output};
-use crate::model::plan::Probe;
+use crate::model::plan::{Health, HttpCheck, Probe};
 use crate::model::{ExitStatus, Numbers, Pid, ProbeFailure as Failure, Signal, Template, instance_limit};
 use crate::runtime::runs::RunSpec;
 use crate::runtime::token::Token;
@@ -26,14 +27,14 @@ const OLD_FILE: u8 = 250;
 const NO_NEWLINE: u8 = 2;
 /// The number of bytes discarded before the newline on `ready.fd`.
 const MAX_DISCARDED: usize = 64 << 10;
-/// The successful HTTP statuses.
-const SUCCESS_STATUSES: std::ops::RangeInclusive<u16> = 200..=399;
+/// The number of headers of a response that may be expected to have a body. With more, its body is read as it comes.
+const MAX_HEADERS: usize = 64;
 
 /// An attempt in progress.
 #[derive(Debug)]
 pub(super) enum Attempt {
     /// The connection is being established. The request is sent then, if there is one.
-    Connecting(OwnedFd, Option<Vec<u8>>),
+    Connecting(OwnedFd, Option<Request>),
     /// The HTTP response is being read.
     Reading(OwnedFd, Response),
     /// The helper process is running.
@@ -63,12 +64,22 @@ pub(super) enum Task {
     ReadyPipe { _pipe: DeferredFd },
 }
 
+/// An HTTP request, and what is expected of the response; `None`: the default.
+#[derive(Debug, Default)]
+pub(super) struct Request {
+    text: Vec<u8>,
+    health: Option<Rc<Health>>,
+}
+
 /// An HTTP response.
 #[derive(Debug, Default)]
 pub(super) struct Response {
     line: Vec<u8>,
+    /// All of it, if something is expected of the body.
+    content: Vec<u8>,
     read: usize,
     status: Option<u16>,
+    health: Option<Rc<Health>>,
 }
 
 /// The result of a step of an attempt.
@@ -82,10 +93,11 @@ pub(super) enum Verdict {
     Failed(Failure),
 }
 
-/// Starts an attempt for the process of `spec`. `run` starts the command of [`Probe::Exec`]. The poller reports progress with
+/// Starts an attempt for the process of `spec`, which is a check of `health` if that is given. `run` starts the command of [`Probe::Exec`]. The poller reports progress with
 /// `token`.
 pub(super) fn start(
     probe: &Probe,
+    health: Option<&Rc<Health>>,
     spec: &RunSpec,
     (poller, token): (&Poller, Token),
     run: impl FnOnce(&[Template]) -> Result<Helper, Errno>,
@@ -93,7 +105,9 @@ pub(super) fn start(
     let numbers = spec.numbers();
     let started_at = match probe {
         Probe::Tcp(authority) => connect(authority, numbers, None),
-        Probe::Http { authority, target } => connect(authority, numbers, Some(request(authority, target, numbers))),
+        Probe::Http { authority, target } => {
+            connect(authority, numbers, Some(request(authority, target, numbers, health.cloned())))
+        }
         Probe::File(path) => start_file_check(path, spec).map(Attempt::Running).map_err(Failure::Errno),
         Probe::Exec(command) => run(command).map(Attempt::Running).map_err(Failure::Errno),
     };
@@ -150,23 +164,30 @@ fn change_time(path: &CStr) -> Result<Duration, Errno> {
     Ok(Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds))
 }
 
-fn connect(authority: &Template, numbers: Numbers, request: Option<Vec<u8>>) -> Result<Attempt, Failure> {
+fn connect(authority: &Template, numbers: Numbers, request: Option<Request>) -> Result<Attempt, Failure> {
     // Host names are not resolved, because that can block.
     let address = instance_limit::address(authority, numbers).ok_or(Failure::InvalidAddress)?;
     let connection = stream::start_connect(address).map_err(Failure::Errno)?;
     Ok(Attempt::Connecting(connection, request))
 }
 
-fn request(authority: &Template, target: &Template, numbers: Numbers) -> Vec<u8> {
+fn request(authority: &Template, target: &Template, numbers: Numbers, health: Option<Rc<Health>>) -> Request {
     let (authority, target) = (authority.expand(numbers), target.expand(numbers));
-    let pieces: [&[u8]; 5] = [
-        b"GET ",
-        target.as_bytes(),
-        b" HTTP/1.1\r\nHost: ",
-        authority.as_bytes(),
-        b"\r\nUser-Agent: keepalive\r\nAccept: */*\r\nConnection: close\r\n\r\n",
-    ];
-    pieces.concat()
+    let mut text = [b"GET ", target.as_bytes(), b" HTTP/1.1\r\n"].concat();
+    let mut push = |name: &str, value: &[u8]| {
+        [name.as_bytes(), b": ", value, b"\r\n"].into_iter().for_each(|part| text.extend_from_slice(part));
+    };
+    let own = health.as_ref().map_or(&[][..], |health| &health.http.headers);
+    let usual: [(&str, &[u8]); 4] =
+        [("Host", authority.as_bytes()), ("User-Agent", b"keepalive"), ("Accept", b"*/*"), ("Connection", b"close")];
+    for (name, value) in usual {
+        if !own.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+            push(name, value);
+        }
+    }
+    own.iter().for_each(|(name, value)| push(name, value.expand(numbers).as_bytes()));
+    text.extend_from_slice(b"\r\n");
+    Request { text, health }
 }
 
 impl Attempt {
@@ -189,7 +210,7 @@ impl Attempt {
             }
             Self::Reading(connection, response) => {
                 unwatch(poller, &connection);
-                Verdict::Failed(response.status.map_or(Failure::TimedOut, Failure::Status))
+                Verdict::Failed(response.failure_or(Failure::TimedOut))
             }
             Self::Running(helper) => {
                 helper.kill();
@@ -249,7 +270,7 @@ pub(super) fn unwatch(poller: &Poller, connection: &OwnedFd) {
     poller.remove(connection).ok();
 }
 
-fn on_connected(connection: OwnedFd, request: Option<Vec<u8>>, poller: &Poller, token: Token) -> Verdict {
+fn on_connected(connection: OwnedFd, request: Option<Request>, poller: &Poller, token: Token) -> Verdict {
     if let Err(errno) = stream::finish_connect(&connection) {
         unwatch(poller, &connection);
         return Verdict::Failed(Failure::Errno(errno));
@@ -258,11 +279,12 @@ fn on_connected(connection: OwnedFd, request: Option<Vec<u8>>, poller: &Poller, 
         unwatch(poller, &connection);
         return Verdict::Passed(None);
     };
+    let Request { text, health } = request;
     // The send buffer is empty and has room for a request.
-    let sent = socket::send(&connection, &request);
+    let sent = socket::send(&connection, &text);
     let watched = poller.modify(&connection, token, crate::sys::Interest::Input);
-    if sent == Ok(request.len()) && watched.is_ok() {
-        return Verdict::Pending(Attempt::Reading(connection, Response::default()));
+    if sent == Ok(text.len()) && watched.is_ok() {
+        return Verdict::Pending(Attempt::Reading(connection, Response { health, ..Response::default() }));
     }
     unwatch(poller, &connection);
     Verdict::Failed(sent.map_or_else(Failure::Errno, |_| Failure::NotHttp))
@@ -272,12 +294,12 @@ fn on_input(connection: OwnedFd, mut response: Response, poller: &Poller) -> Ver
     let mut buffer = [0; READ_SIZE];
     let failure = match socket::receive(&connection, &mut buffer) {
         Err(Errno::EAGAIN | Errno::EINTR) => return Verdict::Pending(Attempt::Reading(connection, response)),
-        Err(errno) => response.status.map_or(Failure::Errno(errno), Failure::Status),
-        Ok(0) => response.status.map_or(Failure::NotHttp, Failure::Status),
+        Err(errno) => response.failure_or(Failure::Errno(errno)),
+        Ok(0) => response.failure_or(Failure::NotHttp),
         Ok(length) => match response.take(buffer.get(..length).unwrap_or_default()) {
-            Ok(Some(status)) if SUCCESS_STATUSES.contains(&status) => return Verdict::Passed(Some(connection)),
+            Ok(_) if response.is_expected() => return Verdict::Passed(Some(connection)),
             Ok(_) if response.read < MAX_RESPONSE => return Verdict::Pending(Attempt::Reading(connection, response)),
-            Ok(status) => status.map_or(Failure::NotHttp, Failure::Status),
+            Ok(_) => response.failure_or(Failure::NotHttp),
             Err(failure) => failure,
         },
     };
@@ -286,9 +308,39 @@ fn on_input(connection: OwnedFd, mut response: Response, poller: &Poller) -> Ver
 }
 
 impl Response {
+    /// Why it is no success; `failure` if there is no status yet.
+    fn failure_or(&self, failure: Failure) -> Failure {
+        match self.status {
+            Some(status) if self.accepts(status) => Failure::Body,
+            Some(status) => Failure::Status(status),
+            None => failure,
+        }
+    }
+
+    fn accepts(&self, status: u16) -> bool {
+        match &self.health {
+            Some(health) => health.http.statuses.iter().any(|statuses| statuses.contains(&status)),
+            None => HttpCheck::SUCCESS.contains(&status),
+        }
+    }
+
+    /// Whether it is a success, as far as it has been read.
+    fn is_expected(&self) -> bool {
+        self.status.is_some_and(|status| self.accepts(status))
+            && self.wanted().is_none_or(|wanted| contains(&body(&self.content), wanted))
+    }
+
+    /// What the body must contain.
+    fn wanted(&self) -> Option<&[u8]> {
+        self.health.as_ref()?.http.body.as_ref().map(|body| body.as_bytes())
+    }
+
     /// Parses more of the response. Returns the status as soon as it is known.
     fn take(&mut self, bytes: &[u8]) -> Result<Option<u16>, Failure> {
         self.read += bytes.len();
+        if self.wanted().is_some() {
+            self.content.extend_from_slice(bytes);
+        }
         if self.status.is_some() {
             return Ok(self.status);
         }
@@ -307,10 +359,39 @@ impl Response {
     }
 }
 
+/// The body of a response of which this much has been read.
+fn body(content: &[u8]) -> Vec<u8> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let Ok(httparse::Status::Complete(start)) = response.parse(content) else { return Vec::new() };
+    let is_chunked = |header: &httparse::Header<'_>| {
+        header.name.eq_ignore_ascii_case("transfer-encoding") && header.value.eq_ignore_ascii_case(b"chunked")
+    };
+    let is_chunked = response.headers.iter().any(is_chunked);
+    let mut rest = content.get(start..).unwrap_or_default();
+    if !is_chunked {
+        return rest.to_vec();
+    }
+    let mut body = Vec::new();
+    while let Ok(httparse::Status::Complete((start, length @ 1..))) = httparse::parse_chunk_size(rest) {
+        let chunk = rest.get(start..).unwrap_or_default();
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        body.extend_from_slice(chunk.get(..length).unwrap_or(chunk));
+        // A line break follows.
+        rest = chunk.get(length.saturating_add(2)..).unwrap_or_default();
+    }
+    body
+}
+
+fn contains(text: &[u8], wanted: &[u8]) -> bool {
+    text.windows(wanted.len()).any(|part| part == wanted)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::Number;
+    use crate::model::plan::OnUnhealthy;
 
     fn status(pieces: &[&[u8]]) -> Result<Option<u16>, Failure> {
         let mut response = Response::default();
@@ -341,8 +422,59 @@ mod tests {
             last: c"".to_owned(),
         };
         let request =
-            String::from_utf8(request(&numbered, &fixed("/ok?a=b"), Numbers { instance: 2, instances: 3 })).unwrap();
+            String::from_utf8(request(&numbered, &fixed("/ok?a=b"), Numbers { instance: 2, instances: 3 }, None).text)
+                .unwrap();
         let expect = "GET /ok?a=b HTTP/1.1\r\nHost: 127.0.0.1:3002\r\nUser-Agent: keepalive\r\nAccept: */*\r\nConnection: close\r\n\r\n";
         assert_eq!(request, expect);
+    }
+
+    fn checked(http: HttpCheck) -> Option<Rc<Health>> {
+        let second = Duration::from_secs(1);
+        let probe = Probe::Exec(Box::default());
+        let (interval, timeout, start_period, on_unhealthy) = (second, second, second, OnUnhealthy::Mark);
+        Some(Rc::new(Health { probe, http, interval, timeout, retries: 1, start_period, on_unhealthy }))
+    }
+
+    #[test]
+    fn a_header_of_a_check_takes_the_place_of_the_usual_one() {
+        let fixed = |text: &str| Template::Fixed(std::ffi::CString::new(text).unwrap());
+        let headers = [("host", fixed("example.org")), ("X-A", fixed("b"))].map(|(name, value)| (name.into(), value));
+        let health = checked(HttpCheck { headers: headers.into(), ..HttpCheck::default() });
+        let request = request(&fixed("127.0.0.1:80"), &fixed("/"), Numbers::SINGLE, health);
+        let expect = "GET / HTTP/1.1\r\nUser-Agent: keepalive\r\nAccept: */*\r\nConnection: close\r\nhost: example.org\r\nX-A: b\r\n\r\n";
+        assert_eq!(String::from_utf8(request.text).unwrap(), expect);
+    }
+
+    /// Whether a body with the expected text is found, for pieces of several sizes.
+    fn found(response: &[u8]) -> [bool; 3] {
+        let body = Some(Box::<str>::from("all is fine").into());
+        let health = checked(HttpCheck { body, statuses: [200..=200].into(), ..HttpCheck::default() });
+        [1, 7, 1_000_000].map(|size| {
+            let mut one = Response { health: health.clone(), ..Response::default() };
+            response.chunks(size).any(|piece| one.take(piece).is_ok() && one.is_expected())
+        })
+    }
+
+    #[test]
+    fn a_body_is_searched_whatever_pieces_it_comes_in() {
+        assert_eq!(found(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n{\"all is fine\"}"), [true; 3]);
+        assert_eq!(found(b"HTTP/1.1 200 OK\r\nA: all is fine\r\n\r\nnothing is"), [false; 3]);
+        assert_eq!(found(b"HTTP/1.1 200 OK\r\nA: b\r\n"), [false; 3]);
+        assert_eq!(found(b"HTTP/1.1 204 all is fine\r\n\r\nall is fine"), [false; 3]);
+        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(found(&[&head[..], b"5\r\n{all \r\n6;a=b\r\nis fin\r\n2\r\ne}\r\n0\r\n\r\n"].concat()), [true; 3]);
+        assert_eq!(found(&[&head[..], b"3\r\nall\r\n0\r\n\r\n is fine"].concat()), [false; 3]);
+        assert_eq!(found(&[&head[..], b"ffffffffffffffff\r\nall is fine"].concat()), [true; 3]);
+        assert_eq!(found(&[&head[..], b"no number\r\nall is fine"].concat()), [false; 3]);
+    }
+
+    #[test]
+    fn the_failure_of_a_response_is_its_status_or_its_body() {
+        let health = checked(HttpCheck { body: Some(Box::<str>::from("x").into()), ..HttpCheck::default() });
+        let failure =
+            |status| Response { status, health: health.clone(), ..Response::default() }.failure_or(Failure::TimedOut);
+        assert_eq!(failure(Some(503)), Failure::Status(503));
+        assert_eq!(failure(Some(200)), Failure::Body);
+        assert_eq!(failure(None), Failure::TimedOut);
     }
 }

@@ -241,6 +241,7 @@ impl ActiveProbe {
             | Failure::Ended(ExitStatus::Signal(_), _)
             | Failure::NotHttp
             | Failure::Status(_)
+            | Failure::Body
             | Failure::TimedOut
             | Failure::OldFile => false,
         };
@@ -362,7 +363,7 @@ impl Probes {
             let pid = context.factory.spawn_helper(run_id, spec, helper, context.logging, context.poller)?;
             Ok(Helper { pid, is_timed_out: false, task: Task::Command(output) })
         };
-        let verdict = attempt::start(probe, spec, (context.poller, token), run);
+        let verdict = attempt::start(probe, active.health.as_ref(), spec, (context.poller, token), run);
         match verdict {
             // Of keepalive, and not of the service: it does not lengthen the pauses.
             Verdict::Failed(Failure::Errno(errno)) if errno::is_shortage(errno) => {

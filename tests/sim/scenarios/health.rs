@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use keepalive::model::plan::{Health, OnUnhealthy, Probe, Process, Service};
+use keepalive::model::plan::{Health, HttpCheck, OnUnhealthy, Probe, Process, Service};
 use keepalive::model::{ProbeFailure, Template};
 use keepalive::supervisor::{Event, RolloutError, Verb};
 
@@ -13,7 +13,8 @@ use crate::plans::service;
 fn checked(name: &str, on_unhealthy: OnUnhealthy) -> Service {
     let probe = Probe::Tcp(Template::Fixed(c"127.0.0.1:80".to_owned()));
     let (interval, timeout, start_period) = (seconds(10), seconds(2), seconds(0));
-    let health = Health { probe, interval, timeout, retries: 3, start_period, on_unhealthy };
+    let health =
+        Health { probe, http: HttpCheck::default(), interval, timeout, retries: 3, start_period, on_unhealthy };
     Service { health: Some(Rc::new(health)), ..service(name) }
 }
 
