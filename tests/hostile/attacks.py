@@ -220,6 +220,17 @@ def ready_pipe(number, *writes):
     leave_locked(int(number), writes)
 
 
+def probe_output():
+    """The command of a probe holds the lock of its stdout for ever."""
+    fuse.mount_as_user(fuse.READ, MNT, DEVICE)
+    page = mmap.mmap(os.open(FILE, os.O_RDONLY), fuse.PAGE, prot=mmap.PROT_READ)
+    begin()
+    threading.Thread(target=os.writev, args=(1, [bytes(fuse.PAGE), page]), daemon=True).start()
+    until_thread_hangs(WRITEV)
+    open(HERE + "/free/locked", "w").close()
+    rest()
+
+
 def leave_locked(pipe, writes=False):
     """A process writes a page to `pipe` that cannot be read. This one exits."""
     fuse.mount_as_user(fuse.READ, MNT, DEVICE)

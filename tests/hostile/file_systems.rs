@@ -4,10 +4,10 @@
 
 use std::path::Path;
 
-use keepalive::model::Pid;
+use keepalive::model::{Pid, Signal};
 use keepalive::sys::procfs;
 
-use crate::harness::{skip, wait_until};
+use crate::harness::{skip, wait_for_death, wait_until};
 use crate::setup::{EVERYWHERE, Host, Setup, attack, in_each};
 
 /// fuse.py
@@ -189,6 +189,25 @@ fn a_log_pipe_that_is_locked_for_ever_holds_up_no_other_output() {
         setup.the_event_loop_rests();
         let (code, stderr) = setup.stop();
         assert!([0, 137].contains(&code), "{code} {stderr}");
+    });
+}
+
+// exit(2) closes the descriptors before the other processes of the namespace are killed. pid_namespaces(7)
+#[test]
+fn a_killed_keepalive_ends_although_a_pipe_is_locked_whose_last_reader_it_is() {
+    if !have_fuse() {
+        return;
+    }
+    in_each(&EVERYWHERE, |host| {
+        let probe = "ready = { exec = [\"python3\", \"DIR/attacks.py\", \"probe_output\"], timeout = \"1h\" }\n";
+        let evil = format!("command = [\"sleep\", \"10000\"]\nready_timeout = \"1h\"\n{probe}");
+        let setup = Setup::start(host, &evil);
+        setup.set.directory.file("go", b"", 0o644);
+        let locked = setup.set.directory.path().join("free/locked");
+        wait_until("the lock", || locked.exists().then_some(()));
+        let keepalive = setup.running.keepalive();
+        keepalive::sys::signal_process(keepalive, Signal::KILL).unwrap();
+        wait_for_death(keepalive);
     });
 }
 

@@ -54,7 +54,7 @@ fn pid_of(control: &Control, id: &str) -> Pid {
     control.instance(id)["pid"].as_i64().and_then(|pid| Pid::new(pid.try_into().ok()?)).expect("a pid")
 }
 
-/// The children of keepalive that have not been reaped, without its logger: those that hold descriptors for it, and the others.
+/// The children of keepalive that have not been reaped, without helpers that live as long as it does: those that hold descriptors for it, and the others.
 fn all_children(running: &Running) -> (Vec<Pid>, Vec<Pid>) {
     let pid = running.keepalive();
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
@@ -62,7 +62,9 @@ fn all_children(running: &Running) -> (Vec<Pid>, Vec<Pid>) {
     let has_name = |pid: &Pid, wanted: &str| {
         std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == wanted)
     };
-    children.filter(|pid| !has_name(pid, "keepalive-log")).partition(|pid| has_name(pid, "keepalive-fds"))
+    let is_lasting =
+        |pid: &Pid| ["keepalive-log", "keepalive-write", "keepalive-hold"].iter().any(|name| has_name(pid, name));
+    children.filter(|pid| !is_lasting(pid)).partition(|pid| has_name(pid, "keepalive-fds"))
 }
 
 /// The number of children of keepalive that have not been reaped, without those that hold descriptors for it.
