@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::descriptor_copies::{self, Handover};
-use super::{fork, kill, signals};
+use super::{clock, fork, kill, signals, wait};
 use crate::model::{Pid, Signal};
 
 /// The time after which a descriptor hangs, so that a worker continues with the next one.
@@ -145,11 +145,25 @@ fn close_all(descriptors: &[RawFd]) {
     let work = Work { descriptors, next: AtomicUsize::new(0) };
     while work.next.load(Ordering::Acquire) < descriptors.len() {
         match start_closer(&work) {
-            Ok(()) => drop(signals::wait_for(Some(CLOSE_TIMEOUT))),
+            Ok(closer) => wait_or_kill(closer),
             Err(_) => work.close(),
         }
     }
     while nix::sys::wait::wait().is_ok() {}
+}
+
+/// Kills a closer that hangs: that ends the wait for a peer of a socket, but none for a file system.
+fn wait_or_kill(closer: Pid) {
+    let deadline = clock::now() + CLOSE_TIMEOUT;
+    // SIGCHLD can be that of a closer that was killed before.
+    while wait::reap(closer) == Err(Errno::EAGAIN) {
+        let remaining = deadline.since(clock::now());
+        if remaining.is_zero() {
+            kill::signal_process(closer, Signal::KILL).ok();
+            return;
+        }
+        signals::wait_for(Some(remaining)).ok();
+    }
 }
 
 struct Work<'a> {
@@ -170,7 +184,7 @@ impl Work<'_> {
 }
 
 /// Starts a closer: clone(2) `CLONE_VM`, `CLONE_FILES`. SIGCHLD comes when it has ended.
-fn start_closer(work: &Work<'_>) -> Result<(), Errno> {
+fn start_closer(work: &Work<'_>) -> Result<Pid, Errno> {
     extern "C" fn run(work: *mut libc::c_void) -> libc::c_int {
         // SAFETY: `close_all` keeps it until all closers have ended.
         unsafe { &*work.cast::<Work<'_>>() }.close();
@@ -185,13 +199,14 @@ fn start_closer(work: &Work<'_>) -> Result<(), Errno> {
     let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::SIGCHLD;
     let work = std::ptr::from_ref(work).cast_mut().cast();
     // SAFETY: the stack is large enough, aligned to pages, and never freed. `close_all` waits for the closer.
-    Errno::result(unsafe { libc::clone(run, stack.wrapping_byte_add(STACK_SIZE), flags, work) }).map(drop)
+    let closer = Errno::result(unsafe { libc::clone(run, stack.wrapping_byte_add(STACK_SIZE), flags, work) })?;
+    Pid::new(closer).ok_or(Errno::ESRCH)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::{pipe, socket, stream, wait};
+    use crate::sys::{pipe, socket, stream};
 
     /// Starts workers until `is_done`. Other tests use the queue, too.
     fn close_until(is_done: impl Fn() -> bool) {
