@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use log::Level;
 
 use super::line::Stream;
-use crate::model::RunId;
+use crate::model::{RunId, ServiceIndex};
 
 /// Longer messages of keepalive itself are truncated.
 pub(super) const MAX_TEXT_BYTES: usize = 16 << 10;
@@ -60,8 +60,8 @@ pub struct Source {
     pub service: String,
     /// The number of the instance.
     pub instance: u32,
-    /// Selects the colour of the name; a service has the same one for all its instances.
-    pub colour_index: u32,
+    /// The service. It selects the colour of the name.
+    pub index: ServiceIndex,
     /// What goes to keepalive's own stream of the same name.
     pub target: Target,
     /// The log files that get the lines too.
@@ -266,7 +266,7 @@ impl Encoder {
         });
         self.number(source.serial);
         self.number(source.run.0);
-        for number in [source.instance, source.colour_index] {
+        for number in [source.instance, source.index.0] {
             self.number(number.into());
         }
         self.bytes(source.service.as_bytes());
@@ -321,7 +321,7 @@ impl<'p> Decoder<'p> {
             _ => Target::Lines,
         };
         let (serial, run) = (self.number()?, RunKey(self.number()?));
-        let (instance, colour_index) = (self.number_u32()?, self.number_u32()?);
+        let (instance, index) = (self.number_u32()?, ServiceIndex(self.number_u32()?));
         let service = self.string()?;
         let mut files = Vec::new();
         while !self.0.is_empty() {
@@ -330,7 +330,7 @@ impl<'p> Decoder<'p> {
             let shown = self.string()?;
             files.push(FileTarget { path, shown, max_size, max_files });
         }
-        Some(Source { serial, run, stream, service, instance, colour_index, target, files })
+        Some(Source { serial, run, stream, service, instance, index, target, files })
     }
 }
 
@@ -339,9 +339,9 @@ mod tests {
     use super::*;
 
     fn source(files: Vec<FileTarget>) -> Source {
-        let (serial, run, instance, colour_index) = (u64::MAX, RunKey::new(7, RunId::new(9)), 2, u32::MAX);
+        let (serial, run, instance, index) = (u64::MAX, RunKey::new(7, RunId::new(9)), 2, ServiceIndex(u32::MAX));
         let (stream, service, target) = (Stream::Stderr, "web".to_owned(), Target::Lines);
-        Source { serial, run, stream, service, instance, colour_index, target, files }
+        Source { serial, run, stream, service, instance, index, target, files }
     }
 
     #[test]

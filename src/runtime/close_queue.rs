@@ -5,19 +5,23 @@ use std::time::Duration;
 
 use super::rate_limited_log::{self, MessageKind};
 use super::subsystem::{Context, Subsystem};
-use crate::model::{Mono, Pid, errno};
+use crate::model::{Mono, Pid, ServiceIndex, errno};
 use crate::supervisor::Event;
-use crate::sys::deferred_close::{self, CloseWorker};
+use crate::sys::deferred_close::{self, CloseWorker, Owner};
 use crate::sys::{fork, process, wait};
 
-/// At this number of queued descriptors keepalive stops receiving descriptors.
+/// At this number of queued descriptors whose service is not known, keepalive stops accepting connections.
 const MAX_QUEUED: u64 = 1024;
 /// The same limit as a fraction of the descriptor limit of keepalive: one eighth.
 const MAX_QUEUED_FRACTION: u64 = 8;
 /// The number of workers at a time, without those that hang.
 const MAX_WORKERS: usize = 8;
 /// The number of workers that hang, perhaps for ever: in the request of a file system, or in a pipe.
-const MAX_HANGING: usize = 64;
+const MAX_HANGING: usize = 128;
+/// The number of workers for one service. If all of them hang, it is not started again before one of them has ended.
+const MAX_OF_SERVICE: usize = 4;
+/// The number of workers for descriptors whose service is not known.
+const MAX_OF_OTHERS: usize = 32;
 /// The number of descriptors that one worker closes.
 const MAX_DESCRIPTORS_PER_WORKER: usize = 64;
 /// A worker that takes longer hangs.
@@ -47,6 +51,12 @@ enum Stage {
         until: Mono,
     },
     Hanging,
+}
+
+impl Stage {
+    const fn hangs(self) -> bool {
+        matches!(self, Self::Hanging)
+    }
 }
 
 impl Subsystem for CloseQueue {
@@ -84,8 +94,17 @@ impl CloseQueue {
         self.holder
     }
 
-    fn hanging(&self) -> usize {
-        self.workers.iter().filter(|(_, stage)| matches!(stage, Stage::Hanging)).count()
+    fn count(&self, is_counted: impl Fn(Owner, &Stage) -> bool) -> usize {
+        self.workers.iter().filter(|(worker, stage)| is_counted(worker.owner(), stage)).count()
+    }
+
+    /// Whether so many workers hang in descriptors of the service that it must not get more.
+    pub(super) fn is_hanging(&self, service: ServiceIndex) -> bool {
+        self.count(|owner, stage| owner == Some(service) && stage.hangs()) >= MAX_OF_SERVICE
+    }
+
+    fn may_have_another(&self, owner: Owner) -> bool {
+        self.count(|of, _| of == owner) < if owner.is_some() { MAX_OF_SERVICE } else { MAX_OF_OTHERS }
     }
 
     fn advance(&mut self, now: Mono) {
@@ -109,7 +128,7 @@ impl CloseQueue {
         }
         self.retry_at = None;
         while self.may_start() {
-            match CloseWorker::start(MAX_DESCRIPTORS_PER_WORKER) {
+            match CloseWorker::start(MAX_DESCRIPTORS_PER_WORKER, |owner| self.may_have_another(owner)) {
                 Ok(None) => return,
                 Ok(Some(worker)) => self.workers.push((worker, Stage::Waiting { until: now + MAX_WAIT })),
                 Err(errno) => {
@@ -127,7 +146,7 @@ impl CloseQueue {
     }
 
     fn may_start(&self) -> bool {
-        let hanging = self.hanging();
+        let hanging = self.count(|_, stage| stage.hangs());
         self.workers.len() - hanging < MAX_WORKERS && hanging < MAX_HANGING
     }
 
@@ -139,9 +158,9 @@ impl CloseQueue {
         true
     }
 
-    /// Whether more descriptors can be received from services.
+    /// Whether more connections can be accepted in which descriptors can wait.
     pub(super) fn has_room() -> bool {
-        match deferred_close::queued() {
+        match deferred_close::queued_of_others() {
             0 => true,
             waiting => (waiting as u64) < MAX_QUEUED.min(process::descriptor_limits().0 / MAX_QUEUED_FRACTION),
         }

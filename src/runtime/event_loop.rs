@@ -236,7 +236,7 @@ impl Runtime {
             Part::Channels => channels.turn(&mut context, ()),
             Part::Logging => logging.turn(&mut context, ()),
             Part::Server => server.turn(&mut context, Sources { logging, notify, channels, probes, processes }),
-            Part::Probes => probes.turn(&mut context, (&mut processes.factory, logging)),
+            Part::Probes => probes.turn(&mut context, (&mut processes.factory, logging, close_queue)),
             Part::ConfigLoader => config_loader.turn(&mut context, ()),
             Part::CloseQueue => close_queue.turn(&mut context, ()),
             Part::Inspector => {
@@ -443,17 +443,18 @@ impl Runtime {
     }
 
     fn spawn(&mut self, run: RunId, spec: RunSpec) {
-        let start = Start {
+        let events = Start {
             processes: &mut self.processes,
             resources: &mut self.resources,
             logging: &mut self.logging,
             notify: &mut self.notify,
             probes: &mut self.probes,
             channels: &mut self.channels,
+            close_queue: &self.helpers.close_queue,
             poller: &self.inputs.poller,
             now: self.turn.now,
-        };
-        let events = start.start(run, spec);
+        }
+        .start(run, spec);
         if self.resources.sockets.has_in_use() {
             self.server.port_owners.is_looking = true;
         }
@@ -492,8 +493,7 @@ impl Runtime {
         if signal == Signal::KILL && sys::process::is_init() {
             self.logging.on_kill_all();
         }
-        let helpers = self.helpers.pids(&self.logging, &self.resources);
-        if !self.processes.signal_all(signal, &helpers) {
+        if !self.processes.signal_all(signal, &self.helpers.pids(&self.logging, &self.resources)) {
             self.send_event(Event::NoChildren);
         }
     }

@@ -2,7 +2,10 @@
 
 use std::os::fd::AsFd as _;
 
+use nix::errno::Errno;
+
 use super::child_pipes::{ChildPipes, KeptEnds};
+use super::close_queue::CloseQueue;
 use super::inherited_fds::InheritedFds;
 use super::ipc::Channels;
 use super::logging::Logging;
@@ -24,6 +27,7 @@ pub(super) struct Start<'a> {
     pub(super) notify: &'a mut Notify,
     pub(super) probes: &'a mut Probes,
     pub(super) channels: &'a mut Channels,
+    pub(super) close_queue: &'a CloseQueue,
     pub(super) poller: &'a Poller,
     pub(super) now: Mono,
 }
@@ -68,6 +72,9 @@ impl Start<'_> {
         };
         let at = |step| move |errno| refused(StartFailure { step, errno });
         let RunSpec { instance, definition, .. } = spec;
+        if self.close_queue.is_hanging(instance.service) {
+            return Err(at(StartStep::Close)(Errno::EBUSY));
+        }
         let memory_use = match self.processes.has_processes_of(*instance) {
             true => MemoryUse::Shared,
             false => MemoryUse::Exclusive,
@@ -78,7 +85,7 @@ impl Start<'_> {
         let stored = self.resources.fds.names(*instance);
         let pipes = ChildPipes::new(definition, stored).map_err(at(StartStep::Channels))?;
         let uses_notify = definition.uses_notify_socket();
-        let address = uses_notify.then(|| self.notify.open(run, definition, self.poller)).transpose();
+        let address = uses_notify.then(|| self.notify.open(run, spec, self.poller)).transpose();
         let notify = address.map_err(at(StartStep::Channels))?;
         let inherited_fds = InheritedFds {
             sockets: &sockets,

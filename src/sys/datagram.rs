@@ -18,7 +18,7 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{Mode, fchmod};
 
-use super::deferred_close::deferred_close;
+use super::deferred_close::{Owner, deferred_close};
 use super::needed;
 use crate::model::Pid;
 
@@ -215,7 +215,7 @@ pub fn send_descriptors(socket: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> Re
 }
 
 /// Closes a socket that others can send to. If descriptors are queued in it, another process closes it.
-pub fn close(socket: OwnedFd) {
+pub fn close(owner: Owner, socket: OwnedFd) {
     // Nothing more is queued from now on.
     shutdown(socket.as_raw_fd(), Shutdown::Read).ok();
     for _ in 0..MAX_CLOSED_HERE {
@@ -225,7 +225,7 @@ pub fn close(socket: OwnedFd) {
             Ok(_) | Err(_) => break,
         }
     }
-    deferred_close(vec![socket]);
+    deferred_close(owner, [socket]);
 }
 
 #[cfg(test)]
@@ -299,7 +299,7 @@ mod tests {
         }
         discard(&socket).unwrap();
         assert_eq!(peek(&socket, &mut buffer).unwrap().length, 0);
-        close(socket);
+        close(None, socket);
     }
 
     // unix(7), MSG_PEEK: "the descriptors are duplicated"; without room for them they are closed again.
@@ -332,9 +332,9 @@ mod tests {
         let fd = socket.as_raw_fd();
         send(name.as_bytes(), b"1", &[]);
         send(name.as_bytes(), b"2", &[other.as_raw_fd()]);
-        close(socket);
+        close(None, socket);
         // A worker of this or another test closes it later.
-        assert!(is_open(fd) || super::super::deferred_close::queued() == 0);
+        assert!(is_open(fd) || super::super::deferred_close::queued_of_others() == 0);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use super::descriptor_copies::{self, Handover};
 use super::{clock, fork, kill, signals, wait};
-use crate::model::{Pid, Signal};
+use crate::model::{Pid, ServiceIndex, Signal};
 
 /// The time after which a descriptor hangs, so that a worker continues with the next one.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,25 +27,33 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const STACK_SIZE: usize = 32 << 10;
 
 static NEEDS_HOLDER: AtomicBool = AtomicBool::new(false);
-static QUEUE: Mutex<VecDeque<OwnedFd>> = Mutex::new(VecDeque::new());
+static QUEUE: Mutex<VecDeque<(Owner, OwnedFd)>> = Mutex::new(VecDeque::new());
 
-fn queue() -> MutexGuard<'static, VecDeque<OwnedFd>> {
+/// The service whose processes have the descriptor too, or can send others into it; `None`: it is not known.
+pub type Owner = Option<ServiceIndex>;
+
+fn queue() -> MutexGuard<'static, VecDeque<(Owner, OwnedFd)>> {
     QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Queues descriptors to be closed by a [`CloseWorker`].
-pub fn deferred_close(descriptors: Vec<OwnedFd>) {
-    queue().extend(descriptors);
+pub fn deferred_close(owner: Owner, descriptors: impl IntoIterator<Item = OwnedFd>) {
+    queue().extend(descriptors.into_iter().map(|descriptor| (owner, descriptor)));
 }
 
 /// A descriptor that is queued as by [`deferred_close`] when it is dropped.
 #[derive(Debug)]
-pub struct DeferredFd(ManuallyDrop<OwnedFd>);
+pub struct DeferredFd {
+    owner: Owner,
+    descriptor: ManuallyDrop<OwnedFd>,
+}
 
-impl From<OwnedFd> for DeferredFd {
-    fn from(descriptor: OwnedFd) -> Self {
+impl DeferredFd {
+    /// Takes a descriptor that the service has, too.
+    #[must_use]
+    pub fn new(service: ServiceIndex, descriptor: OwnedFd) -> Self {
         require_holder();
-        Self(ManuallyDrop::new(descriptor))
+        Self { owner: Some(service), descriptor: ManuallyDrop::new(descriptor) }
     }
 }
 
@@ -53,14 +61,14 @@ impl Deref for DeferredFd {
     type Target = OwnedFd;
 
     fn deref(&self) -> &OwnedFd {
-        &self.0
+        &self.descriptor
     }
 }
 
 impl Drop for DeferredFd {
     fn drop(&mut self) {
         // SAFETY: taken once, since nobody uses the value after it has been dropped.
-        deferred_close(vec![unsafe { ManuallyDrop::take(&mut self.0) }]);
+        deferred_close(self.owner, [unsafe { ManuallyDrop::take(&mut self.descriptor) }]);
     }
 }
 
@@ -72,37 +80,36 @@ pub fn require_holder() {
 /// Whether keepalive needs a process that shares its descriptors.
 #[must_use]
 pub fn needs_holder() -> bool {
-    NEEDS_HOLDER.load(Ordering::Relaxed) || queued() > 0
+    NEEDS_HOLDER.load(Ordering::Relaxed) || !queue().is_empty()
 }
 
-/// How many descriptors are queued.
+/// How many descriptors are queued whose owner is not known.
 #[must_use]
-pub fn queued() -> usize {
-    queue().len()
+pub fn queued_of_others() -> usize {
+    queue().iter().filter(|(owner, _)| owner.is_none()).count()
 }
 
 /// A process that closes descriptors from the queue. It is reaped like any child.
 #[derive(Debug)]
 pub struct CloseWorker {
     pid: Pid,
+    owner: Owner,
     /// The other copies.
     pub copies: Handover,
 }
 
 impl CloseWorker {
-    /// Starts a worker for up to `count` descriptors from the front of the queue; `None`: the queue is empty. It waits for
-    /// [`Self::begin`].
+    /// Starts a worker for up to `count` descriptors of the first owner in the queue that may have another worker; `None`: there
+    /// is none. It waits for [`Self::begin`].
     ///
     /// # Errors
     /// EAGAIN, ENOMEM: the process cannot be created; the queue is unchanged.
-    pub fn start(count: usize) -> Result<Option<Self>, Errno> {
+    pub fn start(count: usize, may_have: impl Fn(Owner) -> bool) -> Result<Option<Self>, Errno> {
         let mut queue = queue();
-        if queue.is_empty() {
-            return Ok(None);
-        }
-        let count = count.min(queue.len());
+        let Some(owner) = queue.iter().map(|(owner, _)| *owner).find(|owner| may_have(*owner)) else { return Ok(None) };
         let copies = descriptor_copies::begin_handover();
-        let descriptors: Vec<BorrowedFd<'_>> = queue.iter().take(count).map(|descriptor| descriptor.as_fd()).collect();
+        let of_owner = queue.iter().filter(|(of, _)| *of == owner);
+        let descriptors: Vec<BorrowedFd<'_>> = of_owner.take(count).map(|(_, descriptor)| descriptor.as_fd()).collect();
         // In a process of tests, which has several threads, a child cannot allocate.
         let numbers: Vec<RawFd> = descriptors.iter().map(|descriptor| descriptor.as_raw_fd()).collect();
         let pid = fork::fork_helper(&descriptors, || {
@@ -111,16 +118,21 @@ impl CloseWorker {
             close_all(&numbers);
             0
         })?;
-        drop(descriptors);
         // Not the last copies: the worker has some.
-        queue.drain(..count);
-        Ok(Some(Self { pid, copies }))
+        queue.retain(|(_, descriptor)| !numbers.contains(&descriptor.as_raw_fd()));
+        Ok(Some(Self { pid, owner, copies }))
     }
 
     /// The worker's process id.
     #[must_use]
     pub const fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// The service whose descriptors it closes.
+    #[must_use]
+    pub const fn owner(&self) -> Owner {
+        self.owner
     }
 
     /// Lets the worker close its descriptors.
@@ -211,7 +223,7 @@ mod tests {
     /// Starts workers until `is_done`. Other tests use the queue, too.
     fn close_until(is_done: impl Fn() -> bool) {
         while !is_done() {
-            if let Some(worker) = CloseWorker::start(2).unwrap() {
+            if let Some(worker) = CloseWorker::start(2, |_| true).unwrap() {
                 finish(&worker);
             }
         }
@@ -231,16 +243,16 @@ mod tests {
     #[test]
     fn workers_close_all_queued_descriptors() {
         let (ours, theirs): (Vec<_>, Vec<_>) = (0..5).map(|_| stream::pair().unwrap()).unzip();
-        deferred_close(theirs);
+        deferred_close(None, theirs);
         close_until(|| ours.iter().all(is_peer_closed));
     }
 
     #[test]
     fn a_worker_waits_until_it_may_begin() {
         let (ours, theirs) = stream::pair().unwrap();
-        deferred_close(vec![theirs]);
+        deferred_close(None, [theirs]);
         // None: a worker of another test has the descriptor.
-        let worker = CloseWorker::start(64).unwrap();
+        let worker = CloseWorker::start(64, |_| true).unwrap();
         if let Some(worker) = &worker {
             assert!(!pipe::wait_for_input(&ours, Duration::from_millis(50)));
             finish(worker);

@@ -14,15 +14,16 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 
-use super::deferred_close::deferred_close;
+use super::deferred_close::{Owner, deferred_close};
 use super::{fork, packet, socket};
-use crate::model::Pid;
+use crate::model::{Pid, ServiceIndex};
 
 /// A connected stream socket whose peer is another process. Dropping it never blocks.
 #[derive(Debug)]
 pub struct PeerStream {
     socket: ManuallyDrop<OwnedFd>,
     family: Family,
+    owner: Owner,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,13 +51,21 @@ impl PeerStream {
         // Peeking would skip a byte sent with MSG_OOB, and receiving the next one would drop it with its descriptors.
         // Fails only for other kinds of sockets.
         setsockopt(&socket, sockopt::OobInline, &true).ok();
-        Self { socket: ManuallyDrop::new(socket), family: Family::Unix }
+        Self { socket: ManuallyDrop::new(socket), family: Family::Unix, owner: None }
+    }
+
+    /// The unix socket of a service.
+    #[must_use]
+    pub fn of_service(service: ServiceIndex, socket: OwnedFd) -> Self {
+        let mut stream = Self::unix(socket);
+        stream.owner = Some(service);
+        stream
     }
 
     /// A TCP socket.
     #[must_use]
     pub const fn tcp(socket: OwnedFd) -> Self {
-        Self { socket: ManuallyDrop::new(socket), family: Family::Tcp }
+        Self { socket: ManuallyDrop::new(socket), family: Family::Tcp, owner: None }
     }
 
     /// Receives bytes without waiting, unless any data that waits to be received carries descriptors.
@@ -118,7 +127,7 @@ impl PeerStream {
     pub fn close_in_worker(self) {
         let mut closed = ManuallyDrop::new(self);
         // SAFETY: `closed` is never dropped, and nothing uses the socket afterwards.
-        deferred_close(vec![unsafe { ManuallyDrop::take(&mut closed.socket) }]);
+        deferred_close(closed.owner, [unsafe { ManuallyDrop::take(&mut closed.socket) }]);
     }
 
     /// Shuts down the receiving side of a unix socket, so that the peer can send nothing more. Returns whether everything
@@ -154,14 +163,14 @@ impl Drop for PeerStream {
         // SAFETY: `self` is being dropped, and nothing uses the socket afterwards.
         let socket = unsafe { ManuallyDrop::take(&mut self.socket) };
         if !is_safe {
-            deferred_close(vec![socket]);
+            deferred_close(self.owner, [socket]);
         }
     }
 }
 
 /// Closes a listening unix socket. Connections that have not been accepted can hold descriptors.
 pub fn close_listener(listener: OwnedFd) {
-    deferred_close(vec![listener]);
+    deferred_close(None, [listener]);
 }
 
 /// As [`close_listener`] for an abstract address, which other sockets can use immediately afterwards unless there are
@@ -171,8 +180,8 @@ pub fn close_abstract_listener(listener: OwnedFd) {
     shutdown(listener.as_raw_fd(), Shutdown::Read).ok();
     match socket::accept(&listener) {
         Err(Errno::EINVAL) => {}
-        Ok(connection) => deferred_close(vec![connection, listener]),
-        Err(_) => deferred_close(vec![listener]),
+        Ok(connection) => deferred_close(None, [connection, listener]),
+        Err(_) => deferred_close(None, [listener]),
     }
 }
 

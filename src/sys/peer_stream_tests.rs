@@ -63,7 +63,7 @@ fn exit_status(pid: Pid) -> ExitStatus {
 /// Starts workers until `is_done`. Other tests use the queue, too.
 fn close_until(is_done: impl Fn() -> bool) {
     while !is_done() {
-        if let Some(worker) = CloseWorker::start(2).unwrap() {
+        if let Some(worker) = CloseWorker::start(2, |_| true).unwrap() {
             worker.begin();
             exit_status(worker.pid());
         }

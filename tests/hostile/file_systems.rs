@@ -134,6 +134,26 @@ fn pipes_that_can_never_be_closed_do_not_keep_others_open() {
     });
 }
 
+// pipe(7): so many processes that cannot close the pipes of one service are enough.
+#[test]
+fn a_service_whose_pipes_can_never_be_closed_is_not_started_again() {
+    const EVIL: &str = "restart = \"always\"\nmax_restarts = 1000\nbackoff = { initial = \"100ms\", max = \"100ms\" }\n\
+        ready = { fd = 3 }\nkill_mode = \"process\"\n";
+    const WORDS: &str = "cannot close the pipes and sockets of its earlier processes";
+    if !have_fuse() {
+        return;
+    }
+    in_each(&EVERYWHERE, |host| {
+        let setup = Setup::start(host, &format!("{}{EVIL}", attack(&["ready_pipe", "3"])));
+        setup.set.directory.file("go0", b"", 0o644);
+        wait_until("the start to be refused", || setup.set.read("stderr").contains(WORDS).then_some(()));
+        setup.others_are_served();
+        setup.the_event_loop_rests();
+        let (code, stderr) = setup.stop();
+        assert!([0, 137].contains(&code), "{code} {stderr}");
+    });
+}
+
 // pipe(7): so does read(2) of a helper process, one for each run.
 #[test]
 fn the_helpers_that_hang_because_of_one_service_are_few() {

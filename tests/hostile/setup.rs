@@ -69,12 +69,13 @@ pub(crate) fn configuration(host: Host, port: &ReservedPort, evil: &str) -> Stri
     } else {
         format!("user = \"{NOBODY_UID}\"\ngroup = \"{NOBODY_UID}\"\n")
     };
+    let restart = if evil.contains("restart = ") { "" } else { "restart = \"never\"\n" };
     format!(
         "[keepalive]\nhttp = \"{port}\"\nshutdown_timeout = \"2s\"\n\
          [services.victim]\ncommand = [\"sleep\", \"10000\"]\nmin_uptime = \"0s\"\n\
          backoff = {{ initial = \"1ms\", max = \"1ms\" }}\nstop_timeout = \"300ms\"\n\
          [services.honest]\n{honest}ready = \"notify\"\nwatchdog = \"20s\"\nstop_timeout = \"300ms\"\n\
-         [services.evil]\n{user}on_failure = \"ignore\"\nrestart = \"never\"\nstop_timeout = \"300ms\"\n{evil}",
+         [services.evil]\n{user}on_failure = \"ignore\"\n{restart}stop_timeout = \"300ms\"\n{evil}",
         honest = attack(&["honest"]),
     )
 }

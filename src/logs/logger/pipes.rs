@@ -102,6 +102,6 @@ fn label(source: &Source, width: usize, [stdout, stderr]: [bool; 2]) -> Label {
         Stream::Stdout => stdout,
         Stream::Stderr => stderr,
     };
-    let colour = is_coloured.then_some(source.colour_index as usize);
+    let colour = is_coloured.then_some(source.index.position());
     Label::new(&source.service, source.instance, source.stream, width, colour)
 }

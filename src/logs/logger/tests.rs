@@ -4,8 +4,8 @@ use std::os::fd::IntoRawFd as _;
 
 use super::*;
 use crate::logs::protocol::{FileTarget, LastLinesQuery, Target, pipe_key};
-use crate::model::RunId;
 use crate::model::plan::LogStyle;
+use crate::model::{RunId, ServiceIndex};
 use crate::sys::pipe;
 
 /// A logger in this process whose iterations are run explicitly.
@@ -50,7 +50,7 @@ impl World {
         let serial = self.logger.newest_serial.map_or(0, |newest_serial| newest_serial + 1);
         let run = RunKey::new(slot, RunId::new(serial));
         let files = self.files.clone();
-        let source = Source { serial, run, stream, service, instance: slot, colour_index: 0, target, files };
+        let source = Source { serial, run, stream, service, instance: slot, index: ServiceIndex(0), target, files };
         self.logger.handle(Message::Pipe(source), Some(read_end));
         write_end.into()
     }

@@ -94,7 +94,10 @@ impl Channels {
         let token = Token::Channel(run);
         // Without a watch the channel is closed.
         if poller.add(&fd, token).is_ok() {
-            self.channels.insert(run, Channel::new(PeerStream::unix(fd), token, instance, service.into()));
+            self.channels.insert(
+                run,
+                Channel::new(PeerStream::of_service(instance.service, fd), token, instance, service.into()),
+            );
         }
     }
 

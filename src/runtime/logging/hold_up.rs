@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::logs::logger::ReadMark;
 use crate::model::{Mono, Pid};
 use crate::runtime::ended_helpers::EndedHelpers;
-use crate::sys::deferred_close;
+use crate::sys::deferred_close::{Owner, deferred_close};
 
 /// A system call on a pipe that takes longer is held up by a writer. The timer of the logger expires less often.
 const HOLD_UP_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -20,7 +20,7 @@ pub(super) struct HoldUp {
     seen: Option<(ReadMark, Mono)>,
     killed: EndedHelpers,
     /// Both ends of the pipes that hold up the killed loggers. To close them could take as long.
-    pipes: Vec<(Pid, Vec<OwnedFd>)>,
+    pipes: Vec<(Pid, Owner, Vec<OwnedFd>)>,
 }
 
 impl HoldUp {
@@ -42,10 +42,10 @@ impl HoldUp {
         self.seen = None;
     }
 
-    /// A logger was killed; `pipe`: the ends of the pipe that holds it up.
-    pub(super) fn on_killed(&mut self, logger: Pid, pipe: Vec<OwnedFd>, now: Mono) {
+    /// A logger was killed; `pipe`: the ends of the pipe of `owner` that holds it up.
+    pub(super) fn on_killed(&mut self, logger: Pid, owner: Owner, pipe: Vec<OwnedFd>, now: Mono) {
         self.killed.push(logger, now);
-        self.pipes.push((logger, pipe));
+        self.pipes.push((logger, owner, pipe));
     }
 
     /// When [`Self::reap`] must be called.
@@ -57,8 +57,8 @@ impl HoldUp {
     pub(super) fn reap(&mut self, now: Mono) {
         if self.killed.due().is_some_and(|due| due <= now) {
             self.killed.reap(now);
-            let ended = self.pipes.extract_if(.., |(logger, _)| !self.killed.pids().contains(logger));
-            ended.for_each(|(_, pipe)| deferred_close(pipe));
+            let ended = self.pipes.extract_if(.., |(logger, ..)| !self.killed.pids().contains(logger));
+            ended.for_each(|(_, owner, pipe)| deferred_close(owner, pipe));
         }
     }
 
@@ -113,7 +113,7 @@ mod tests {
         });
         let logger = logger.unwrap();
         let mut hold_up = HoldUp::default();
-        hold_up.on_killed(logger, vec![write_end], at(0));
+        hold_up.on_killed(logger, None, vec![write_end], at(0));
         hold_up.reap(hold_up.due().unwrap());
         assert_eq!((hold_up.killed(), hold_up.pipes.len()), (&[logger][..], 1));
         kill::signal_process(logger, Signal::KILL).unwrap();

@@ -57,7 +57,8 @@ impl Logging {
         kill::signal_process(pid, Signal::KILL).ok();
         let pipe = self.slots.values_mut().find_map(|slot| slot.take(|source| mark.is_of(source.serial)));
         let (source, ends) = pipe.unzip();
-        self.hold_up.on_killed(pid, ends.unwrap_or_default(), now);
+        let owner = source.as_ref().map(|source| source.index);
+        self.hold_up.on_killed(pid, owner, ends.unwrap_or_default(), now);
         if let Some(Source { service, instance, .. }) = source {
             log::warn!("{service}.{instance}: its output holds up the logger and is not read any more");
         }

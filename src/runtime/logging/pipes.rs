@@ -118,7 +118,7 @@ impl PipeFactory {
             stream,
             service: service.name.to_string(),
             instance: instance.number,
-            colour_index: u32::try_from(instance.service.position()).unwrap_or(0),
+            index: instance.service,
             target,
             files,
         };
@@ -188,7 +188,7 @@ impl Slot {
     pub(super) fn retire(&mut self, stream: Stream) {
         if let Some(Pipe { source, read_end, write_end, .. }) = self.place(stream).take() {
             // The logger sees the end when no process has it open.
-            deferred_close(vec![write_end]);
+            deferred_close(Some(source.index), [write_end]);
             self.retired.push((source, read_end));
         }
     }
@@ -206,7 +206,7 @@ impl Slot {
     /// Closes the old pipes that have been read completely.
     pub(super) fn close_drained(&mut self) {
         let drained = self.retired.extract_if(.., |(_, read_end)| pipe::is_eof(read_end));
-        deferred_close(drained.map(|(_, read_end)| read_end).collect());
+        drained.for_each(|(source, read_end)| deferred_close(Some(source.index), [read_end]));
     }
 
     /// Closes the old pipes that have been read completely. Returns whether there are others.

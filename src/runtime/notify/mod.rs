@@ -15,12 +15,12 @@ use std::time::Duration;
 use super::fd_store::{End, FdStore, Keep, Outcome, Refused, Taken, Usage};
 use super::processes::Processes;
 use super::rate_limited_log::{self, MessageKind};
+use super::runs::RunSpec;
 use super::runs::{Membership, Run};
 use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use crate::model::map::Map;
-use crate::model::plan::Service;
-use crate::model::{AwakeClock, InstanceId, Mono, Pid, RunId};
+use crate::model::{AwakeClock, InstanceId, Mono, Pid, RunId, ServiceIndex};
 use crate::supervisor::{Event, ReadySource};
 use crate::sys::datagram::{self, Sender};
 use crate::sys::{Interest, Poller, process};
@@ -52,6 +52,7 @@ pub(super) struct Notify {
 /// The socket of a run.
 #[derive(Debug)]
 struct Source {
+    service: ServiceIndex,
     socket: NotifySocket,
     /// Its next datagram is being taken by another process, with the descriptors that it carries: nobody else reads.
     taken_for: Option<Sender>,
@@ -61,7 +62,8 @@ struct Source {
 
 impl Source {
     fn close(self) {
-        self.socket.close(if self.taken_for.is_some() { Readers::Other } else { Readers::Keepalive });
+        let readers = if self.taken_for.is_some() { Readers::Other } else { Readers::Keepalive };
+        self.socket.close(self.service, readers);
     }
 }
 
@@ -131,13 +133,14 @@ impl Notify {
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM, ENOSPC.
-    pub(super) fn open(&mut self, run: RunId, service: &Service, poller: &Poller) -> Result<&str, Errno> {
-        let socket = self.directory.open(run, service)?;
+    pub(super) fn open(&mut self, run: RunId, spec: &RunSpec, poller: &Poller) -> Result<&str, Errno> {
+        let service = spec.instance.service;
+        let socket = self.directory.open(run, &spec.definition)?;
         if let Err(errno) = poller.add(&socket.socket, Token::Notify(run)) {
-            socket.close(Readers::Keepalive);
+            socket.close(service, Readers::Keepalive);
             return Err(errno);
         }
-        self.sockets.insert(run, Source { socket, taken_for: None, paused_until: None });
+        self.sockets.insert(run, Source { service, socket, taken_for: None, paused_until: None });
         Ok(self.sockets.get(&run).map_or("", |source| &source.socket.address))
     }
 

@@ -14,8 +14,8 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::sys::stat::Mode;
 
-use crate::model::RunId;
 use crate::model::plan::{Credentials, Service};
+use crate::model::{RunId, ServiceIndex};
 use crate::sys::{datagram, deferred_close, process, random};
 
 /// Everybody may use a socket whose name he knows, only keepalive may list the sockets and make some.
@@ -103,13 +103,14 @@ impl Directory {
 
 impl NotifySocket {
     /// Closes the socket and removes its file.
-    pub(super) fn close(self, readers: Readers) {
+    pub(super) fn close(self, service: ServiceIndex, readers: Readers) {
+        let owner = Some(service);
         if let Some(path) = self.path {
             fs::remove_file(path).ok();
         }
         match readers {
-            Readers::Keepalive => datagram::close(self.socket),
-            Readers::Other => deferred_close(vec![self.socket]),
+            Readers::Keepalive => datagram::close(owner, self.socket),
+            Readers::Other => deferred_close(owner, [self.socket]),
         }
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::close_queue::CloseQueue;
 use super::logging::Logging;
 use super::process_factory::ProcessFactory;
 use super::rate_limited_log::{self, MessageKind};
@@ -91,7 +92,7 @@ enum Stage {
 }
 
 impl Subsystem for Probes {
-    type Needs<'a> = (&'a mut ProcessFactory, &'a Logging);
+    type Needs<'a> = (&'a mut ProcessFactory, &'a Logging, &'a CloseQueue);
 
     fn due(&self) -> Option<Mono> {
         self.active.iter().filter_map(|active| active.stage.due()).min()
@@ -103,15 +104,16 @@ impl Subsystem for Probes {
         }
     }
 
-    fn turn(&mut self, context: &mut Context<'_>, (factory, logging): Self::Needs<'_>) -> Vec<Event> {
-        self.advance(&mut ProbeContext { factory, logging, poller: context.poller, now: context.now })
+    fn turn(&mut self, context: &mut Context<'_>, (factory, logging, close_queue): Self::Needs<'_>) -> Vec<Event> {
+        self.advance(&mut ProbeContext { factory, logging, close_queue, poller: context.poller, now: context.now })
     }
 }
 
 impl Probes {
     /// Waits for a newline on `pipe`, which is the other end of `ready.fd`.
     pub(super) fn listen(&mut self, run: RunId, spec: RunSpec, pipe: OwnedFd, now: Mono) {
-        self.active.push(ActiveProbe::new(run, spec, Stage::Listening { pipe: pipe.into(), until: now }));
+        let pipe = DeferredFd::new(spec.instance.service, pipe);
+        self.active.push(ActiveProbe::new(run, spec, Stage::Listening { pipe, until: now }));
     }
 
     /// Starts the readiness probe of a process, or the health check `health`.
@@ -179,8 +181,9 @@ impl Probes {
     }
 
     /// Whether so many helpers of the service hang that no more are started.
-    fn is_hanging(&self, service: ServiceIndex) -> bool {
-        self.killed_helpers.iter().filter(|(_, of)| *of == service).count() >= MAX_HANGING
+    fn is_hanging(&self, service: ServiceIndex, close_queue: &CloseQueue) -> bool {
+        close_queue.is_hanging(service)
+            || self.killed_helpers.iter().filter(|(_, of)| *of == service).count() >= MAX_HANGING
     }
 }
 
@@ -284,6 +287,7 @@ impl Stage {
 struct ProbeContext<'a> {
     factory: &'a mut ProcessFactory,
     logging: &'a Logging,
+    close_queue: &'a CloseQueue,
     poller: &'a Poller,
     now: Mono,
 }
@@ -331,7 +335,7 @@ impl Probes {
                     continue;
                 }
                 Stage::Listening { pipe, .. } => {
-                    let is_hanging = self.is_hanging(active.spec.instance.service);
+                    let is_hanging = self.is_hanging(active.spec.instance.service, context.close_queue);
                     match (!is_hanging).then(|| attempt::start_reading(&pipe)) {
                         Some(Ok(pid)) => {
                             let helper = Helper { pid, is_timed_out: false, task: Task::ReadyPipe { _pipe: pipe } };
@@ -349,7 +353,8 @@ impl Probes {
     fn start_attempt(&mut self, mut active: ActiveProbe, context: &mut ProbeContext<'_>) -> Option<Event> {
         let probe = active.probe()?;
         let (run_id, spec, token) = (active.run, &active.spec, active.token);
-        let (may_be_large, is_hanging) = (self.active.len() < MAX_LARGE, self.is_hanging(spec.instance.service));
+        let (may_be_large, is_hanging) =
+            (self.active.len() < MAX_LARGE, self.is_hanging(spec.instance.service, context.close_queue));
         let run = |command: &[Template]| {
             if is_hanging {
                 return Err(Errno::EAGAIN);
@@ -358,7 +363,7 @@ impl Probes {
             if may_be_large {
                 pipe::set_capacity(&pipe, OUTPUT_CAPACITY);
             }
-            let output = Output::new(pipe);
+            let output = Output::new(spec.instance.service, pipe);
             let helper = (command, write_end.as_fd());
             let pid = context.factory.spawn_helper(run_id, spec, helper, context.logging, context.poller)?;
             Ok(Helper { pid, is_timed_out: false, task: Task::Command(output) })

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use nix::errno::Errno;
 use nix::unistd;
 
-use crate::model::{ExitStatus, Pid, visible};
+use crate::model::{ExitStatus, Pid, ServiceIndex, visible};
 use crate::sys::deferred_close::DeferredFd;
 use crate::sys::{fork, pipe};
 
@@ -36,8 +36,8 @@ pub(super) struct LastLine {
 }
 
 impl Output {
-    pub(super) fn new(pipe: OwnedFd) -> Self {
-        Self(pipe.into())
+    pub(super) fn new(service: ServiceIndex, pipe: OwnedFd) -> Self {
+        Self(DeferredFd::new(service, pipe))
     }
 
     /// Starts the helper process that reads the last line of a command that has ended with `status`. `None`: it has written
