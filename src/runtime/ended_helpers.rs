@@ -65,6 +65,8 @@ pub(super) fn kill_all(helpers: impl Iterator<Item = Pid>) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
+
     use super::*;
     use crate::sys::{fork, process};
 
@@ -72,7 +74,7 @@ mod tests {
     fn helpers_are_gone_at_the_end() {
         let (_read_end, write_end) = pipe::pipe().unwrap();
         let start = || {
-            fork::fork_unseen_helper(&write_end, c"test", || {
+            fork::fork_unseen_helper(&[write_end.as_fd()], c"test", || {
                 nix::unistd::pause();
                 0
             })
@@ -85,7 +87,7 @@ mod tests {
     #[test]
     fn a_process_that_hangs_is_looked_at_less_and_less_often() {
         let (read_end, write_end) = pipe::pipe().unwrap();
-        let pid = fork::fork_unseen_helper(&write_end, c"test", || {
+        let pid = fork::fork_unseen_helper(&[write_end.as_fd()], c"test", || {
             nix::unistd::pause();
             0
         });

@@ -186,7 +186,7 @@ impl Runtime {
         if self.turn.budget == 0 || has_questions || self.subsystems().iter().any(|part| part.is_busy()) {
             return Some(Duration::ZERO);
         }
-        let others = [self.turn.until, self.journal.due()];
+        let others = [self.turn.until, self.journal.due(), self.resources.sockets.helpers.due()];
         let due = self.subsystems().into_iter().filter_map(Subsystem::due).chain(others.into_iter().flatten()).min();
         due.map(|due| self.turn.time_until(due))
     }

@@ -20,6 +20,7 @@ impl Helpers {
     /// The logger, the inspectors, and the processes that hold descriptors or write messages. They must outlive a SIGTERM to all processes.
     pub(super) fn pids(&self, logging: &Logging, resources: &Resources) -> Vec<Pid> {
         let others = resources.fds.holders().chain(self.inspector.pids()).chain(self.close_queue.holder());
+        let others = others.chain(resources.sockets.helpers.pids().iter().copied());
         logging.pids().chain(others).chain(StandardError.writers()).collect()
     }
 
@@ -29,7 +30,8 @@ impl Helpers {
             self.inspector.ask_for_port_owner(&address, sys::now(), poller);
         }
         self.inspector.finish(poller);
-        let holders = resources.fds.holders().chain(self.close_queue.holder());
+        let binders = resources.sockets.helpers.pids().iter().copied();
+        let holders = resources.fds.holders().chain(self.close_queue.holder()).chain(binders);
         ended_helpers::kill_all(self.inspector.pids().chain(holders).chain(logging.killed()));
     }
 }

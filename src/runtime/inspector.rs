@@ -4,7 +4,7 @@
 //! answer. So keepalive does not read it: it forks an inspector for each question, which is killed when it takes too long.
 //! Without an answer less is shown, and signals reach process groups only.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -115,6 +115,7 @@ impl Subsystem for Inspector {
             self.end(position, None, context.poller, context.now);
         }
         self.ended.reap(context.now);
+        needs.sockets.helpers.reap(context.now);
         self.ask_for(needs, context);
         Vec::new()
     }
@@ -237,7 +238,7 @@ impl Inspector {
             }
             0
         };
-        let pid = fork::fork_unseen_helper(&write_end, c"keepalive-look", answer)?;
+        let pid = fork::fork_unseen_helper(&[write_end.as_fd()], c"keepalive-look", answer)?;
         Ok(Running { number, pid, pipe, due: now + ANSWER_TIMEOUT, topic, answer: Vec::new() })
     }
 

@@ -6,6 +6,7 @@
 //! Start reading at [`run`], then in `event_loop` at `Runtime::turn` for the order of a turn and `Runtime::perform` for the
 //! actions. `runs` has the data of processes. Each part of the loop that owns state is a `Subsystem`.
 
+mod bounded_work;
 mod by_instance;
 mod child_pipes;
 mod close_queue;

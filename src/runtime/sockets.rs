@@ -12,13 +12,16 @@
 //! have exited.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+use super::bounded_work::BoundedWork;
 use crate::model::plan::{Address, Listen, ListenMode, Plan, Service};
 use crate::model::{AsWritten, InstanceId, ServiceIndex, StartFailure, StartStep};
+use crate::sys::bounded::Report;
 use crate::sys::listen::{self, SocketFile};
-use crate::sys::{peer_stream, process};
+use crate::sys::{deferred_close, peer_stream, process};
 
 /// The sockets of all services.
 #[derive(Debug, Default)]
@@ -28,6 +31,8 @@ pub(super) struct Sockets {
     has_old_sockets: bool,
     /// Addresses that other processes use.
     in_use: Vec<AsWritten<Address>>,
+    /// For what a service can hold up.
+    pub(super) helpers: BoundedWork,
 }
 
 #[derive(Debug)]
@@ -52,7 +57,9 @@ impl Sockets {
     /// Binds the shared sockets. Failures are retried and logged when an instance starts.
     pub(super) fn new(plan: &Plan) -> Self {
         let mut sockets = Self::default();
+        sockets.helpers.is_direct = true;
         sockets.bind_all(plan);
+        sockets.helpers.is_direct = false;
         sockets
     }
 
@@ -123,14 +130,20 @@ impl Sockets {
         let mut mode = if slot.is_some() { ListenMode::Reuseport } else { ListenMode::Shared };
         // `listen_mode`, `nonblocking` or the address (`127.0.0.1` to `0.0.0.0`) may have changed while the older sockets
         // are still in use.
-        for bound in overlapping() {
+        let older: Vec<BorrowedFd<'_>> = overlapping().map(|bound| bound.socket.as_fd()).collect();
+        if !older.is_empty() {
             mode = ListenMode::Reuseport;
-            listen::enable_reuseport(&bound.socket);
+            let enable = || {
+                older.iter().for_each(listen::enable_reuseport);
+                Ok(Report::default())
+            };
+            self.helpers.run(&place_of(address), &older, &enable, &|_| ())?;
         }
-        let (socket, file) = listen::open(address, mode)?;
+        let socket = listen::open(address, mode)?;
         if *nonblocking {
             listen::set_nonblocking(&socket)?;
         }
+        let (socket, file) = self.bind_file(socket, address)?;
         self.sockets.push(BoundSocket {
             address: address.clone(),
             slot,
@@ -149,6 +162,25 @@ impl Sockets {
         Ok(self.sockets.len() - 1)
     }
 
+    /// Binds the socket if its address is a path.
+    fn bind_file(&mut self, socket: OwnedFd, address: &Address) -> Result<(OwnedFd, Option<SocketFile>), Errno> {
+        let (Address::Unix { owner, .. }, Some(path)) = (address, listen::file_of(address)) else {
+            return Ok((socket, None));
+        };
+        let bind = || listen::bind_file(&socket, path, *owner);
+        let undo = |identity| SocketFile::new(path, identity).remove();
+        match self.helpers.run(&place_of(address), &[socket.as_fd()], &bind, &undo) {
+            Ok(identity) => Ok((socket, Some(SocketFile::new(path, identity)))),
+            Err(errno) => {
+                if errno == Errno::ETIMEDOUT {
+                    // A helper that is late can still let it listen.
+                    deferred_close(vec![socket]);
+                }
+                Err(errno)
+            }
+        }
+    }
+
     /// Tells the kernel which of two sockets at `address` gets the connections: the one of the current plan as soon as it is
     /// served.
     fn prefer(&mut self, address: &Address) {
@@ -162,10 +194,19 @@ impl Sockets {
             }
             _ => None,
         };
-        for bound in group.iter_mut().filter(|bound| bound.preferred != preferred) {
-            listen::select_reuseport_socket(&bound.socket, preferred);
-            bound.preferred = preferred;
+        group.retain(|bound| bound.preferred != preferred);
+        if group.is_empty() {
+            return;
         }
+        let select = || {
+            group.iter().for_each(|bound| listen::select_reuseport_socket(&bound.socket, preferred));
+            Ok(Report::default())
+        };
+        let kept: Vec<BorrowedFd<'_>> = group.iter().map(|bound| bound.socket.as_fd()).collect();
+        let selected = self.helpers.run(&place_of(address), &kept, &select, &|_| ());
+        // A helper that is late can still select one: the next change does it again.
+        let preferred = selected.map_or(Some(u32::MAX), |_| preferred);
+        group.iter_mut().for_each(|bound| bound.preferred = preferred);
     }
 
     /// Notes that it is to be logged which process uses the address.
@@ -223,7 +264,7 @@ impl Sockets {
         });
         self.sockets = kept;
         let addresses: Vec<Address> = closed.iter().map(|bound: &BoundSocket| bound.address.clone()).collect();
-        close(closed);
+        self.close_these(closed);
         addresses.iter().for_each(|address| self.prefer(address));
     }
 
@@ -245,7 +286,27 @@ impl Sockets {
 
     /// Closes all sockets and removes their files.
     pub(super) fn close(&mut self) {
-        close(std::mem::take(&mut self.sockets));
+        let sockets = std::mem::take(&mut self.sockets);
+        self.close_these(sockets);
+    }
+
+    fn close_these(&mut self, sockets: Vec<BoundSocket>) {
+        let files: Vec<&SocketFile> = sockets.iter().filter_map(|bound| bound.file.as_ref()).collect();
+        if let Some(first) = files.first() {
+            let remove = || {
+                files.iter().for_each(|file| file.remove());
+                Ok(Report::default())
+            };
+            self.helpers.run(directory_of(first.path()), &[], &remove, &|_| ()).ok();
+        }
+        for BoundSocket { address, socket, file, .. } in sockets {
+            match (address, file) {
+                (Address::Unix { .. }, Some(_)) => peer_stream::close_listener(socket),
+                (Address::Unix { .. }, None) => peer_stream::close_abstract_listener(socket),
+                // Connections over the network carry no descriptors.
+                (Address::Tcp(_) | Address::Udp(_), _) => {}
+            }
+        }
     }
 
     /// Applies a changed mode and owner to the file of a unix socket.
@@ -254,29 +315,27 @@ impl Sockets {
         if bound.address == **wanted {
             return;
         }
-        if let Address::Unix { path, mode, owner } = &**wanted {
-            let owner = owner.unwrap_or((process::effective_user(), process::effective_group()));
-            if let Err(errno) = listen::set_owner_and_mode(path, *mode, owner) {
-                let reason = crate::model::errno::words(errno);
-                log::warn!("cannot change mode and owner of `{wanted}`: {reason}");
-            }
-        }
+        let Address::Unix { path, mode, owner } = &**wanted else { return };
+        let owner = owner.unwrap_or((process::effective_user(), process::effective_group()));
+        let set = || listen::set_owner_and_mode(path, *mode, owner).map(|()| Report::default());
+        let changed = self.helpers.run(&place_of(wanted), &[], &set, &|_| ());
         bound.address = Address::clone(wanted);
+        if let (Err(errno), Address::Unix { mode, .. }) = (changed, &mut bound.address) {
+            // A helper that is late can still change them: the next configuration sets them again.
+            *mode = u32::MAX;
+            let reason = crate::model::errno::words(errno);
+            log::warn!("cannot change mode and owner of `{wanted}`: {reason}");
+        }
     }
 }
 
-fn close(sockets: Vec<BoundSocket>) {
-    for BoundSocket { address, socket, file, .. } in sockets {
-        match (address, file) {
-            (Address::Unix { .. }, Some(file)) => {
-                file.remove();
-                peer_stream::close_listener(socket);
-            }
-            (Address::Unix { .. }, None) => peer_stream::close_abstract_listener(socket),
-            // Connections over the network carry no descriptors.
-            (Address::Tcp(_) | Address::Udp(_), _) => {}
-        }
-    }
+/// What can be locked: the directory of a path, or the sockets of an address.
+fn place_of(address: &Address) -> PathBuf {
+    listen::file_of(address).map_or_else(|| address.to_string().into(), |path| directory_of(path).to_owned())
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
 }
 
 /// The mode of a socket: unix sockets are always shared, because a path cannot be bound twice.

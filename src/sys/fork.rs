@@ -1,7 +1,7 @@
 //! Helper processes that do not execute another program: fork(2), clone(2), prctl(2) `PR_SET_NAME`.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
@@ -88,9 +88,9 @@ fn fork_mortal(flags: i32, work: impl FnOnce() -> u8) -> Result<Pid, Errno> {
 ///
 /// # Errors
 /// EAGAIN, ENOMEM: the process cannot be created.
-pub fn fork_unseen_helper(kept: impl AsFd, name: &CStr, work: impl FnOnce() -> u8) -> Result<Pid, Errno> {
+pub fn fork_unseen_helper(kept: &[BorrowedFd<'_>], name: &CStr, work: impl FnOnce() -> u8) -> Result<Pid, Errno> {
     fork_mortal(0, || {
-        process::close_fds_in_fork(&[kept.as_fd()]);
+        process::close_fds_in_fork(kept);
         set_name(name);
         work()
     })

@@ -34,33 +34,64 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
+    /// The file that [`bind_file`] has made.
+    #[must_use]
+    pub fn new(path: &Path, [device, inode]: [u64; 2]) -> Self {
+        Self { path: path.to_owned(), identity: (device, inode) }
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Removes the file, unless another file has replaced it.
-    pub fn remove(self) {
+    pub fn remove(&self) {
         remove_if_same(&self.path, self.identity).ok();
     }
 }
 
-/// Opens a socket that listens on `address`. The backlog is the system's maximum (`net.core.somaxconn`).
-///
-/// A stale unix socket, on which no process listens, is replaced.
+/// Opens a socket that listens on `address`, unless that is a path: then [`bind_file`] must follow. Nobody can hold this up.
+/// The backlog is the system's maximum (`net.core.somaxconn`).
 ///
 /// # Errors
-/// EADDRINUSE: the address is in use, or another kind of file has this path. EADDRNOTAVAIL, EAFNOSUPPORT, EACCES (a port
-/// below 1024), EMFILE, ENFILE, ENOMEM. For a path: ENOENT, EACCES, EROFS, ENAMETOOLONG, EPERM (cannot set the owner).
-pub fn open(address: &Address, mode: ListenMode) -> Result<(OwnedFd, Option<SocketFile>), Errno> {
+/// EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EACCES (a port below 1024), EMFILE, ENFILE, ENOMEM.
+pub fn open(address: &Address, mode: ListenMode) -> Result<OwnedFd, Errno> {
     match address {
         Address::Tcp(address) => {
             let listener = bind_inet(*address, SockType::Stream, mode)?;
             listen(&listener, Backlog::MAXALLOWABLE)?;
-            Ok((listener, None))
+            Ok(listener)
         }
-        Address::Udp(address) => bind_inet(*address, SockType::Datagram, mode).map(|socket| (socket, None)),
-        Address::Unix { path, mode, owner } => {
+        Address::Udp(address) => bind_inet(*address, SockType::Datagram, mode),
+        Address::Unix { path, mode, .. } => {
             // Connections that nobody accepts can hold descriptors.
             deferred_close::require_holder();
-            listen_unix(path, *mode, *owner)
+            let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+            if let Some(name) = abstract_name(path) {
+                bind(socket.as_raw_fd(), &UnixAddr::new_abstract(name)?)?;
+                listen(&socket, Backlog::MAXALLOWABLE)?;
+            } else {
+                // bind(2) gives the file the mode of the socket, minus the umask.
+                fchmod(&socket, Mode::from_bits_truncate(*mode))?;
+            }
+            Ok(socket)
         }
     }
+}
+
+/// The path of the file of a unix socket.
+#[must_use]
+pub fn file_of(address: &Address) -> Option<&Path> {
+    match address {
+        Address::Unix { path, .. } if abstract_name(path).is_none() => Some(path),
+        Address::Unix { .. } | Address::Tcp(_) | Address::Udp(_) => None,
+    }
+}
+
+fn abstract_name(path: &Path) -> Option<&[u8]> {
+    path.as_os_str().as_bytes().strip_prefix(b"@")
 }
 
 fn bind_inet(address: SocketAddr, kind: SockType, mode: ListenMode) -> Result<OwnedFd, Errno> {
@@ -82,15 +113,14 @@ fn bind_inet(address: SocketAddr, kind: SockType, mode: ListenMode) -> Result<Ow
     Ok(socket)
 }
 
-fn listen_unix(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(OwnedFd, Option<SocketFile>), Errno> {
-    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    if let Some(name) = path.as_os_str().as_bytes().strip_prefix(b"@") {
-        bind(socket.as_raw_fd(), &UnixAddr::new_abstract(name)?)?;
-        listen(&socket, Backlog::MAXALLOWABLE)?;
-        return Ok((socket, None));
-    }
-    // bind(2) gives the file the mode of the socket, minus the umask.
-    fchmod(&socket, Mode::from_bits_truncate(mode))?;
+/// Lets a socket of [`open`] listen on a path, and returns the identity of its file, see [`SocketFile::new`]. A stale unix
+/// socket, on which no process listens, is replaced.
+///
+/// # Errors
+/// EADDRINUSE: the address is in use, or another kind of file has this path. ENOENT, EACCES, EROFS, ENAMETOOLONG, EPERM (cannot
+/// set the owner), ENOMEM.
+pub fn bind_file(socket: impl AsFd, path: &Path, owner: Option<(u32, u32)>) -> Result<[u64; 2], Errno> {
+    let socket = socket.as_fd();
     let address = UnixAddr::new(path)?;
     let bind_file = || {
         // That of libc cannot fail, but a sandbox can refuse the call.
@@ -106,13 +136,13 @@ fn listen_unix(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(Own
         }
         other => other?,
     }
-    let file = SocketFile { path: path.to_owned(), identity: file_identity(path)? };
+    let (device, inode) = file_identity(path)?;
     let listening =
         owner.map_or(Ok(()), |owner| set_owner(path, owner)).and_then(|()| listen(&socket, Backlog::MAXALLOWABLE));
     match listening {
-        Ok(()) => Ok((socket, Some(file))),
+        Ok(()) => Ok([device, inode]),
         Err(errno) => {
-            file.remove();
+            remove_if_same(path, (device, inode)).ok();
             Err(errno)
         }
     }
@@ -193,6 +223,16 @@ mod tests {
     use nix::sys::socket::getsockopt;
 
     use super::*;
+
+    fn open(address: &Address, mode: ListenMode) -> Result<(OwnedFd, Option<SocketFile>), Errno> {
+        let socket = super::open(address, mode)?;
+        let file = match address {
+            Address::Unix { owner, .. } => file_of(address).map(|path| (path, bind_file(&socket, path, *owner))),
+            Address::Tcp(_) | Address::Udp(_) => None,
+        };
+        let file = file.map(|(path, identity)| Ok(SocketFile::new(path, identity?))).transpose()?;
+        Ok((socket, file))
+    }
 
     fn at(ip: &str) -> SocketAddr {
         SocketAddr::new(ip.parse().unwrap(), 0)

@@ -8,7 +8,7 @@
 //! ignore keepalive anyway.
 
 use std::ffi::c_int;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -148,7 +148,7 @@ fn start_writer() {
         }
         0
     };
-    if let Ok(pid) = fork::fork_unseen_helper(&theirs, c"keepalive-write", write) {
+    if let Ok(pid) = fork::fork_unseen_helper(&[theirs.as_fd()], c"keepalive-write", write) {
         STDERR_WRITER.store(ours.into_raw_fd(), Ordering::Relaxed);
         writers().push(pid);
     }

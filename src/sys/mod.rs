@@ -8,6 +8,7 @@
 #![allow(unsafe_code, reason = "the only folder that makes system calls")]
 
 pub mod allocator;
+pub mod bounded;
 mod child_env;
 mod child_memory;
 pub mod clock;

@@ -154,7 +154,7 @@ fn connections_that_were_not_accepted_are_closed_by_a_worker() {
     for close in [close_listener, close_abstract_listener] {
         let name = format!("keepalive-peer-stream-{:x}", super::super::random::random_u64());
         let address = Address::Unix { path: format!("@{name}").into(), mode: 0o600, owner: None };
-        let (listener, _) = listen::open(&address, ListenMode::Shared).unwrap();
+        let listener = listen::open(&address, ListenMode::Shared).unwrap();
         let client = nix::sys::socket::socket(
             nix::sys::socket::AddressFamily::Unix,
             nix::sys::socket::SockType::Stream,
@@ -176,7 +176,7 @@ fn an_abstract_address_can_be_used_again_at_once() {
     let path = format!("@keepalive-peer-stream-{:x}", super::super::random::random_u64());
     let address = Address::Unix { path: path.into(), mode: 0o600, owner: None };
     for _ in 0..3 {
-        let (listener, _) = listen::open(&address, ListenMode::Shared).unwrap();
+        let listener = listen::open(&address, ListenMode::Shared).unwrap();
         close_abstract_listener(listener);
     }
 }

@@ -120,7 +120,7 @@ mod tests {
     use crate::model::plan::ListenMode;
 
     #[track_caller]
-    fn check_is_found((socket, file): (OwnedFd, Option<listen::SocketFile>), asked: &Address) {
+    fn check_is_found(socket: OwnedFd, asked: &Address) {
         let mut budget = MAX_LOOKUPS;
         let (pid, name) = port_owner_within(asked, &mut budget).expect("somebody has it");
         assert!((1..MAX_LOOKUPS).contains(&budget), "{budget}");
@@ -133,7 +133,6 @@ mod tests {
         while port_owner_within(asked, &mut MAX_LOOKUPS.clone()).is_some() {
             std::thread::yield_now();
         }
-        file.into_iter().for_each(listen::SocketFile::remove);
     }
 
     /// A port that is currently free.
@@ -167,7 +166,13 @@ mod tests {
         let path = std::env::temp_dir().join(format!("keepalive-port_owner-{}", std::process::id()));
         for path in [path, format!("@keepalive-port_owner-{}", std::process::id()).into()] {
             let address = Address::Unix { path, mode: 0o600, owner: None };
-            check_is_found(listen::open(&address, ListenMode::Shared).unwrap(), &address);
+            let socket = listen::open(&address, ListenMode::Shared).unwrap();
+            let file = listen::file_of(&address);
+            if let Some(path) = file {
+                listen::bind_file(&socket, path, None).unwrap();
+            }
+            check_is_found(socket, &address);
+            file.iter().for_each(|path| std::fs::remove_file(path).unwrap());
         }
     }
 }

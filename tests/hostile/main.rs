@@ -31,4 +31,5 @@ mod descriptors;
 mod file_systems;
 mod processes;
 mod setup;
+mod sockets;
 mod system_calls;

@@ -9,7 +9,7 @@ mod holder;
 mod protocol;
 
 use std::collections::VecDeque;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -231,7 +231,7 @@ impl FdStore {
             return Ok(position);
         }
         let (channel, theirs) = packet::pair()?;
-        let pid = fork::fork_unseen_helper(&theirs, c"keepalive-fds", || holder::serve(&theirs))?;
+        let pid = fork::fork_unseen_helper(&[theirs.as_fd()], c"keepalive-fds", || holder::serve(&theirs))?;
         poller.add(&channel, Token::DescriptorHolder(number_of(service)))?;
         self.holders.push(Holder { service, pid, channel, pending: VecDeque::new(), used_at: now });
         Ok(self.holders.len() - 1)

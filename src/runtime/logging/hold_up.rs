@@ -70,6 +70,7 @@ impl HoldUp {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
     use std::sync::atomic::AtomicU64;
 
     use super::*;
@@ -107,7 +108,7 @@ mod tests {
     #[test]
     fn the_pipe_is_closed_when_the_killed_logger_has_ended() {
         let (_read_end, write_end) = pipe::pipe().unwrap();
-        let logger = fork::fork_unseen_helper(&write_end, c"test", || {
+        let logger = fork::fork_unseen_helper(&[write_end.as_fd()], c"test", || {
             nix::unistd::pause();
             0
         });
