@@ -198,13 +198,14 @@ def epoll_mutex(text):
 
 
 def until_thread_hangs(call):
-    """Waits until the only other thread of this process waits in a system call. Exits if there is none."""
+    """Waits until all other threads of this process wait in a system call. Exits if there is none."""
     main = os.getpid()
-    while True:
-        for task in set(os.listdir("/proc/self/task")) - {str(main)} or os._exit(1):
-            with open(f"/proc/self/task/{task}/stat") as stat, open(f"/proc/self/task/{task}/syscall") as syscall:
-                if stat.read().rsplit(") ", 1)[1][0] in "SD" and syscall.read().startswith(f"{call} "):
-                    return
+
+    def hangs(task):
+        with open(f"/proc/self/task/{task}/stat") as stat, open(f"/proc/self/task/{task}/syscall") as syscall:
+            return stat.read().rsplit(") ", 1)[1][0] in "SD" and syscall.read().startswith(f"{call} ")
+
+    while not all(map(hangs, set(os.listdir("/proc/self/task")) - {str(main)} or os._exit(1))):
         time.sleep(0.01)
 
 
@@ -288,15 +289,18 @@ def held_pipe(number):
     rest()
 
 
-def locked_directory():
-    """Reads a directory into a page of our file, which never comes: meanwhile nobody makes or removes a file there."""
+def locked_directories(count):
+    """Reads directories into a page of our file, which never comes: meanwhile nobody makes or removes a file there."""
     fuse.mount_as_user(fuse.READ, MNT, DEVICE)
     page = mmap.mmap(os.open(FILE, os.O_RDONLY), fuse.PAGE, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     sd.say("READY=1")
     begin()
-    folder, memory = os.open(HERE + "/free", os.O_RDONLY), ctypes.addressof(ctypes.c_char.from_buffer(page))
-    read = lambda: libc.syscall(GETDENTS64, folder, ctypes.c_void_p(memory), fuse.PAGE)
-    threading.Thread(target=read, daemon=True).start()
+    memory = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+    for number in range(int(count)):
+        os.makedirs(f"{HERE}/free/{number}", exist_ok=True)
+        folder = os.open(f"{HERE}/free/{number}", os.O_RDONLY)
+        read = lambda folder=folder: libc.syscall(GETDENTS64, folder, memory, fuse.PAGE)
+        threading.Thread(target=read, daemon=True).start()
     until_thread_hangs(GETDENTS64)
     hold_until("end")
 

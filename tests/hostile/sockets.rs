@@ -5,12 +5,12 @@ use keepalive::sys::procfs;
 
 use crate::file_systems::have_fuse;
 use crate::harness::wait_until;
-use crate::setup::{EVERYWHERE, Setup, attack, in_each};
+use crate::setup::{EVERYWHERE, Host, Setup, attack, in_each};
 
 /// How often the same reload is requested.
 const RELOADS: usize = 3;
-/// The processes that hang in the same lock, and those that are about to exit.
-const MAX_HELPERS: usize = 2;
+/// The helpers that hang in all.
+const MAX_HELPERS: usize = 16;
 
 /// What ends first.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,13 +20,24 @@ enum Ending {
     Keepalive,
 }
 
-/// `evil` has a lock. A reload that puts `after` in the place of `before` in its definition needs it, and fails.
-fn a_reload_fails(words: &[&str], settings: &str, before: &str, after: &str, address: &str) {
+/// `evil` has locks. A reload that puts `after` in the place of `before` in its definition needs them, and fails at `address`.
+struct Attack<'a> {
+    hosts: &'a [Host],
+    words: &'a [&'a str],
+    settings: &'a str,
+    before: &'a str,
+    after: &'a str,
+    address: &'a str,
+    max_helpers: usize,
+}
+
+fn a_reload_fails(attempt: &Attack<'_>) {
+    let Attack { hosts, words, settings, before, after, address, max_helpers } = *attempt;
     if !have_fuse() {
         return;
     }
     for ending in [Ending::Lock, Ending::Keepalive] {
-        in_each(&EVERYWHERE, |host| {
+        in_each(hosts, |host| {
             let setup = Setup::start(host, &format!("{}ready = \"notify\"\n{settings}", attack(words)));
             setup.control.wait_for("evil.0", "running");
             setup.begin_attack();
@@ -45,7 +56,7 @@ fn a_reload_fails(words: &[&str], settings: &str, before: &str, after: &str, add
                 std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "keepalive-bind\n")
             };
             let helpers = || procfs::children(keepalive).unwrap().flatten().filter(is_helper).count();
-            wait_until("few helpers to be left", || (1..=MAX_HELPERS).contains(&helpers()).then_some(()));
+            wait_until("few helpers to be left", || (1..=max_helpers).contains(&helpers()).then_some(()));
             assert_eq!(setup.control.state("evil.0"), "running");
             setup.usage_is_flat();
             setup.the_event_loop_rests();
@@ -65,8 +76,30 @@ fn a_reload_fails(words: &[&str], settings: &str, before: &str, after: &str, add
 // getdents(2) holds the lock of the directory while it writes to memory that does not come; bind(2) and unlink(2) wait for it.
 #[test]
 fn a_directory_that_is_locked_for_ever_holds_up_no_reload() {
-    let listen = "[services.evil]\nlisten = { a = \"unix://DIR/free/a\", b = \"unix://DIR/free/b\" }\n";
-    a_reload_fails(&["locked_directory"], "", "[services.evil]\n", listen, "unix://DIR/free/a");
+    a_reload_fails(&Attack {
+        hosts: &EVERYWHERE,
+        words: &["locked_directories", "1"],
+        settings: "",
+        before: "[services.evil]\n",
+        after: "[services.evil]\nlisten = { a = \"unix://DIR/free/0/a\", b = \"unix://DIR/free/0/b\" }\n",
+        address: "unix://DIR/free/0/a",
+        max_helpers: 1,
+    });
+}
+
+#[test]
+fn many_directories_that_are_locked_for_ever_hold_up_no_reload() {
+    const COUNT: usize = 20;
+    let listen: Vec<String> = (0..COUNT).map(|number| format!("s{number} = \"unix://DIR/free/{number}/s\"")).collect();
+    a_reload_fails(&Attack {
+        hosts: &[Host::Root],
+        words: &["locked_directories", &COUNT.to_string()],
+        settings: "",
+        before: "[services.evil]\n",
+        after: &format!("[services.evil]\nlisten = {{ {} }}\n", listen.join(", ")),
+        address: "unix://DIR/free/0/s",
+        max_helpers: MAX_HELPERS,
+    });
 }
 
 // socket(7): setsockopt(2) waits for a sendto(2) with MSG_MORE that waits for the memory that it sends.
@@ -75,5 +108,13 @@ fn a_socket_that_is_locked_for_ever_holds_up_no_reload() {
     // A number that the kernel does not assign by itself, see ip_local_port_range in ip(7).
     let port = 18_000 + std::process::id() % 10_000;
     let [before, after] = ["127.0.0.1", "0.0.0.0"].map(|ip| format!("udp://{ip}:{port}"));
-    a_reload_fails(&["locked_socket", "3"], &format!("listen = {{ a = \"{before}\" }}\n"), &before, &after, &after);
+    a_reload_fails(&Attack {
+        hosts: &EVERYWHERE,
+        words: &["locked_socket", "3"],
+        settings: &format!("listen = {{ a = \"{before}\" }}\n"),
+        before: &before,
+        after: &after,
+        address: &after,
+        max_helpers: 1,
+    });
 }
