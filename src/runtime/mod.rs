@@ -1,7 +1,7 @@
 //! The runtime runs the event loop: it turns what happens into events for the supervisor, and performs its actions.
 //!
-//! It does not decide anything about services. Only `Runtime::wait` waits, and nothing else may take long: the work of each
-//! turn is bounded.
+//! It does not decide anything about services. Only `Runtime::wait` waits, and `bounded_work` for a limited time. Nothing else
+//! may take long: the work of each turn is bounded.
 //!
 //! Start reading at [`run`], then in `event_loop` at `Runtime::turn` for the order of a turn and `Runtime::perform` for the
 //! actions. `runs` has the data of processes. Each part of the loop that owns state is a `Subsystem`.
