@@ -130,7 +130,11 @@ impl CloseQueue {
         while self.may_start() {
             match CloseWorker::start(MAX_DESCRIPTORS_PER_WORKER, |owner| self.may_have_another(owner)) {
                 Ok(None) => return,
-                Ok(Some(worker)) => self.workers.push((worker, Stage::Waiting { until: now + MAX_WAIT })),
+                Ok(Some(worker)) => {
+                    self.workers.push((worker, Stage::Waiting { until: now + MAX_WAIT }));
+                    // A process of keepalive's user can have killed it.
+                    self.holder.take_if(|holder| wait::reap_without_sigchld(*holder) != Ok(None));
+                }
                 Err(errno) => {
                     let reason = errno::words(errno);
                     rate_limited_log::warn(

@@ -174,7 +174,7 @@ impl Sockets {
             Err(errno) => {
                 if errno == Errno::ETIMEDOUT {
                     // A helper that is late can still let it listen.
-                    deferred_close(vec![socket]);
+                    deferred_close(None, [socket]);
                 }
                 Err(errno)
             }
