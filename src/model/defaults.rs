@@ -58,6 +58,7 @@ impl Service {
         Self {
             name: name.into(),
             kind: Kind::Service,
+            is_removed: false,
             instances: 1,
             depends_on: Box::default(),
             autostart: true,

@@ -8,7 +8,7 @@ use super::process::ServiceIndex;
 
 impl Plan {
     /// `new` with each service at the position that it has in `self`, and new services after all others. A service that
-    /// `new` no longer contains stays, with no instances. An unchanged service stays the same object. `control`, `http` and `log` cannot change.
+    /// `new` no longer contains stays, as a removed one. An unchanged service stays the same object. `control`, `http` and `log` cannot change.
     #[must_use]
     pub fn merged(&self, new: Self) -> Self {
         merge(self, new)
@@ -42,9 +42,9 @@ fn merge(old: &Plan, new: Plan) -> Plan {
     Plan { services, control: old.control.clone(), http: old.http.clone(), log: old.log, ..new }
 }
 
-/// `service` without instances: the configuration no longer contains it. Its dependencies keep their positions.
+/// The configuration no longer contains `service`. Its dependencies keep their positions.
 fn retired(service: &Rc<Service>) -> Rc<Service> {
-    Rc::new(Service { instances: 0, autostart: false, ..Service::clone(service) })
+    Rc::new(Service { is_removed: true, instances: 0, autostart: false, ..Service::clone(service) })
 }
 
 #[cfg(test)]
@@ -84,7 +84,7 @@ mod tests {
         let new = plan(&[service("mail", &[2]), service("db", &[]), service("web", &[1, 0])]);
         let merged = old.merged(new);
         let mut cache = Service::clone(&service("cache", &[1]));
-        (cache.instances, cache.autostart) = (0, false);
+        (cache.is_removed, cache.instances, cache.autostart) = (true, 0, false);
         let expected = [service("web", &[1, 3]), service("db", &[]), Rc::new(cache), service("mail", &[0])];
         assert_eq!(merged.services, expected);
         assert_eq!(merged.instances(), 3);
@@ -105,7 +105,7 @@ mod tests {
     fn a_service_that_is_added_again_gets_its_old_position() {
         let old = plan(&[service("web", &[]), service("db", &[0])]);
         let without = old.merged(plan(&[service("db", &[])]));
-        assert_eq!((without.services[0].instances, without.services[1].instances), (0, 1));
+        assert_eq!((without.services[0].is_removed, without.services[1].is_removed), (true, false));
         assert_eq!(without.merged(old.clone()), old);
     }
 

@@ -138,7 +138,9 @@ pub struct Service {
     pub name: Box<str>,
     /// `type`.
     pub kind: Kind,
-    /// The number of instances, at least 1; 0 if the configuration no longer contains the service.
+    /// The configuration no longer contains it. It stays in the plan, so that others keep their positions.
+    pub is_removed: bool,
+    /// The number of instances.
     pub instances: u32,
     /// The services that must be ready (or have succeeded) first. No cycles, no duplicates.
     pub depends_on: Box<[ServiceIndex]>,

@@ -64,7 +64,7 @@ impl Sockets {
     }
 
     fn bind_all(&mut self, plan: &Plan) {
-        for service in plan.services.iter().filter(|service| service.instances > 0) {
+        for service in plan.services.iter().filter(|service| !service.is_removed) {
             for listen in &service.process.listen {
                 if mode_of(service, &listen.address) == ListenMode::Shared {
                     self.find_or_bind(listen, None).ok();
@@ -233,7 +233,7 @@ impl Sockets {
     /// Applies a new plan: binds new sockets and keeps the others. Sockets that it does not use are closed by
     /// [`Self::release`] when no process has them any more.
     pub(super) fn apply_config(&mut self, plan: &Plan) {
-        for service in plan.services.iter().filter(|service| service.instances > 0) {
+        for service in plan.services.iter().filter(|service| !service.is_removed) {
             service.process.listen.iter().for_each(|listen| self.update_permissions(&listen.address));
         }
         self.has_old_sockets = true;
@@ -357,8 +357,8 @@ fn is_same_address(one: &Address, other: &Address) -> bool {
 fn is_in_plan(bound: &BoundSocket, plan: &Plan) -> bool {
     let service_of = |service: ServiceIndex| plan.services.get(service.position());
     match bound.slot {
-        Some(id) => service_of(id.service).is_some_and(|service| service.instances > 0 && uses(service, bound, None)),
-        None => plan.services.iter().any(|service| service.instances > 0 && uses(service, bound, None)),
+        Some(id) => service_of(id.service).is_some_and(|service| !service.is_removed && uses(service, bound, None)),
+        None => plan.services.iter().any(|service| !service.is_removed && uses(service, bound, None)),
     }
 }
 

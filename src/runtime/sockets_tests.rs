@@ -256,7 +256,7 @@ fn a_removed_service_keeps_no_sockets() {
         let mut sockets = Sockets::new(&plan(&[&web]));
         given(&mut sockets, id(0, 0), &web);
         TcpStream::connect(port).unwrap();
-        web.instances = 0;
+        web.is_removed = true;
         sockets.apply_config(&plan(&[&web]));
         sockets.release(&plan(&[&web]), no_processes);
         TcpStream::connect(port).unwrap_err();

@@ -87,7 +87,7 @@ impl Supervisor {
     }
 
     fn add(&mut self, service: ServiceIndex, definition: &Service, work: &mut Work) {
-        if definition.autostart && definition.instances > 0 {
+        if definition.autostart {
             for index in self.mark_waiting(service, Requester::Config) {
                 self.start_or_block(index);
             }
@@ -99,15 +99,15 @@ impl Supervisor {
         if old == new {
             let is_retried = self.retry_untried(service, work);
             work.changes.reloaded += u32::from(is_retried);
-            work.changes.unchanged += u32::from(!is_retried && new.instances > 0);
+            work.changes.unchanged += u32::from(!is_retried && !new.is_removed);
             return;
         }
-        if new.instances == 0 {
+        if new.is_removed {
             work.changes.removed += 1;
             work.awaiting_stop.extend(self.services.ids_of(service));
             return self.services.retire(service);
         }
-        if old.instances == 0 {
+        if old.is_removed {
             work.changes.added += 1;
             self.services[service].untried = Some(Untried { before: None });
             self.services.restore(service);

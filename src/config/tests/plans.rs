@@ -27,6 +27,7 @@ fn minimal() -> Service {
     Service {
         name: "web".into(),
         kind: Kind::Service,
+        is_removed: false,
         instances: 1,
         depends_on: Box::default(),
         autostart: true,

@@ -229,7 +229,7 @@ fn find(name: &str, plan: &Plan) -> Result<Target, Invalid> {
         return Ok(Target::All);
     }
     let (service, number) = name.split_once('.').map_or((name, None), |(service, number)| (service, Some(number)));
-    let index = plan.services.iter().zip(0..).find(|(known, _)| *known.name == *service && known.instances > 0);
+    let index = plan.services.iter().zip(0..).find(|(known, _)| *known.name == *service && !known.is_removed);
     let service = index.map(|(_, index)| ServiceIndex(index)).ok_or_else(|| {
         // `server.js` is a name with a dot rather than an instance of `server`.
         let is_instance = number.is_none_or(|number| whole::<u32>(number).is_some());
@@ -253,7 +253,7 @@ fn find_one(name: &str, plan: &Plan) -> Result<Target, Invalid> {
 fn unknown(name: &str, plan: &Plan) -> Invalid {
     /// The number of services in the message.
     const MAX_NAMED: usize = 10;
-    let known = plan.services.iter().filter(|service| service.instances > 0);
+    let known = plan.services.iter().filter(|service| !service.is_removed);
     let names: Vec<&str> = known.map(|service| &*service.name).collect();
     let more = if names.len() > MAX_NAMED { ", …" } else { "" };
     let known = names.get(..MAX_NAMED).unwrap_or(&names).join(", ");

@@ -136,7 +136,7 @@ impl Model {
         let mut kept = Vec::new();
         for (position, new) in (0..).zip(&plan.services) {
             let old = self.plan.services.get(position as usize);
-            let is_kept = old.is_some_and(|old| old.instances > 0 && old.same_process_spec(new));
+            let is_kept = old.is_some_and(|old| !old.is_removed && old.same_process_spec(new));
             if !is_kept {
                 self.untried.insert(ServiceIndex(position));
             } else if self.untried.contains(&ServiceIndex(position)) {
