@@ -254,12 +254,16 @@ impl Decoder<'_> {
             return (self.environment.cpus)().max(1);
         }
         // PM2 has these.
-        if matches!(value.get_ref().as_str(), Some("max" | "auto")) || value.integer().is_some_and(|number| number < 1)
+        if matches!(value.get_ref().as_str(), Some("max" | "auto")) || value.integer().is_some_and(|number| number < 0)
         {
-            self.unexpected(&value, "a whole number above 0 or `\"cpus\"`", "write `\"cpus\"` for one for each CPU");
+            self.unexpected(
+                &value,
+                "a whole number from 0 to 65536, or `\"cpus\"`",
+                "write `\"cpus\"` for one for each CPU",
+            );
             return 1;
         }
-        let number = self.integer_in(&value, 1..=MAX_INSTANCES, ", or `\"cpus\"`");
+        let number = self.integer_in(&value, 0..=MAX_INSTANCES, ", or `\"cpus\"`");
         number.and_then(|number| u32::try_from(number).ok()).unwrap_or(1)
     }
 

@@ -60,7 +60,7 @@ fn autostarted(plan: &Plan, order: &[ServiceIndex]) -> Map<ServiceIndex, ()> {
     // In reverse order the dependents of a service come before it.
     for index in order.iter().rev() {
         let Some(service) = plan.services.get(index.position()) else { continue };
-        if service.autostart || autostarted.contains_key(index) {
+        if (service.autostart && service.instances > 0) || autostarted.contains_key(index) {
             for index in service.depends_on.iter().chain([index]) {
                 autostarted.insert(*index, ());
             }
@@ -102,8 +102,10 @@ pub fn service_text(plan: &Plan, service: &Service, note: &dyn Fn(ServiceIndex) 
             Kind::Oneshot => "oneshot: its dependents start after it has succeeded",
         },
     );
-    if service.instances > 1 {
-        line("instances", &service.instances.to_string());
+    match service.instances {
+        0 => line("instances", "0: it is off, and nothing waits for it"),
+        1 => {}
+        count => line("instances", &count.to_string()),
     }
     line("directory", &process.cwd.as_ref().map(Template::to_string).unwrap_or_default());
     line("user", &process.credentials.as_ref().map(user_text).unwrap_or_default());

@@ -366,7 +366,7 @@ impl Status {
             joint = ", ";
         }
         if counts.is_empty() {
-            summary.push_str(": no services");
+            summary.push_str(": no instances");
         }
         one_line(&summary).into_owned()
     }

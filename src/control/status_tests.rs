@@ -163,8 +163,8 @@ fn the_summary_names_degraded_services() {
 #[test]
 fn a_summary_names_the_file_unless_keepalive_is_pid_1() {
     let summary = |pid: u32| status(json!({"services": [], "pid": pid, "version": "1", "config": "/a.toml"})).summary();
-    assert_eq!(summary(7), "keepalive 1 of /a.toml, pid 7, up 0s: no services");
-    assert_eq!(summary(1), "keepalive 1, pid 1, up 0s: no services");
+    assert_eq!(summary(7), "keepalive 1 of /a.toml, pid 7, up 0s: no instances");
+    assert_eq!(summary(1), "keepalive 1, pid 1, up 0s: no instances");
 }
 
 #[test]
@@ -180,5 +180,5 @@ fn an_invalid_status_is_an_error() {
     for nonsense in nonsense.into_iter().chain([json!({"services": [{"instances": [null]}]})]) {
         assert!(serde_json::from_value::<Status>(nonsense.clone()).is_err(), "{nonsense}");
     }
-    assert_eq!(status(json!({"services": [], "new": {"a": 1}})).summary(), "keepalive , pid 0, up 0s: no services");
+    assert_eq!(status(json!({"services": [], "new": {"a": 1}})).summary(), "keepalive , pid 0, up 0s: no instances");
 }

@@ -140,7 +140,7 @@ pub struct Service {
     pub kind: Kind,
     /// The configuration no longer contains it. It stays in the plan, so that others keep their positions.
     pub is_removed: bool,
-    /// The number of instances.
+    /// The number of instances. With 0 it is off: nothing waits for it.
     pub instances: u32,
     /// The services that must be ready (or have succeeded) first. No cycles, no duplicates.
     pub depends_on: Box<[ServiceIndex]>,

@@ -6,7 +6,7 @@ use super::core::Supervisor;
 use super::event::Action;
 use super::operator::{Pending, Refusal, RequestId};
 use super::record::{Changes, JournalEvent, Requester};
-use super::service_table::{InEffect, Untried};
+use super::service_table::{InEffect, Membership, Untried};
 use super::state::{AfterStop, State, Stopped, Stopping};
 use crate::model::plan::{Kind, Plan, Service};
 use crate::model::{InstanceId, ServiceIndex};
@@ -105,22 +105,25 @@ impl Supervisor {
         if new.is_removed {
             work.changes.removed += 1;
             work.awaiting_stop.extend(self.services.ids_of(service));
-            return self.services.retire(service);
+            self.services[service].membership = Membership::Removed;
+            return;
         }
         if old.is_removed {
             work.changes.added += 1;
-            self.services[service].untried = Some(Untried { before: None });
-            self.services.restore(service);
-            self.services.resize(service, new.instances);
-            if new.autostart {
-                // Instances that are still being stopped are started again afterwards.
-                let ids: Vec<_> = self.services.ids_of(service).filter(|id| self.services.has(*id)).collect();
-                ids.iter().for_each(|id| self.request_start(*id, Requester::Config));
-                work.awaiting_ready.extend(ids);
-            }
+            self.services[service].membership = Membership::Present;
+            self.populate(service, new, work);
             return;
         }
         let mut resize = (old.instances != new.instances).then_some(new.instances);
+        if resize == Some(0) {
+            work.changes.adjusted += 1;
+            return self.resize_for(service, 0, work);
+        }
+        if resize.is_some() && self.services[service].is_off() {
+            self.record(JournalEvent::Scaled { service, from: 0, to: new.instances });
+            let is_started = self.populate(service, new, work);
+            return if is_started { work.changes.reloaded += 1 } else { work.changes.not_running.push(service) };
+        }
         // An operator may have scaled the service to more instances than the new definition allows: resize it before the
         // reload.
         if new.too_many_instances(self.services[service].desired).is_some() {
@@ -151,6 +154,24 @@ impl Supervisor {
             (false, true) => work.changes.not_running.push(service),
             (_, false) => work.changes.reloaded += 1,
         }
+    }
+
+    /// Gives a service instances that had none, or was removed. Returns whether they start: if not by itself, a service that
+    /// runs may depend on it.
+    fn populate(&mut self, service: ServiceIndex, new: &Service, work: &mut Work) -> bool {
+        self.services[service].untried = Some(Untried { before: None });
+        self.services.resize(service, new.instances);
+        let (ids, surplus): (Vec<_>, Vec<_>) = self.services.ids_of(service).partition(|id| self.services.has(*id));
+        surplus.iter().for_each(|id| self.request_stop(*id));
+        work.awaiting_stop.extend(surplus);
+        let is_active = |dependent: &ServiceIndex| self.services[*dependent].counts.active > 0;
+        let starts = new.autostart || self.services[service].dependents.iter().any(is_active);
+        if starts {
+            // Instances that are still being stopped are started again afterwards.
+            ids.iter().for_each(|id| self.request_start(*id, Requester::Config));
+            work.awaiting_ready.extend(ids);
+        }
+        starts
     }
 
     /// Tries a definition again that an earlier reload has brought, and that has not been ready yet: its result is that of
@@ -187,7 +208,10 @@ impl Supervisor {
         resize: Option<u32>,
         work: &mut Work,
     ) -> bool {
-        let ids: Vec<_> = self.services.ids_of(service).collect();
+        let ids: Vec<_> = self.services.ids_of(service).filter(|id| self.services.has(*id)).collect();
+        if ids.is_empty() {
+            return false;
+        }
         if self.services[service].definition.kind == Kind::Oneshot {
             // A oneshot that has not been started, or was stopped, does not start now.
             for id in ids {
@@ -232,6 +256,7 @@ impl Supervisor {
         self.services.resize(service, desired);
         if from != desired {
             self.record(JournalEvent::Scaled { service, from, to: desired });
+            self.mark_dirty(service);
         }
         from
     }
@@ -239,7 +264,7 @@ impl Supervisor {
     /// Stops a service that has been removed from the configuration, once its dependents have stopped and no rollback can
     /// start them again.
     pub(super) fn retire_if_possible(&mut self, service: ServiceIndex) {
-        if !self.services[service].is_retiring || self.is_draining() {
+        if !self.services[service].is_retiring() || self.is_draining() {
             return;
         }
         let is_live = |dependent: &ServiceIndex| self.services[*dependent].counts.live > 0;
@@ -259,7 +284,7 @@ impl Supervisor {
             self.drop_stopped(service);
             let definition = Rc::clone(&self.services[service].definition);
             for dependency in &definition.depends_on {
-                if self.services[*dependency].is_retiring && self.services[*dependency].desired > 0 {
+                if self.services[*dependency].is_retiring() && self.services[*dependency].desired > 0 {
                     self.mark_dirty(*dependency);
                 }
             }

@@ -17,7 +17,7 @@ pub enum Request {
     Control(Target, Verb),
     /// A start, stop or restart of several: stopped in the reverse order of their dependencies, started in that order.
     Several(Rc<[Target]>, Verb),
-    /// Change the number of instances, which is at least 1. Done when these are ready and the surplus is gone. Refused for
+    /// Change the number of instances. Done when these are ready and the surplus is gone. Refused for
     /// a oneshot.
     Scale(ServiceIndex, u32),
     /// Load the configuration again. Done when it is in effect.
@@ -88,6 +88,8 @@ pub enum Refusal {
     TooMany(InstanceId, TooManyInstances),
     /// The first one runs, and depends on the second one, which is stopped or has failed.
     DependencyUnavailable(ServiceIndex, ServiceIndex),
+    /// The service has no instances.
+    NoInstances(ServiceIndex),
     /// The service is a oneshot, which can be neither scaled nor reloaded.
     Oneshot(ServiceIndex),
     /// The configuration cannot be read, or is invalid, for this reason.
@@ -112,6 +114,7 @@ impl Refusal {
             | Self::Reloading(_)
             | Self::TooMany(..)
             | Self::DependencyUnavailable(..)
+            | Self::NoInstances(_)
             | Self::Oneshot(_)
             | Self::ConfigLoadFailed(_) => Vec::new(),
         }

@@ -80,6 +80,11 @@ impl Supervisor {
             |id: &InstanceId| self.services.has(*id) && (is_all || wanted.iter().any(|target| target.includes(*id)));
         let order = self.start_order().into_iter().flat_map(|service| self.services.ids_of(service));
         let mut targets: Vec<_> = order.filter(is_meant).collect();
+        if let (Some(Target::Service(service)), [], false) =
+            (wanted.first(), &targets[..], is_all || verb == Verb::Stop)
+        {
+            return self.reply(id, Err(Refusal::NoInstances(*service)));
+        }
         if is_all {
             targets.retain(|id| !self.is_left_alone(*id, verb));
         }
@@ -264,7 +269,6 @@ impl Supervisor {
         }
         self.cancel_resize(service);
         let from = self.set_desired(service, desired);
-        self.mark_dirty(service);
         let (mut kept, surplus): (Vec<_>, Vec<_>) =
             self.services.ids_of(service).partition(|id| self.services.has(*id));
         // What an operator has stopped stays stopped, and other requests go on.
@@ -391,7 +395,7 @@ impl Supervisor {
         }
         match (awaited, self.state_name(id)) {
             // A removed service is stopped after its dependents.
-            (Awaited::Stopped, state) if self.services[id.service].is_retiring && !state.is_inactive() => {
+            (Awaited::Stopped, state) if self.services[id.service].is_retiring() && !state.is_inactive() => {
                 Progress::Ongoing
             }
             (Awaited::Ready, StateName::Running)

@@ -8,7 +8,7 @@ use super::phase::Phase;
 use super::record::{Cause, JournalEvent, Outcome, Reason, Requester};
 use super::rollout::{ReloadFailure, RolloutError};
 use super::run_result::{FailureReason, RunResult};
-use super::service_table::{Failure, ServiceOutcome};
+use super::service_table::{Failure, Membership, ServiceOutcome};
 use super::state::{AfterStop, Running, State, Stopped};
 use super::state_name::StateName;
 use crate::model::plan::{ExitAction, Kind};
@@ -21,7 +21,7 @@ impl Supervisor {
     /// Starts every service with `autostart`, and its dependencies.
     pub(super) fn on_boot(&mut self) {
         for service in self.services.service_indexes() {
-            if self.services[service].definition.autostart {
+            if self.services[service].definition.autostart && !self.services[service].is_off() {
                 self.mark_waiting(service, Requester::Autostart);
             }
         }
@@ -212,7 +212,7 @@ impl Supervisor {
             self.wake_rollouts(service);
         }
         // First the outcome, which may begin the shutdown: nothing should be started only to be stopped again.
-        if status.outcome != before.outcome && !self.services[service].is_retiring {
+        if status.outcome != before.outcome && !self.services[service].is_retiring() {
             self.on_outcome(service, status.outcome);
         }
         if status.is_ready && !self.is_soaking(service) {
@@ -255,7 +255,8 @@ impl Supervisor {
         if self.is_draining() || !self.dependencies_are_ready(service) {
             return;
         }
-        for id in self.services.ids_of(service) {
+        // Surplus instances are about to be removed.
+        for id in self.services.ids_of(service).filter(|id| self.services.has(*id)).collect::<Vec<_>>() {
             if matches!(self.services[id].state, State::Stopped { why: Stopped::Blocked { .. } }) {
                 self.wait(id, Reason::DependenciesReady);
             }
@@ -335,7 +336,7 @@ impl Supervisor {
     fn propagate_all(&mut self) {
         let total = *self.services.total();
         match self.phase {
-            Phase::Running if total.active == 0 && total.stopped_by_operator == 0 => {
+            Phase::Running if total.active == 0 && total.stopped_by_operator == 0 && !self.is_any_scaled_to_zero() => {
                 let failure = self.first_failure();
                 let code = match &failure {
                     Some((_, run, _)) => failure_code(run),
@@ -346,6 +347,11 @@ impl Supervisor {
             Phase::Draining(_) if total.live == 0 => self.on_all_stopped(),
             Phase::Running | Phase::Draining(_) | Phase::Ended => {}
         }
+    }
+
+    fn is_any_scaled_to_zero(&self) -> bool {
+        let mut services = self.services.service_indexes().map(|index| &self.services[index]);
+        services.any(|service| service.membership == Membership::ScaledToZero)
     }
 
     /// The instance that failed first.

@@ -39,8 +39,7 @@ pub(super) struct ServiceState {
     pub(super) live_dependents: usize,
     /// During a shutdown: it has no processes left, and neither have the services that depend on it.
     pub(super) is_drained: bool,
-    /// It has been removed from the configuration.
-    pub(super) is_retiring: bool,
+    pub(super) membership: Membership,
     /// Its definition has come by a reload, and has never been ready.
     pub(super) untried: Option<Untried>,
     pub(super) in_effect: InEffect,
@@ -51,6 +50,16 @@ pub(super) struct ServiceState {
 pub(super) struct Untried {
     /// The definition that worked; `None`: the service is new.
     pub(super) before: Option<Rc<Service>>,
+}
+
+/// Whether a service is in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Membership {
+    Present,
+    /// Its number of instances was set to 0 while keepalive runs, which therefore does not end without them.
+    ScaledToZero,
+    /// It has been removed, and stops.
+    Removed,
 }
 
 /// Which definition of a service is in effect.
@@ -93,7 +102,7 @@ pub(super) struct ServiceStatus {
 pub(super) enum ServiceOutcome {
     /// At least one instance runs or will run.
     Active,
-    /// At least one instance waits for an operator to start it, and none is active.
+    /// None is active, and at least one instance waits for an operator to start it, or there should be none.
     Inactive,
     Completed,
     Failed,
@@ -142,16 +151,6 @@ impl ServiceTable {
         }
     }
 
-    /// The service has been removed from the configuration.
-    pub(super) fn retire(&mut self, index: ServiceIndex) {
-        self[index].is_retiring = true;
-    }
-
-    /// The service is in the configuration again.
-    pub(super) fn restore(&mut self, index: ServiceIndex) {
-        self[index].is_retiring = false;
-    }
-
     pub(super) fn service_indexes(&self) -> impl Iterator<Item = ServiceIndex> + use<> {
         (0..self.services.len()).map(index_at)
     }
@@ -196,6 +195,11 @@ impl ServiceTable {
     /// [`Self::drop_surplus`].
     pub(super) fn resize(&mut self, index: ServiceIndex, desired: u32) {
         let service = &mut self[index];
+        match (service.membership, desired) {
+            (Membership::Present, 0) if service.desired > 0 => service.membership = Membership::ScaledToZero,
+            (Membership::ScaledToZero, 1..) => service.membership = Membership::Present,
+            (Membership::Present | Membership::ScaledToZero | Membership::Removed, _) => {}
+        }
         service.desired = desired;
         let first = u32::try_from(service.instances.len()).unwrap_or(u32::MAX);
         let definition = &service.definition;
@@ -286,7 +290,7 @@ impl ServiceState {
             is_dirty: false,
             live_dependents: 0,
             is_drained: false,
-            is_retiring: false,
+            membership: Membership::Present,
             untried: None,
             in_effect: InEffect::Configured,
         }
@@ -305,9 +309,19 @@ impl ServiceState {
         (has_worked || self.in_effect == InEffect::Previous).then(|| Rc::clone(old))
     }
 
+    /// Whether it is in the configuration and there should be no instances: nothing waits for it.
+    pub(super) const fn is_off(&self) -> bool {
+        self.desired == 0 && !self.is_retiring()
+    }
+
+    /// Whether it has been removed from the configuration.
+    pub(super) const fn is_retiring(&self) -> bool {
+        matches!(self.membership, Membership::Removed)
+    }
+
     /// Whether it has been removed from the configuration and has no instances left.
     pub(super) fn is_gone(&self) -> bool {
-        self.is_retiring && self.instances.is_empty() && self.surges.is_empty()
+        self.is_retiring() && self.instances.is_empty() && self.surges.is_empty()
     }
 
     pub(super) fn surges(&self) -> &[Instance] {
@@ -329,12 +343,13 @@ impl ServiceState {
     /// Whether services that depend on it can start.
     ///
     /// A service is ready when at least one instance is ready and all active ones are; a oneshot when all instances have
-    /// completed.
+    /// completed. If there should be none, there is nothing to wait for.
     pub(super) fn is_ready(&self) -> bool {
-        match self.definition.kind {
+        let is_up = match self.definition.kind {
             Kind::Service => self.counts.running > 0 && self.counts.running == self.counts.active,
             Kind::Oneshot => self.counts.completed as usize == self.instances.len(),
-        }
+        };
+        is_up || self.is_off()
     }
 
     pub(super) fn status(&self) -> ServiceStatus {
@@ -345,7 +360,7 @@ impl ServiceState {
         let counts = &self.counts;
         if counts.active > 0 {
             ServiceOutcome::Active
-        } else if counts.stopped_by_operator + counts.not_started > 0 {
+        } else if counts.stopped_by_operator + counts.not_started > 0 || self.is_off() {
             ServiceOutcome::Inactive
         } else if counts.failed == 0 {
             ServiceOutcome::Completed

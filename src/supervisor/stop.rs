@@ -254,7 +254,7 @@ impl Supervisor {
             AfterStop::Fail(fault) => Reason::Fault(fault, self.probe_failure(id, fault)),
             AfterStop::ExitOnItsOwn => Reason::StoppingReported,
             AfterStop::StayStopped(Stopped::Operator) => Reason::StopRequested(match self.services.has(id) {
-                _ if self.services[id.service].is_retiring => Requester::Config,
+                _ if self.services[id.service].is_retiring() => Requester::Config,
                 true => Requester::Operator,
                 false => Requester::Scaling,
             }),

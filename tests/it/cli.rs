@@ -212,11 +212,11 @@ fn check_prints_errors_as_json() {
 #[test]
 fn check_and_a_start_report_the_same_configuration_errors() {
     let scratch = Directory::new();
-    scratch.file("keepalive.toml", b"[services.web]\ncommand = \"true\"\ninstances = 0\n", 0o644);
+    scratch.file("keepalive.toml", b"[services.web]\ncommand = \"true\"\ninstances = -1\n", 0o644);
     let expected = "\
-keepalive.toml:3:13: expected a whole number above 0 or `\"cpus\"`, found `0`
-  3 | instances = 0
-    |             ^
+keepalive.toml:3:13: expected a whole number from 0 to 65536, or `\"cpus\"`, found `-1`
+  3 | instances = -1
+    |             ^^
   = write `\"cpus\"` for one for each CPU
 
 1 error in the configuration

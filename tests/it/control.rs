@@ -83,7 +83,7 @@ fn a_request_is_answered_when_it_is_done() {
             ("web has 6 instances".to_owned(), "web has 5 instances".to_owned(), "web has 5 instances".to_owned())
         );
         let refused = scale("-99");
-        assert!(refused.starts_with("invalid number of instances `-99`: expected 1 to "), "{refused}");
+        assert!(refused.starts_with("invalid number of instances `-99`: expected 0 to "), "{refused}");
         assert_eq!(scale("4"), "web has 4 instances");
         let surplus = pid(&control.instance("web.3"));
         assert_eq!(scale("1"), "web has 1 instance");
@@ -135,9 +135,9 @@ fn an_invalid_request_is_answered_with_the_reason() {
         ("POST", "/v1/services/web/scale", 400, "missing parameter `instances`, such as ?instances=4"),
         (
             "POST",
-            "/v1/services/web/scale?instances=0",
+            "/v1/services/web/scale?instances=65537",
             400,
-            "invalid number of instances `0`: expected 1 to 65536, or a change such as +1 or -1; to run none, stop the service",
+            "invalid number of instances `65537`: expected 0 to 65536, or a change such as +1 or -1",
         ),
         (
             "POST",

@@ -50,6 +50,7 @@ mod logs_raw;
 mod logs_read;
 mod mounts;
 mod notify;
+mod off;
 mod oom;
 mod page;
 mod pause;

@@ -133,8 +133,8 @@ impl Operator {
             147..=190 => self.request(Request::ReloadConfig),
             191..=280 => {
                 let service = self.chance.below(self.services.len() as u64) as u32;
-                let most = 2 * u64::from(self.services[service as usize]) + 2;
-                let wanted = 1 + self.chance.below(most) as u32;
+                let most = 2 * u64::from(self.services[service as usize]) + 3;
+                let wanted = self.chance.below(most) as u32;
                 self.request(Request::Scale(ServiceIndex(service), wanted))
             }
             _ => {
@@ -155,7 +155,7 @@ impl Operator {
         }
     }
 
-    /// A new configuration: some services get another command or another `min_uptime`.
+    /// A new configuration: some services get another command, another `min_uptime` or are turned off or on.
     fn configuration(&mut self) -> Plan {
         let mut plan = Plan::clone(&self.plan);
         for service in plan.services.iter_mut().filter(|service| service.kind == Kind::Service) {
@@ -166,6 +166,10 @@ impl Operator {
             }
             if self.chance.one_in(6) {
                 Rc::make_mut(service).restart.min_uptime = self.chance.millis(0, 20_000);
+            }
+            if self.chance.one_in(8) {
+                let is_off = service.instances == 0;
+                Rc::make_mut(service).instances = if is_off { self.chance.pick(&[1, 2, 3]) } else { 0 };
             }
             if self.chance.one_in(6) {
                 let is_checked = self.chance.one_in(2);

@@ -86,7 +86,7 @@ fn random_service(chance: &mut Chance, index: u32) -> Service {
         name: format!("s{index}").into(),
         kind,
         is_removed: false,
-        instances: chance.pick(&[1, 1, 1, 2, 3, 5]),
+        instances: chance.pick(&[1, 1, 1, 1, 2, 2, 3, 5, 0]),
         depends_on: depends_on.into(),
         autostart: !chance.one_in(5),
         restart: random_restart(chance),

@@ -60,16 +60,16 @@ keepalive.toml:4:11: too many instances: 65537 up to here, the limit is 65536
 #[test]
 fn syntax_errors_and_other_errors_are_reported_together() {
     check(
-        "[services.web]\ncommand = node\ninstances = 0\n[services.db\nx = 1\n",
+        "[services.web]\ncommand = node\ninstances = -1\n[services.db\nx = 1\n",
         r#"
 keepalive.toml:2:11: expected a value, found `node`
   2 | command = node
     |           ^^^^
   = write `"node"`
 
-keepalive.toml:3:13: expected a whole number above 0 or `"cpus"`, found `0`
-  3 | instances = 0
-    |             ^
+keepalive.toml:3:13: expected a whole number from 0 to 65536, or `"cpus"`, found `-1`
+  3 | instances = -1
+    |             ^^
   = write `"cpus"` for one for each CPU
 
 keepalive.toml:4:13: unclosed table, expected `]`
@@ -276,7 +276,7 @@ keepalive.toml:8:17: expected a whole number from -1000 to 1000, found `1001`
   8 | oom_score_adj = 1001
     |                 ^^^^
 
-keepalive.toml:9:13: expected a whole number from 1 to 65536, or `"cpus"`, found `"many"`
+keepalive.toml:9:13: expected a whole number from 0 to 65536, or `"cpus"`, found `"many"`
   9 | instances = "many"
     |             ^^^^^^
 
@@ -419,7 +419,7 @@ keepalive.toml:4:16: expected a value, found `off`
     |                ^^^
   = write `false`, or `"off"` if it is a string
 
-keepalive.toml:5:13: expected a whole number from 1 to 65536, or `"cpus"`, found `"4"`
+keepalive.toml:5:13: expected a whole number from 0 to 65536, or `"cpus"`, found `"4"`
   5 | instances = "4"
     |             ^^^
   = write it without quotes: `4`

@@ -25,7 +25,7 @@ fn words_of_other_programs_are_corrected() {
     const POLICIES: &str = "`\"always\"`, `\"on-failure\"` or `\"never\"`";
     const KINDS: &str = "`\"service\"` or `\"oneshot\"`";
     const MODES: &str = "`\"mixed\"`, `\"group\"` or `\"process\"`";
-    const INSTANCES: &str = "a whole number above 0 or `\"cpus\"`";
+    const INSTANCES: &str = "a whole number from 0 to 65536, or `\"cpus\"`";
     const ENDS: &str = "`\"shutdown\"` or `\"ignore\"`";
     const RELOADS: &str = "`\"rolling\"`, `\"signal\"` or `\"restart\"`";
     const DURATION: &str = "a duration";
@@ -53,7 +53,6 @@ fn words_of_other_programs_are_corrected() {
         ("autostart", "\"yes\"", "`true` or `false`", "write `true`"),
         ("kill_mode", "\"none\"", MODES, "did you mean `\"process\"`?"),
         ("instances", "\"max\"", INSTANCES, per_cpu),
-        ("instances", "0", INSTANCES, per_cpu),
         ("instances", "-1", INSTANCES, per_cpu),
         ("stop_timeout", "5", DURATION, "add a unit: `\"5s\"` or `\"5ms\"`"),
         ("stop_timeout", "\"5\"", DURATION, "add a unit: `\"5s\"` or `\"5ms\"`"),

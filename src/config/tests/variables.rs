@@ -88,7 +88,7 @@ fn values_without_variables_keep_their_errors() {
     check_keys(
         "instances = \"2\"\nautostart = \"$$true\"",
         r#"
-keepalive.toml:3:13: expected a whole number from 1 to 65536, or `"cpus"`, found `"2"`
+keepalive.toml:3:13: expected a whole number from 0 to 65536, or `"cpus"`, found `"2"`
   3 | instances = "2"
     |             ^^^
   = write it without quotes: `2`
@@ -132,7 +132,7 @@ success_exit_codes = ["${SECRET}"]
     assert_eq!(
         messages,
         [
-            "4:13: expected a whole number from 1 to 65536, or `\"cpus\"`, found the value of `${SECRET}`",
+            "4:13: expected a whole number from 0 to 65536, or `\"cpus\"`, found the value of `${SECRET}`",
             "5:8: unknown user `${SECRET}`",
             "6:9: unknown group `${SECRET}`",
             "7:15: unknown service `${SECRET}`",

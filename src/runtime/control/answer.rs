@@ -305,15 +305,7 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: &Request, refusal: Refusal) -
             let (name, key, place) = (Name(snapshot.plan, last), key.unwrap_or_default(), place.to_string_lossy());
             format!("`{key}` of {name} would use the invalid address `{}`", place.escape_debug())
         }
-        Refusal::Oneshot(service) => {
-            let name = service_name(snapshot.plan, service);
-            match request {
-                Request::Control(..) => format!("cannot reload oneshot {name}: restart it instead"),
-                Request::Several(..) | Request::Scale(..) | Request::ReloadConfig | Request::Shutdown => {
-                    format!("cannot scale oneshot {name}: change `instances` in the configuration")
-                }
-            }
-        }
+        Refusal::NoInstances(service) | Refusal::Oneshot(service) => not_of_kind(snapshot, request, service),
         Refusal::ConfigLoadFailed(reason) => reason.to_string(),
         Refusal::Several(refusals) => {
             let mut lines: Vec<_> =
@@ -326,6 +318,20 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: &Request, refusal: Refusal) -
             let owner = failure.error.run().map(|run| snapshot.port_owners.of(&failure.definition, run));
             format!("{}{}", WhyReloadFailed(snapshot.plan, &failure), owner.unwrap_or_default())
         }
+    }
+}
+
+/// Why a service without instances, or a oneshot, does not do what was requested.
+fn not_of_kind(snapshot: &StatusSnapshot<'_>, request: &Request, service: ServiceIndex) -> String {
+    let name = service_name(snapshot.plan, service);
+    let shown = snapshot.view.service(service).filter(|service| service.definition.kind == Kind::Oneshot);
+    match (shown.map(|oneshot| oneshot.desired), request) {
+        (None, _) => format!("{name} has no instances: `keepalive scale {name} 1` starts one"),
+        (Some(1..), Request::Control(..)) => format!("cannot reload oneshot {name}: restart it instead"),
+        (Some(0), Request::Control(..) | Request::Several(..)) => {
+            format!("{name} has no instances: change `instances` in the configuration")
+        }
+        (Some(_), _) => format!("cannot scale oneshot {name}: change `instances` in the configuration"),
     }
 }
 

@@ -11,8 +11,7 @@ use crate::supervisor::{Request, Target, Verb, View};
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 /// The maximum of `timeout`.
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
-/// The minimum and the maximum of `instances`, as in the configuration.
-const MIN_INSTANCES: u32 = 1;
+/// The maximum of `instances`, as in the configuration.
 const MAX_INSTANCES: u32 = 65_536;
 
 /// A parsed request.
@@ -185,13 +184,9 @@ fn scale(target: Target, query: &Query<'_>, view: View<'_>) -> Result<Request, I
         (_, Some(fewer)) => whole(fewer).and_then(|fewer| now().checked_sub(fewer)),
         (None, None) => whole(&text),
     };
-    let wanted = wanted.filter(|wanted| (MIN_INSTANCES..=MAX_INSTANCES).contains(wanted));
-    let reason = || {
-        format!(
-            "invalid number of instances `{text}`: expected {MIN_INSTANCES} to {MAX_INSTANCES}, or a change such as +1 or -1; \
-             to run none, stop the service"
-        )
-    };
+    let wanted = wanted.filter(|wanted| *wanted <= MAX_INSTANCES);
+    let reason =
+        || format!("invalid number of instances `{text}`: expected 0 to {MAX_INSTANCES}, or a change such as +1 or -1");
     Ok(Request::Scale(service, wanted.ok_or_else(|| Invalid::because(reason()))?))
 }
 

@@ -66,6 +66,9 @@ pub(super) fn begin_service(service: ServiceView<'_>, snapshot: &StatusSnapshot<
     object.text("state", word_of(service));
     object.plain("ready", service.ready);
     object.plain("desired", service.desired);
+    if service.desired == 0 {
+        object.text("reason", "no instances");
+    }
     object.value("instances").push(b'[');
 }
 

@@ -36,11 +36,7 @@ impl Checker {
                 Ok(())
             }
             JournalEvent::DependencyAwaited { service, dependency, .. } => self.check_long_wait(*service, *dependency),
-            JournalEvent::Scaled { service, to, .. } => {
-                let asked = matches!(self.event, Some(Event::Request { request: Request::Scale(which, _), .. }) if which == *service);
-                rule!(asked && self.model.desired(*service) == *to, "{service:?} is scaled to {to} without a reason");
-                Ok(())
-            }
+            JournalEvent::Scaled { service, to, .. } => self.check_scaled(*service, *to),
             JournalEvent::ReloadStarted { service } => {
                 match self.event {
                     Some(Event::Request { id, request: Request::Control(_, Verb::Reload) }) => {
@@ -89,6 +85,19 @@ impl Checker {
             | JournalEvent::ReloadRolledBack { .. }
             | JournalEvent::ProcessesAbandoned => Ok(()),
         }
+    }
+
+    fn check_scaled(&mut self, service: ServiceIndex, to: u32) -> Verdict {
+        let is_asked =
+            matches!(self.event, Some(Event::Request { request: Request::Scale(which, _), .. }) if which == service);
+        if !is_asked {
+            // By a configuration, or at the end of the reload that follows from it.
+            let wanted = self.plan.services[service.position()].instances;
+            rule!(to == wanted, "{service:?} is scaled to {to} without a reason");
+            self.requests.on_configured_scale(self.event.as_ref(), service, to, &mut self.model);
+        }
+        rule!(self.model.desired(service) == to, "{service:?} is not scaled to {to}");
+        Ok(())
     }
 
     /// Each wait is told once.

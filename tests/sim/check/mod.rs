@@ -359,7 +359,7 @@ impl Checker {
             }
             Action::ApplyConfig(plan) => {
                 self.plan = Rc::clone(plan);
-                self.model.apply_config(plan, self.now);
+                self.model.apply_config(plan, self.event.as_ref(), self.now);
             }
             Action::Reply { id, result } => {
                 self.requests.check_reply(*id, result.clone(), &self.model, self.shutdown.stage())?

@@ -29,6 +29,8 @@ pub(crate) struct Model {
     failures: u32,
     /// The services whose definitions have come by a reload and have not been ready: their failures end nothing.
     pub(super) untried: BTreeSet<ServiceIndex>,
+    /// The services whose instances have all been taken away: they can be scaled up again, so keepalive goes on.
+    scaled_to_zero: BTreeSet<ServiceIndex>,
 }
 
 pub(crate) const fn is_active(state: StateName) -> bool {
@@ -57,6 +59,7 @@ impl Model {
             reloading: BTreeMap::new(),
             failures: 0,
             untried: BTreeSet::new(),
+            scaled_to_zero: BTreeSet::new(),
         }
     }
 
@@ -108,7 +111,12 @@ impl Model {
     }
 
     pub(crate) fn scale(&mut self, service: ServiceIndex, wanted: u32) {
-        self.desired[service.position()] = wanted;
+        let before = std::mem::replace(&mut self.desired[service.position()], wanted);
+        match (before, wanted) {
+            (1.., 0) => drop(self.scaled_to_zero.insert(service)),
+            (_, 1..) => drop(self.scaled_to_zero.remove(&service)),
+            (0, 0) => {}
+        }
         let instances = &mut self.instances[service.position()];
         instances.resize(instances.len().max(wanted as usize), Instance::new(&self.plan.services[service.position()]));
         self.drop_surplus(service);
@@ -336,7 +344,8 @@ impl Model {
 
     pub(crate) fn is_satisfied(&self, service: ServiceIndex) -> bool {
         let kind = self.plan.services[service.position()].kind;
-        is_satisfied(kind, self.of(service).iter().map(|instance| (instance.state, instance.is_not_ready())))
+        self.desired(service) == 0
+            || is_satisfied(kind, self.of(service).iter().map(|instance| (instance.state, instance.is_not_ready())))
     }
 
     pub(crate) fn depends_on(&self, service: ServiceIndex) -> &[ServiceIndex] {
@@ -376,15 +385,16 @@ impl Model {
         is_long
     }
 
-    /// Whether an operator has stopped at least one instance.
+    /// Whether an operator has stopped at least one instance, or set their number to 0.
     pub(crate) fn is_stopped_by_operator(&self, service: ServiceIndex) -> bool {
-        self.of(service).iter().any(|instance| instance.state == StateName::Stopped && instance.stopped_by_operator)
+        let is_stopped = |instance: &Instance| instance.state == StateName::Stopped && instance.stopped_by_operator;
+        self.of(service).iter().any(is_stopped) || self.scaled_to_zero.contains(&service)
     }
 
     /// Whether it is not ready and cannot become ready by itself.
     pub(crate) fn cannot_become_ready(&self, service: ServiceIndex) -> bool {
         let ended = |instance: &Instance| matches!(instance.state, StateName::Completed | StateName::Failed);
-        self.of(service).iter().all(ended) && !self.is_satisfied(service)
+        !self.is_satisfied(service) && self.of(service).iter().all(ended)
     }
 
     /// Whether all instances have ended and at least one has failed for a reason other than its dependencies.
@@ -403,7 +413,14 @@ impl Model {
     pub(crate) fn starts_by_itself(&self, service: ServiceIndex) -> bool {
         let needs = |other: &ServiceIndex| self.plan.services[other.position()].depends_on.contains(&service);
         let wanted = self.plan.services[service.position()].autostart;
-        wanted || self.services().filter(needs).any(|dependent| self.starts_by_itself(dependent))
+        let is_off = self.desired(service) == 0;
+        !is_off && (wanted || self.services().filter(needs).any(|dependent| self.starts_by_itself(dependent)))
+    }
+
+    /// Whether it has `autostart`, or a service that runs depends on it.
+    pub(crate) fn is_needed(&self, service: ServiceIndex) -> bool {
+        let depends = |other: &ServiceIndex| self.depends_on(*other).contains(&service) && self.is_active(*other);
+        self.plan.services[service.position()].autostart || self.services().any(|other| depends(&other))
     }
 
     /// A direct or indirect dependent of `service` that still has a process.

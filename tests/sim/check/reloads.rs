@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use keepalive::model::plan::Kind;
 use keepalive::model::{InstanceId, Mono, Plan, ServiceIndex};
-use keepalive::supervisor::{Fault, Reason, ReloadFailure, StateName, Target};
+use keepalive::supervisor::{Event, Fault, Reason, ReloadFailure, StateName, Target};
 
 use super::health;
 use super::instance::{Instance, Progress, ReportedStop};
@@ -131,15 +131,17 @@ impl Model {
 }
 
 impl Model {
-    /// The plan has changed. Instances with the same process specification get the new definition.
-    pub(crate) fn apply_config(&mut self, plan: &Rc<Plan>, now: Mono) {
+    /// The plan has changed: a configuration has been loaded, or a service returns to its previous definition. Instances with the
+    /// same process specification get the new definition.
+    pub(crate) fn apply_config(&mut self, plan: &Rc<Plan>, event: Option<&Event>, now: Mono) {
+        let is_loaded = matches!(event, Some(Event::ConfigLoaded { .. }));
         let mut kept = Vec::new();
         for (position, new) in (0..).zip(&plan.services) {
             let old = self.plan.services.get(position as usize);
             let is_kept = old.is_some_and(|old| !old.is_removed && old.same_process_spec(new));
             if !is_kept {
                 self.untried.insert(ServiceIndex(position));
-            } else if self.untried.contains(&ServiceIndex(position)) {
+            } else if is_loaded && self.untried.contains(&ServiceIndex(position)) {
                 self.instances[position as usize].iter_mut().for_each(Instance::on_retried);
             }
             kept.push(is_kept && old != Some(new));

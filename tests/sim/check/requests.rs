@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use keepalive::model::plan::Strategy;
 use keepalive::model::{InstanceId, Mono, ServiceIndex};
-use keepalive::supervisor::{Refusal, ReloadFailure, Request, RequestId, StateName, Target, Verb};
+use keepalive::supervisor::{Event, Refusal, ReloadFailure, Request, RequestId, StateName, Target, Verb};
 
 use super::instance::Instance;
 use super::model::{Model, is_active};
@@ -20,6 +20,8 @@ pub(super) const MAX_SOAK: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
     open: BTreeMap<RequestId, Open>,
+    /// A configuration has turned a service off or on: a later one may wait for its instances.
+    is_scaled_by_config: bool,
     /// The time of the last tick, which reports the end of deadlines.
     pub(super) ticked_at: Mono,
 }
@@ -92,6 +94,34 @@ impl Requests {
         self.open.insert(id, open);
     }
 
+    /// A configuration has changed the number of instances, at once or at the end of the reload of the service.
+    pub(crate) fn on_configured_scale(
+        &mut self,
+        event: Option<&Event>,
+        service: ServiceIndex,
+        wanted: u32,
+        model: &mut Model,
+    ) {
+        self.is_scaled_by_config = true;
+        let (before, from) = (model.of(service).len() as u32, model.desired(service));
+        let starts = if from == 0 { model.is_needed(service) } else { model.is_active(service) };
+        if from == 0 {
+            model.untried.insert(service);
+        }
+        let id = |number| InstanceId { service, number };
+        let surplus: Vec<_> = (wanted..before).map(id).collect();
+        surplus.iter().for_each(|id| stop(*id, model));
+        model.scale(service, wanted);
+        let added: Vec<_> = (from..wanted).map(id).filter(|_| starts).collect();
+        added.iter().for_each(|id| start(model.get_mut(*id)));
+        let loaded = if let Some(Event::ConfigLoaded { id, .. }) = event { *id } else { None };
+        let is_meant = |id: &RequestId, open: &Open| Some(*id) == loaded || open.reloads.contains(&service);
+        for (_, open) in self.open.iter_mut().filter(|(id, open)| is_meant(id, open)) {
+            open.down.extend(&surplus);
+            open.up.extend(&added);
+        }
+    }
+
     pub(crate) fn on_reload_started(&mut self, id: RequestId, service: ServiceIndex) {
         if let Some(open) = self.open.get_mut(&id) {
             open.reloads.push(service);
@@ -159,7 +189,7 @@ impl Requests {
             || open.up.iter().any(|target| model.find(*target).is_some_and(|instance| instance.main.is_some()));
         match result {
             Ok(()) => rule!(
-                if is_signal { running() } else { open.is_done(model) },
+                if is_signal { running() || open.up.is_empty() } else { open.is_done(model) },
                 "{request:?} is answered before it is done"
             ),
             Err(Refusal::ShuttingDown) => rule!(stage != ShutdownStage::Up, "keepalive is not shutting down"),
@@ -178,7 +208,10 @@ impl Requests {
                 || open.refusal.is_some()
                 || (open.is_done(model) && open.has_lasted(model, now) && !open.may_await_untried(model, now))
                 || open.has_failed(model, now);
-            rule!(!overdue, "{id:?} could be answered: {open:?}");
+            let may_wait = (self.is_scaled_by_config
+                || model.plan.services.iter().any(|service| service.instances == 0))
+                && open.request == Request::ReloadConfig;
+            rule!(!overdue || may_wait, "{id:?} could be answered: {open:?}");
         }
         Ok(())
     }
@@ -280,7 +313,12 @@ impl Open {
                 let have_failed = is_over && (is_config || are_reloads);
                 rule!(have_failed && failures.len() > 1, "not all of these reloads have failed: {failures:?}");
             }
-            Err(Refusal::UnknownInstance(_) | Refusal::DependencyUnavailable(..) | Refusal::TooMany(..)) => {
+            Err(
+                Refusal::UnknownInstance(_)
+                | Refusal::NoInstances(_)
+                | Refusal::DependencyUnavailable(..)
+                | Refusal::TooMany(..),
+            ) => {
                 rule!(false, "a reload is refused: {result:?}");
             }
         }
@@ -411,6 +449,10 @@ fn refusal(request: &Request, model: &Model) -> Option<Refusal> {
         _ => None,
     });
     let restarted = || Some(targets(wanted, verb, model)).filter(|_| verb == Verb::Restart);
+    let is_none = !wanted.contains(&Target::All) && verb != Verb::Stop && targets(wanted, verb, model).is_empty();
+    let off =
+        || wanted.iter().find_map(|target| if let Target::Service(service) = target { Some(*service) } else { None });
+    let unknown = unknown.or_else(|| off().filter(|_| is_none).map(Refusal::NoInstances));
     unknown.or_else(|| unavailable_dependency(&restarted()?, model))
 }
 

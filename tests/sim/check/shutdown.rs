@@ -254,7 +254,8 @@ impl Shutdown {
 }
 
 fn is_completed(model: &Model, service: keepalive::model::ServiceIndex) -> bool {
-    model.of(service).iter().all(|instance| instance.state == StateName::Completed)
+    let instances = model.of(service);
+    !instances.is_empty() && instances.iter().all(|instance| instance.state == StateName::Completed)
 }
 
 fn nothing_is_left(model: &Model) -> bool {

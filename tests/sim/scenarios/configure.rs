@@ -343,3 +343,61 @@ fn a_reload_waits_for_a_new_oneshot() {
     setup.exits("migrate.0", 0);
     assert_eq!(setup.only("reply"), ["reply 1 done"]);
 }
+
+/// "0 is allowed: off", also by a reload, which starts it too.
+#[test]
+fn a_new_configuration_turns_a_service_off_and_on() {
+    let mut setup = boot_ready(vec![notify("web", 2), notify("other", 1)]);
+    setup.configure(vec![changed(notify("web", 0)), notify("other", 1)]);
+    setup.exits("web.0", 0);
+    setup.exits("web.1", 0);
+    setup.check(&[
+        "adopt",
+        "web scaled 2 → 0",
+        "web.0 running → stopping",
+        "kill web.0 main SIGTERM",
+        "kill web.0 main SIGCONT",
+        "web.1 running → stopping",
+        "kill web.1 main SIGTERM",
+        "kill web.1 main SIGCONT",
+        "configured: 0 new, 0 removed, 0 reloaded, 1 adjusted, 1 unchanged",
+        "web.0 stopping → stopped",
+        "web.1 stopping → stopped",
+        "reply 1 done",
+    ]);
+    setup.configure(vec![notify("web", 1), notify("other", 1)]);
+    setup.check(&[
+        "adopt",
+        "web scaled 0 → 1",
+        "web.0 stopped → starting",
+        "spawn web.0 (0 restarts)",
+        "configured: 0 new, 0 removed, 1 reloaded, 0 adjusted, 1 unchanged",
+    ]);
+    setup.report_ready("web.0");
+    assert_eq!(setup.only("reply"), ["reply 2 done"]);
+}
+
+/// A definition that has come by a reload "cannot end the container".
+#[test]
+fn the_failure_of_a_service_that_a_reload_turns_on_ends_nothing() {
+    let web = |instances| {
+        let mut web = notify("web", instances);
+        web.restart.policy = RestartPolicy::Never;
+        web
+    };
+    let mut setup = boot_ready(vec![web(0), notify("other", 1)]);
+    setup.configure(vec![web(1), notify("other", 1)]);
+    setup.exits("web.0", 1);
+    assert_eq!(setup.only("reply"), ["reply 1 Failed"]);
+    assert_eq!(setup.only("draining"), [""; 0]);
+}
+
+/// Instances above the new number are stopped, also those that were still running for a dependent.
+#[test]
+fn a_removed_service_that_comes_back_smaller_stops_its_surplus() {
+    let db = |instances| notify("db", instances);
+    let mut setup = boot_ready(vec![db(2), depending_on(&[0], notify("web", 1)), notify("other", 1)]);
+    setup.configure(vec![notify("other", 1)]);
+    setup.configure(vec![notify("other", 1), db(1)]);
+    assert_eq!(setup.only("kill db"), ["kill db.1 main SIGTERM", "kill db.1 main SIGCONT"]);
+}

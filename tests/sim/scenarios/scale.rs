@@ -177,3 +177,84 @@ fn a_withdrawn_request_is_not_answered() {
     setup.send(Event::Withdrawn(RequestId(77)));
     setup.check(&[]);
 }
+
+/// "0 is allowed: off". A service that was set to 0 can be scaled up again, so keepalive goes on as after a stop.
+#[test]
+fn a_service_is_scaled_to_zero_and_back() {
+    let mut setup = Setup::boot(vec![two("web")]);
+    setup.forget();
+    setup.scale("web", 0);
+    setup.exits("web.0", 0);
+    setup.exits("web.1", 0);
+    assert_eq!(setup.only("reply"), ["reply 1 done"]);
+    setup.after(seconds(3_600));
+    setup.check(&[]);
+    setup.scale("web", 2);
+    setup.after(seconds(1));
+    setup.check(&[
+        "web scaled 0 → 2",
+        "web.0 stopped → starting",
+        "spawn web.0 (0 restarts)",
+        "web.1 stopped → starting",
+        "spawn web.1 (0 restarts)",
+        "web.0 starting → running",
+        "web.1 starting → running",
+        "reply 2 done",
+    ]);
+}
+
+/// As in Compose with `replicas: 0`: there is nothing to wait for.
+#[test]
+fn nothing_waits_for_a_service_without_instances() {
+    let off = |service: Service| Service { instances: 0, ..service };
+    let services = vec![off(service("db")), off(oneshot("migrate")), depending_on(&[0, 1], service("web"))];
+    let mut setup = Setup::boot(services);
+    setup.check(&[
+        "web.0 stopped → waiting",
+        "web.0 waiting → starting",
+        "spawn web.0 (0 restarts)",
+        "web.0 starting → running",
+    ]);
+    let slow = Service { ready: Ready::Delay(seconds(60)), ..service("db") };
+    let mut setup = Setup::boot(vec![slow, depending_on(&[0], service("web"))]);
+    setup.forget();
+    setup.scale("db", 0);
+    assert_eq!(setup.only("spawn"), ["spawn web.0 (0 restarts)"]);
+}
+
+/// What is off needs nothing.
+#[test]
+fn a_service_without_instances_starts_no_dependencies() {
+    let db = Service { autostart: false, ..service("db") };
+    let off = Service { instances: 0, ..depending_on(&[0], service("cron")) };
+    let mut setup = Setup::boot(vec![db, off, service("web")]);
+    assert_eq!(setup.only("spawn"), ["spawn web.0 (0 restarts)"]);
+}
+
+/// "When nothing is left that runs or ever will, keepalive ends": what the configuration has turned off does not hold it open.
+#[test]
+fn keepalive_ends_if_only_services_without_instances_are_left() {
+    let cron = Service { instances: 0, on_success: ExitAction::Shutdown, ..service("cron") };
+    let mut setup = Setup::boot(vec![oneshot("migrate"), cron]);
+    setup.exits("migrate", 0);
+    assert_eq!(setup.only("draining"), ["draining: nothingleft"]);
+}
+
+#[test]
+fn a_service_without_instances_can_only_be_stopped() {
+    let mut setup = Setup::boot(vec![Service { instances: 0, ..service("cron") }, service("web")]);
+    setup.after(seconds(2));
+    setup.forget();
+    setup.start("cron");
+    setup.restart("cron");
+    setup.ask("cron", Verb::Reload);
+    setup.ask("cron.0", Verb::Start);
+    setup.stop("cron");
+    setup.check(&[
+        "reply 1 NoInstances",
+        "reply 2 NoInstances",
+        "reply 3 NoInstances",
+        "reply 4 UnknownInstance",
+        "reply 5 done",
+    ]);
+}
