@@ -270,12 +270,13 @@ impl Display for WhyReloadFailed<'_> {
                 write!(formatter, "no new process for {name}: not enough processes or memory")
             }
             RolloutError::DependencyFailed(dependency) => {
-                let dependency = service_name(plan, *dependency);
-                write!(formatter, "no new process for {name}: its dependency {dependency} has ended")
+                write_blocked(formatter, plan, name, *dependency, "has failed")
+            }
+            RolloutError::DependencyCompleted(dependency) => {
+                write_blocked(formatter, plan, name, *dependency, "has completed")
             }
             RolloutError::DependencyStopped(dependency) => {
-                let dependency = service_name(plan, *dependency);
-                write!(formatter, "no new process for {name}: its dependency {dependency} is stopped")
+                write_blocked(formatter, plan, name, *dependency, "is stopped")
             }
             RolloutError::Stopped => write!(formatter, "superseded by another request for {name}"),
             RolloutError::Superseded => {
@@ -283,6 +284,16 @@ impl Display for WhyReloadFailed<'_> {
             }
         }
     }
+}
+
+fn write_blocked(
+    formatter: &mut Formatter<'_>,
+    plan: &Plan,
+    name: Name<'_>,
+    dependency: ServiceIndex,
+    is: &str,
+) -> fmt::Result {
+    write!(formatter, "no new process for {name}: its dependency {} {is}", service_name(plan, dependency))
 }
 
 /// Why an instance is in its state: `exited with code 1, ran 20ms; restart 1 of 16 in 100ms`.

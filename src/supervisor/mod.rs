@@ -18,6 +18,7 @@
 //! Start reading at [`Supervisor::handle`]. `instance.rs` has the table of states and events, `transitions.rs` its code,
 //! `restart.rs` the restart policy, `service.rs` the dependencies between services, `shutdown.rs` the shutdown.
 
+mod availability;
 mod checks;
 mod configure;
 mod core;

@@ -18,6 +18,7 @@
 
 use std::rc::Rc;
 
+use super::availability::Availability;
 use super::core::Supervisor;
 use super::event::{Action, Scope};
 use super::readiness::Readiness;
@@ -269,11 +270,15 @@ impl Supervisor {
         }
         // A signal needs no dependency. A new process would take the place of one that works.
         if !matches!(rollout.strategy, Strategy::Signal(_)) {
-            if let Some(dependency) = self.failed_dependency(service) {
-                return RolloutGate::Fail(RolloutError::DependencyFailed(dependency));
+            if let Some(dependency) = self.dependency_that_is(Availability::Failed, service) {
+                let has_completed = self.services[dependency].status().outcome == ServiceOutcome::Completed;
+                return RolloutGate::Fail(match has_completed {
+                    true => RolloutError::DependencyCompleted(dependency),
+                    false => RolloutError::DependencyFailed(dependency),
+                });
             }
-            if let Some(dependency) = dependencies.iter().find(|dependency| self.is_stopped(**dependency)) {
-                return RolloutGate::Fail(RolloutError::DependencyStopped(*dependency));
+            if let Some(dependency) = self.dependency_that_is(Availability::Stopped, service) {
+                return RolloutGate::Fail(RolloutError::DependencyStopped(dependency));
             }
         }
         let is_active = |number: &u32| {
@@ -285,11 +290,10 @@ impl Supervisor {
             // No process is replaced: failed instances start as usual.
             return RolloutGate::Begin;
         }
-        let is_pending = |dependency: &ServiceIndex| {
-            let state = &self.services[*dependency];
-            !state.is_ready() && state.status().outcome == ServiceOutcome::Active
-        };
-        if dependencies.iter().any(is_pending) { RolloutGate::Wait } else { RolloutGate::Begin }
+        match self.dependency_that_is(Availability::Coming, service) {
+            Some(_) => RolloutGate::Wait,
+            None => RolloutGate::Begin,
+        }
     }
 
     /// The failure of a reload that has not begun.

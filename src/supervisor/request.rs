@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use super::availability::Availability;
 use super::core::Supervisor;
 use super::event::{Action, Scope};
 use super::operator::{Pending, Refusal, Request, RequestId, Target, Verb};
 use super::record::{Cause, Outcome, Reason, Requester};
 use super::rollout::ReloadFailure;
-use super::service_table::ServiceOutcome;
 use super::state::{AfterRun, AfterStop, CleaningUp, Running, State, Stopped, Stopping};
 use super::state_name::StateName;
 use crate::model::plan::{Kind, Ready};
@@ -170,21 +170,15 @@ impl Supervisor {
         let running = targets.iter().filter(|target| self.services[**target].state.has_process());
         let refusals = running.map(|target| target.service).filter_map(|service| {
             let is_target = |dependency: &ServiceIndex| targets.iter().any(|target| target.service == *dependency);
-            let is_unavailable = |dependency: &ServiceIndex| {
-                let state = &self.services[*dependency];
-                !is_target(dependency) && !state.is_ready() && state.status().outcome != ServiceOutcome::Active
+            let is_unavailable = |dependency: &ServiceIndex| match self.availability(*dependency) {
+                Availability::Ready | Availability::Coming => false,
+                Availability::Stopped | Availability::Failed => !is_target(dependency),
             };
             let dependency = self.services[service].definition.depends_on.iter().copied().find(is_unavailable)?;
             Some((service, dependency))
         });
         // The first ones of the configuration.
         refusals.min().map(|(service, dependency)| Refusal::DependencyUnavailable(service, dependency))
-    }
-
-    /// Whether services that depend on it cannot start until somebody starts it.
-    pub(super) fn is_stopped(&self, dependency: ServiceIndex) -> bool {
-        let dependency = &self.services[dependency];
-        !dependency.is_ready() && dependency.status().outcome == ServiceOutcome::Inactive
     }
 
     /// Reloads the targets. If they are all services, those are left out that cannot be reloaded.

@@ -71,6 +71,8 @@ pub enum RolloutError {
     SpawnFailed,
     /// A dependency of the service has failed.
     DependencyFailed(ServiceIndex),
+    /// A dependency of the service has completed without being ready.
+    DependencyCompleted(ServiceIndex),
     /// A dependency of the service is stopped, and nobody starts it.
     DependencyStopped(ServiceIndex),
     /// Another configuration was loaded before the reload began.
@@ -88,6 +90,7 @@ impl RolloutError {
             Self::ReloadTimedOut
             | Self::SpawnFailed
             | Self::DependencyFailed(_)
+            | Self::DependencyCompleted(_)
             | Self::DependencyStopped(_)
             | Self::Superseded
             | Self::Stopped => None,

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::availability::Availability;
 use super::core::Supervisor;
 use super::phase::Phase;
 use super::record::{Cause, JournalEvent, Outcome, Reason, Requester};
@@ -51,7 +52,7 @@ impl Supervisor {
     }
 
     /// Starts the dependencies of a service, also indirect ones, that were never started; for an operator also those that
-    /// an operator has stopped, unless other instances are ready.
+    /// an operator has stopped, unless other instances are ready, and those that have failed.
     pub(super) fn start_dependencies(&mut self, service: ServiceIndex, by: Requester) {
         let is_operator = by == Requester::Operator;
         let mut needing = vec![service];
@@ -67,9 +68,12 @@ impl Supervisor {
                 }
                 let by = Requester::Dependent(dependent);
                 let starts_stopped = is_operator && !self.is_available(dependency);
+                let tries_again = is_operator && self.availability(dependency) == Availability::Failed;
                 for id in self.services.ids_of(dependency).filter(|id| self.services.has(*id)).collect::<Vec<_>>() {
                     if let State::Stopped { why: Stopped::NotStarted } = self.services[id].state {
                         self.wait(id, Reason::StartRequested(by));
+                    } else if tries_again {
+                        self.try_again(id, by);
                     } else if starts_stopped {
                         self.undo_stop(id, by);
                     }
@@ -82,6 +86,14 @@ impl Supervisor {
         }
         for dependency in needing.into_iter().skip(1) {
             self.start_or_block(dependency);
+        }
+    }
+
+    /// Starts an instance of a dependency that will not become ready on its own. What a oneshot has done is done.
+    fn try_again(&mut self, id: InstanceId, by: Requester) {
+        if self.state_name(id) == StateName::Failed || self.services[id.service].definition.kind == Kind::Service {
+            self.services[id].on_start_requested();
+            self.wait(id, Reason::StartRequested(by));
         }
     }
 
@@ -138,32 +150,10 @@ impl Supervisor {
 
     /// Starts the waiting instances if their dependencies are ready, or fails them if a dependency has failed.
     pub(super) fn start_or_block(&mut self, service: ServiceIndex) {
-        match self.failed_dependency(service) {
+        match self.dependency_that_is(Availability::Failed, service) {
             Some(dependency) => self.block(service, dependency),
             None => self.start_if_unblocked(service),
         }
-    }
-
-    pub(super) fn dependencies_are_ready(&self, service: ServiceIndex) -> bool {
-        let definition = &self.services[service].definition;
-        definition.depends_on.iter().all(|dependency| self.is_available(*dependency))
-    }
-
-    /// Whether services that depend on it can start.
-    fn is_available(&self, dependency: ServiceIndex) -> bool {
-        self.services[dependency].is_ready() && !self.is_stop_queued(dependency)
-    }
-
-    /// A dependency of `service` that is not ready and will not become ready on its own.
-    pub(super) fn failed_dependency(&self, service: ServiceIndex) -> Option<ServiceIndex> {
-        let definition = &self.services[service].definition;
-        definition.depends_on.iter().copied().find(|dependency| {
-            let state = &self.services[*dependency];
-            match state.status().outcome {
-                ServiceOutcome::Active | ServiceOutcome::Inactive => false,
-                ServiceOutcome::Completed | ServiceOutcome::Failed | ServiceOutcome::Mixed => !state.is_ready(),
-            }
-        })
     }
 
     /// Starts the waiting instances if their dependencies are ready.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::availability::Availability;
 use super::core::Supervisor;
 use super::event::{Action, Leftovers};
 use super::readiness::{Readiness, WatchdogDeadline};
@@ -86,7 +87,7 @@ impl Supervisor {
     pub(super) fn start_or_wait(&mut self, id: InstanceId, reason: Reason) {
         if self.dependencies_are_ready(id.service) {
             self.start(id, reason);
-        } else if let Some(dependency) = self.failed_dependency(id.service) {
+        } else if let Some(dependency) = self.dependency_that_is(Availability::Failed, id.service) {
             self.block_instance(id, dependency);
         } else {
             self.wait(id, reason);

@@ -189,3 +189,47 @@ fn what_waits_names_what_it_waits_for() {
     let stopped = reason("notify.0");
     assert!(stopped.starts_with("stopped by operator; killed by SIGTERM, ran "), "{stopped}");
 }
+
+/// A start tries again what has failed and is needed: `systemctl start` and `docker compose up` do so too. Answers and status name
+/// the cause, over any number of dependencies.
+#[test]
+fn a_start_tries_failed_dependencies_again_and_says_why_they_fail() {
+    let set = Set::new(concat!(
+        "[services.db]\ntype = \"oneshot\"\nrestart = \"never\"\non_failure = \"ignore\"\n",
+        "command = [\"sh\", \"-c\", \"test -e DIR/mended || { echo no space left; exit 3; }\"]\n",
+        "[services.cache]\ncommand = [\"PUPPET\", \"ignore\"]\ndepends_on = [\"db\"]\n",
+        "[services.api]\ncommand = [\"PUPPET\", \"ignore\"]\ndepends_on = [\"cache\"]\n",
+        "[services.other]\ncommand = [\"PUPPET\", \"ignore\"]\n",
+    ));
+    let (_running, control) = begin(&set, Place::Child);
+    control.wait_for("api.0", "failed");
+    let why = "cannot start: its dependency cache has failed; db.0: exited with code 3, ran ";
+    let shown = control.instance("api.0")["reason"].as_str().unwrap().to_owned();
+    assert!(shown.starts_with(why), "{shown}");
+    let refused = control.post("/v1/services/api/start");
+    assert_eq!((refused.status, &refused.json()["last_lines"]), (409, &"no space left".into()));
+    assert!(refused.reason().starts_with(&format!("api.0 has failed ({why}")), "{}", refused.reason());
+    set.directory.file("mended", b"", 0o644);
+    assert_eq!(control.post("/v1/services/api/start").reason(), "api started");
+    assert_eq!(control.state("db.0"), "completed");
+}
+
+#[test]
+fn a_reload_says_that_a_dependency_has_failed_and_why() {
+    let set = Set::new(concat!(
+        "[services.db]\ncommand = [\"sh\", \"-c\", \"read line < DIR/gate; exit 3\"]\nrestart = \"never\"\non_failure = \"ignore\"\n",
+        "[services.web]\ncommand = [\"PUPPET\", \"ignore\"]\ndepends_on = [\"db\"]\n",
+    ));
+    let gate = set.directory.path().join("gate");
+    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let (_running, control) = begin(&set, Place::Child);
+    control.wait_for("web.0", "running");
+    std::fs::write(&gate, "go\n").unwrap();
+    control.wait_for("db.0", "failed");
+    let reload = control.post("/v1/services/web/reload");
+    let why = "no new process for web.0: its dependency db has failed; db.0: exited with code 3, ran ";
+    assert!(reload.reason().starts_with(why), "{}", reload.reason());
+    // It names the remedy.
+    let scale = control.post("/v1/services/web/scale?instances=%2B1");
+    assert_eq!((scale.status, scale.reason().as_str()), (409, "web depends on db, which has failed: start db first"));
+}

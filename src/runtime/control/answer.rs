@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::last_lines;
-use super::reason::reason_of;
+use super::reason::{push_cause, reason_of};
 use super::snapshot::{StatusSnapshot, is_ready, neediest, word_of};
 use crate::model::instance_limit::TooManyInstances;
 use crate::model::json::Object;
@@ -11,7 +11,7 @@ use crate::model::plan::Kind;
 use crate::model::{InstanceId, Numbers, ServiceIndex};
 use crate::runtime::text::{Counted, Listed, Span};
 use crate::runtime::wording::{CONFIG_UNCHANGED, Changed, Name, WhyReloadFailed, service_name};
-use crate::supervisor::{InstanceView, Refusal, Request, ServiceView, StateName, Target, Verb};
+use crate::supervisor::{InstanceView, Refusal, Request, RolloutError, ServiceView, StateName, Target, Verb};
 
 /// The number of instances or services in an answer.
 const MAX_LISTED: usize = 1_000;
@@ -315,8 +315,14 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: &Request, refusal: Refusal) -
         }
         Refusal::Reloading(service) => format!("{} is already being reloaded", service_name(snapshot.plan, service)),
         Refusal::ReloadFailed(failure) => {
-            let owner = failure.error.run().map(|run| snapshot.port_owners.of(&failure.definition, run));
-            format!("{}{}", WhyReloadFailed(snapshot.plan, &failure), owner.unwrap_or_default())
+            let mut text = WhyReloadFailed(snapshot.plan, &failure).to_string();
+            if let RolloutError::DependencyFailed(dependency) = failure.error {
+                push_cause(&mut text, dependency, snapshot);
+            }
+            if let Some(run) = failure.error.run() {
+                text += &snapshot.port_owners.of(&failure.definition, run);
+            }
+            text
         }
     }
 }

@@ -3,13 +3,16 @@
 use std::fmt::Write as _;
 
 use super::snapshot::{StatusSnapshot, neediest, word_of};
+use crate::model::ServiceIndex;
 use crate::model::plan::{Kind, Ready};
 use crate::runtime::text::Span;
-use crate::runtime::wording::Why;
+use crate::runtime::wording::{Name, Why};
 use crate::supervisor::{Fault, HealthStatus, InstanceView, Reason, StateName, StopStage};
 
 /// The number of dependencies that are named.
 const MAX_NAMED: usize = 5;
+/// The number of services that are followed from what could not start to what has failed.
+const MAX_FOLLOWED: usize = 20;
 
 /// Why an instance is in its state, and what it waits for; may be empty.
 pub(super) fn reason_of(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>) -> String {
@@ -74,6 +77,9 @@ fn push_own_reason(text: &mut String, instance: &InstanceView<'_>, snapshot: &St
     if let Reason::Exited { run, definition, .. } = reason {
         text.push_str(&snapshot.port_owners.of(definition, run));
     }
+    if let Reason::DependencyFailed { dependency } = reason {
+        push_cause(text, *dependency, snapshot);
+    }
     if let Some((stage, until)) = instance.stop {
         let remaining = Span(until.since(snapshot.now));
         let _ = match stage {
@@ -81,6 +87,22 @@ fn push_own_reason(text: &mut String, instance: &InstanceView<'_>, snapshot: &St
             StopStage::SignalSent => write!(text, "; SIGKILL in {remaining}"),
             StopStage::Killed(_) => write!(text, "; SIGKILL sent"),
         };
+    }
+}
+
+/// Why a dependency has failed: `; db.0: exited with code 1, ran 2s`. If it could not start either: why that is.
+pub(super) fn push_cause(text: &mut String, mut dependency: ServiceIndex, snapshot: &StatusSnapshot<'_>) {
+    for _ in 0..MAX_FOLLOWED {
+        let service = snapshot.view.service(dependency);
+        let failed = service.and_then(|service| service.instances().find(|one| one.state == StateName::Failed));
+        let Some(failed) = failed else { return };
+        if let Some(Reason::DependencyFailed { dependency: next }) = failed.reason {
+            dependency = *next;
+            continue;
+        }
+        // Writing to a String cannot fail.
+        let _ = write!(text, "; {}: ", Name(snapshot.plan, failed.id));
+        return push_own_reason(text, &failed, snapshot);
     }
 }
 

@@ -454,7 +454,11 @@ fn journal_events() -> Vec<(JournalEvent, &'static str)> {
         ),
         (
             failed(RolloutError::DependencyFailed(ServiceIndex(1))),
-            "web reload failed: no new process for web.0: its dependency db has ended",
+            "web reload failed: no new process for web.0: its dependency db has failed",
+        ),
+        (
+            failed(RolloutError::DependencyCompleted(ServiceIndex(1))),
+            "web reload failed: no new process for web.0: its dependency db has completed",
         ),
         (
             failed(RolloutError::DependencyStopped(ServiceIndex(1))),

@@ -386,7 +386,7 @@ pub(super) fn apply(id: InstanceId, verb: Verb, model: &mut Model) {
     }
 }
 
-/// The dependencies that an operator has stopped are started too.
+/// The dependencies that an operator has stopped, or that have failed, are started too.
 fn start_dependencies(service: ServiceIndex, model: &mut Model) {
     let (mut needing, mut visited) = (vec![service], Vec::new());
     while let Some(dependent) = needing.pop() {
@@ -395,19 +395,22 @@ fn start_dependencies(service: ServiceIndex, model: &mut Model) {
                 continue;
             }
             visited.push(dependency);
+            let tries_again = model.cannot_become_ready(dependency);
+            let is_oneshot = model.is_oneshot(dependency);
             for number in 0..model.desired(dependency) {
                 let instance = model.get_mut(InstanceId { service: dependency, number });
                 if instance.queued == Some(Verb::Stop) {
                     instance.queued = None;
                 }
-                if instance.is_stopped_by_operator() {
+                let is_tried = tries_again && (instance.state == StateName::Failed || !is_oneshot);
+                if is_tried || instance.is_stopped_by_operator() {
                     start(instance);
                 }
             }
             let waits = |instance: &Instance| {
                 matches!(instance.state, StateName::Stopped | StateName::Waiting | StateName::Stopping)
             };
-            if model.of(dependency).iter().any(waits) {
+            if tries_again || model.of(dependency).iter().any(waits) {
                 needing.push(dependency);
             }
         }

@@ -197,9 +197,10 @@ fn a_start_also_starts_indirect_dependencies() {
     assert_eq!(setup.only("spawn"), ["db.0", "cache.0", "web.0"].map(|name| format!("spawn {name} (0 restarts)")));
 }
 
-/// If one of them has failed, the start is refused instead of waiting forever.
+/// As with `systemctl start` and `docker compose up`: who starts a service expects that what it needs is tried again. "A failure
+/// is told": if it fails again, the start has failed.
 #[test]
-fn a_start_is_refused_if_an_indirect_dependency_has_failed() {
+fn a_start_tries_an_indirect_dependency_again_that_has_failed() {
     let mut services = vec![
         once(service("db")),
         depending_on(&[0], service("cache")),
@@ -213,11 +214,49 @@ fn a_start_is_refused_if_an_indirect_dependency_has_failed() {
     setup.exits("db", 1);
     setup.forget();
     setup.start("web");
-    setup.check(&["cache.0 stopped → waiting", "cache.0 waiting → failed", "web.0 stopped → failed", "reply 1 Failed"]);
+    assert_eq!(
+        setup.only("spawn"),
+        ["db.0 (1", "cache.0 (0", "web.0 (0"].map(|name| format!("spawn {name} restarts)"))
+    );
 }
 
-/// Seed 1118093: one instance of `cache` runs, the other one starts and is blocked in the same step, during which `web`
-/// began to wait. `web` continued to wait although `cache` was ready.
+#[test]
+fn a_start_fails_if_its_dependency_fails_again() {
+    let migrate = || once(oneshot("migrate"));
+    let mut setup = Setup::boot(vec![migrate(), depending_on(&[0], service("web")), service("x")]);
+    setup.exits("migrate", 1);
+    setup.forget();
+    setup.start("web");
+    setup.check(&[
+        "migrate.0 failed → waiting",
+        "migrate.0 waiting → starting",
+        "spawn migrate.0 (1 restarts)",
+        "web.0 failed → waiting",
+        "migrate.0 starting → running",
+    ]);
+    setup.exits("migrate", 1);
+    setup.check(&["migrate.0 running → failed", "migrate failed", "web.0 waiting → failed", "reply 1 Failed"]);
+    setup.start("web");
+    setup.exits("migrate", 0);
+    setup.after(seconds(1));
+    assert_eq!(setup.only("reply"), ["reply 2 done"]);
+}
+
+/// A oneshot of which one instance has succeeded does not run that one again; a service that has completed runs again.
+#[test]
+fn a_start_repeats_of_its_dependencies_what_is_missing() {
+    let two = Service { instances: 2, ..once(oneshot("migrate")) };
+    let mut setup = Setup::boot(vec![two, once(service("db")), depending_on(&[0, 1], service("web")), service("x")]);
+    setup.exits("migrate.0", 0);
+    setup.exits("migrate.1", 1);
+    setup.exits("db", 0);
+    setup.forget();
+    setup.start("web");
+    assert_eq!(setup.only("spawn"), ["spawn migrate.1 (1 restarts)", "spawn db.0 (1 restarts)"]);
+}
+
+/// Seed 1118093: one instance of `cache` runs, the other one changes in the step in which `web` begins to wait. `web` continued
+/// to wait although `cache` was ready.
 #[test]
 fn a_service_starts_though_its_dependency_changes_while_it_begins_to_wait() {
     let mut services = vec![
@@ -239,8 +278,14 @@ fn a_service_starts_though_its_dependency_changes_while_it_begins_to_wait() {
     setup.check(&[
         "web.0 stopped → waiting",
         "cache.0 stopped → waiting",
-        "cache.0 waiting → failed",
+        "db.0 failed → waiting",
+        "db.0 waiting → starting",
+        "spawn db.0 (1 restarts)",
         "proxy.0 stopped → waiting",
+        "db.0 starting → running",
+        "cache.0 waiting → starting",
+        "spawn cache.0 (0 restarts)",
+        "cache.0 starting → running",
         "web.0 waiting → starting",
         "spawn web.0 (0 restarts)",
         "web.0 starting → running",

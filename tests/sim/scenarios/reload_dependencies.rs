@@ -59,4 +59,5 @@ fn a_reload_of_what_has_failed_fails_if_its_dependency_has() {
     setup.forget();
     setup.reload("web");
     setup.check(&["web reloads", "web not reloaded", "reply 1 ReloadFailed"]);
+    assert_eq!(setup.rollout_error, Some(RolloutError::DependencyFailed(ServiceIndex(0))));
 }
