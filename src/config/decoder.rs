@@ -35,7 +35,8 @@ pub(super) struct Schema {
     pub(super) keys: &'static [&'static str],
     /// Keys of later versions.
     pub(super) later: &'static [&'static str],
-    /// Keys of other programs, in lines such as `known: other another` or `hint with spaces: other`.
+    /// Keys of other programs, in lines such as `known: other another` or `hint with spaces: other`. One with a capital letter is
+    /// meant as it is written.
     pub(super) foreign: &'static str,
 }
 
@@ -47,7 +48,8 @@ impl Schema {
         let meant = letters(name);
         let foreign = self.foreign.lines().find_map(|line| {
             let (known, words) = line.split_once(": ")?;
-            words.split(' ').any(|word| letters(word) == meant).then_some(known)
+            let is_it = |word: &str| word == name || (letters(word) == meant && word == word.to_ascii_lowercase());
+            words.split(' ').any(is_it).then_some(known)
         });
         foreign.or_else(|| nearest(name, self.keys.iter().chain(self.later).copied()))
     }

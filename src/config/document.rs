@@ -26,7 +26,7 @@ use crate::model::{AsWritten, Plan};
 const SCHEMA: Schema = Schema {
     keys: &["keepalive", "services"],
     later: &[],
-    foreign: "services: service programs\nwrite `[services.NAME]`: program process app apps\nwrite `[services.NAME]` with `command` for each program: unit supervisord",
+    foreign: "write `[services.NAME]` with `command` in place of `ExecStart`, since this is a section of a systemd unit: Service Unit Install\nservices: service programs\nwrite `[services.NAME]`: program process app apps\nwrite `[services.NAME]` with `command` for each program: unit supervisord",
 };
 
 /// Loads the configuration file `path` and the files that it includes.

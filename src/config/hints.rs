@@ -11,8 +11,8 @@ use crate::model::plan::{Kind, Process, Service, Strategy};
 
 /// Servers that bind the port in their own configuration file, and how they are reloaded.
 const SERVERS: &str = "\
-server: nginx: write `reload = { strategy = \"signal\", signal = \"SIGHUP\" }`
-server: httpd apache2: write `reload = { strategy = \"signal\", signal = \"SIGUSR1\" }`
+server: nginx mosquitto: write `reload = { strategy = \"signal\", signal = \"SIGHUP\" }`
+server: httpd apache2 lighttpd: write `reload = { strategy = \"signal\", signal = \"SIGUSR1\" }`
 server: haproxy php-fpm: write `reload = { strategy = \"signal\", signal = \"SIGUSR2\" }`
 server: redis-server postgres mysqld mongod memcached: write `reload = \"restart\"`";
 

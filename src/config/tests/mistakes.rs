@@ -314,3 +314,15 @@ fn words_of_other_programs_have_hints() {
         assert!(report.errors[0].hint.contains(hint), "{report}");
     }
 }
+
+// systemd.service(5). With quotes, a unit is valid TOML.
+#[test]
+fn the_sections_of_a_systemd_unit_are_recognised() {
+    let hint =
+        "write `[services.NAME]` with `command` in place of `ExecStart`, since this is a section of a systemd unit";
+    for section in ["Unit", "Service", "Install"] {
+        let message = format!("unknown key `{section}` in the file");
+        check_words(&format!("[{section}]\nExecStart = \"/bin/web\"\n"), &[(&message, hint)]);
+    }
+    check_words("[service.web]\n", &[("unknown key `service` in the file", "did you mean `services`?")]);
+}

@@ -491,6 +491,8 @@ fn check_warns_of_a_rolling_reload_of_a_program_with_a_port_of_its_own() {
     };
     let signal = "write `reload = { strategy = \"signal\", signal = \"SIGUSR1\" }`";
     assert_eq!(hint("command = \"/usr/sbin/apache2 -DFOREGROUND\""), signal);
+    assert_eq!(hint("command = \"lighttpd -D\""), signal);
+    assert_eq!(hint("command = \"mosquitto\""), signal.replace("USR1", "HUP"));
     assert_eq!(hint("command = \"mysqld --port=3306\""), "write `reload = \"restart\"`");
     scratch.write("keepalive.toml", b"[services.web]\ncommand = \"nginx\"\nreload = \"HUP\"\n");
     assert!(scratch.load_as(Purpose::Check, 0).unwrap_err().warnings.is_empty(), "the error is enough");
