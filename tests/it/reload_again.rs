@@ -84,6 +84,10 @@ fn the_answer_to_a_reload_names_what_does_not_run() {
     control.wait_for("api.0", "running");
     assert_eq!(control.post("/v1/services/api/stop").status, 200);
     assert_eq!(control.post("/v1/services/all/reload").reason(), "all reloaded; stopped: api.0, off.0");
+    assert_eq!(control.post("/v1/services/all/stop").status, 200);
+    let idle = control.post("/v1/services/all/reload");
+    assert_eq!((idle.status, idle.reason().as_str()), (200, "nothing to reload; stopped: web.0, api.0, off.0"));
+    assert_eq!(control.post("/v1/services/web/start").status, 200);
     set.change("sleep 1000", "sleep 1001");
     let expect = "configuration reloaded: 1 reloaded; not running: api, off (new definition used at the next start)";
     assert_eq!(control.post("/v1/reload").reason(), expect);

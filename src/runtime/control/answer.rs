@@ -225,7 +225,14 @@ fn done(snapshot: &StatusSnapshot<'_>, request: &Request) -> String {
             format!("{} has {instances}{stopped}", service_name(snapshot.plan, *service))
         }
         Request::Control(target, verb) => {
-            let mut text = done_to(&target_name(snapshot, *target), *verb);
+            // Oneshots, and what is stopped or waits, are not reloaded.
+            let is_service = |service: &ServiceView<'_>| service.definition.kind == Kind::Service;
+            let is_reloaded = |one: InstanceView<'_>| is_active(one.state) && one.state != StateName::Waiting;
+            let mut reloaded = snapshot.view.services().filter(is_service).flat_map(ServiceView::instances);
+            let mut text = match (target, verb) {
+                (Target::All, Verb::Reload) if !reloaded.any(is_reloaded) => "nothing to reload".to_owned(),
+                _ => done_to(&target_name(snapshot, *target), *verb),
+            };
             if *verb == Verb::Reload {
                 text += &stopped(snapshot, request, "; stopped: ");
             }
