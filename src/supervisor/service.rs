@@ -205,7 +205,8 @@ impl Supervisor {
         if status.outcome != before.outcome && !self.services[service].is_retiring() {
             self.on_outcome(service, status.outcome);
         }
-        if status.is_ready && !self.is_soaking(service) {
+        // One that is degraded has not proved that it works.
+        if status.is_ready && self.services[service].counts.failed == 0 && !self.is_soaking(service) {
             self.services[service].untried = None;
         }
         if status.is_ready && !before.is_ready {

@@ -165,7 +165,10 @@ impl Model {
         let is_soaking = |service: ServiceIndex| {
             self.of(service).iter().any(|instance| instance.soaks_until.is_some_and(|until| until > now))
         };
-        let is_untried = |service: &ServiceIndex| !self.is_satisfied(*service) || is_soaking(*service);
+        let is_degraded =
+            |service: ServiceIndex| self.of(service).iter().any(|instance| instance.state == StateName::Failed);
+        let is_untried =
+            |service: &ServiceIndex| !self.is_satisfied(*service) || is_degraded(*service) || is_soaking(*service);
         self.untried = untried.into_iter().filter(is_untried).collect();
     }
 }
@@ -174,6 +177,12 @@ impl Instance {
     /// A reload starts again what an earlier one has brought, and has failed: that forgets its failures.
     fn on_retried(&mut self) {
         self.may_forget_failures = self.queued.is_none() && !self.stopped_by_operator;
+        if self.may_forget_failures && self.state == StateName::Stopping {
+            // It starts as soon as it has stopped.
+            (self.start_requested, self.due, self.fault) = (true, None, None);
+            (self.unstable, self.refusals) = (0, 0);
+            self.request_stop();
+        }
     }
 
     /// `unstable`: what is shown.

@@ -192,3 +192,21 @@ fn boot_ready_after(services: Vec<Service>) -> Setup {
     setup.forget();
     setup
 }
+
+/// "A service of which one instance has failed for good is `degraded`, not failed, and not ready": so its definition "has never
+/// been ready since it came by a reload", and the next reload tries it again.
+#[test]
+fn a_new_definition_that_works_in_one_of_two_instances_never_ends_keepalive() {
+    let new = || once(Service { instances: 2, ..service("api") });
+    let mut setup = Setup::boot(vec![service("web")]);
+    setup.configure(vec![service("web"), new()]);
+    setup.exits("api.1", 4);
+    setup.after(seconds(60));
+    assert_eq!(setup.only("reply"), ["reply 1 Failed"]);
+    setup.configure(vec![service("web"), new()]);
+    assert_eq!(setup.only("spawn"), ["spawn api.1 (1 restarts)"]);
+    setup.exits("api.1", 4);
+    assert_eq!(setup.only("reply"), ["reply 2 Failed"]);
+    setup.exits("api.0", 4);
+    assert_eq!(setup.only("draining"), [""; 0]);
+}
