@@ -84,6 +84,8 @@ pub enum Refusal {
     Reloading(ServiceIndex),
     /// A reload has failed. The old processes continue.
     ReloadFailed(Box<ReloadFailure>),
+    /// The reload of the first one begins when the second one, which has failed and is restarted, is ready.
+    ReloadAwaits(ServiceIndex, ServiceIndex),
     /// The number of this instance is above the maximum.
     TooMany(InstanceId, TooManyInstances),
     /// The first one runs, and depends on the second one, which is stopped or has failed.
@@ -112,6 +114,7 @@ impl Refusal {
             | Self::Superseded(_)
             | Self::UnknownInstance(_)
             | Self::Reloading(_)
+            | Self::ReloadAwaits(..)
             | Self::TooMany(..)
             | Self::DependencyUnavailable(..)
             | Self::NoInstances(_)

@@ -346,10 +346,17 @@ impl Supervisor {
 
     /// It has failed when nothing is under way any more.
     fn progress(&self, pending: &Pending) -> Progress {
-        if pending.is_loading || !pending.reloads.is_empty() {
+        let (mut failures, mut waiting) = (pending.failures.clone(), Vec::new());
+        for service in &pending.reloads {
+            match self.awaited_by_reload(*service, &pending.died) {
+                // It may wait for ever.
+                Some(dependency) => waiting.push(Refusal::ReloadAwaits(*service, dependency)),
+                None => return Progress::Ongoing,
+            }
+        }
+        if pending.is_loading {
             return Progress::Ongoing;
         }
-        let mut failures = pending.failures.clone();
         let ready = pending.awaiting_ready.iter().map(|id| (id, Awaited::Ready));
         for (id, awaited) in ready.chain(pending.awaiting_stop.iter().map(|id| (id, Awaited::Stopped))) {
             match self.instance_progress(*id, awaited) {
@@ -361,11 +368,22 @@ impl Supervisor {
                 Progress::Ongoing => return Progress::Ongoing,
             }
         }
+        failures.append(&mut waiting);
         match &failures[..] {
             [] => Progress::Done,
             [failure] => Progress::Failed(failure.clone()),
             _ => Progress::Failed(Refusal::Several(failures.into())),
         }
+    }
+
+    /// The service of the first of these that the reload of `service`, which has not begun, waits for, directly or indirectly.
+    fn awaited_by_reload(&self, service: ServiceIndex, died: &[InstanceId]) -> Option<ServiceIndex> {
+        let waits = self.rollouts.get(&service).is_some_and(|rollout| !rollout.has_started);
+        if died.is_empty() || !waits {
+            return None;
+        }
+        let needed = self.dependencies_of(&[InstanceId { service, number: 0 }]);
+        died.iter().map(|id| id.service).find(|died| needed.get(died.position()) == Some(&true))
     }
 
     /// Whether it waits for one of these, directly or indirectly.

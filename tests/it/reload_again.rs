@@ -94,3 +94,23 @@ fn the_answer_to_a_reload_names_what_does_not_run() {
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
 }
+
+/// More attempts of what is new may take long: the answer says what the reload of another service still waits for.
+#[test]
+fn the_answer_to_a_reload_says_that_a_service_still_waits_for_a_new_oneshot() {
+    let set = Set::new(WEB);
+    let mut running = set.start(Place::Child);
+    let control = Control::at(&set.socket());
+    control.wait_for("web.0", "running");
+    let text = std::fs::read_to_string(&set.config).unwrap();
+    let seed = "[services.seed]\ntype = \"oneshot\"\ncommand = [\"sh\", \"-c\", \"exit 4\"]\nbackoff = { initial = \"1h\", max = \"1h\" }\n";
+    let new = text.replace("[services.web]", "[services.web]\nenv = { NEW = \"1\" }\ndepends_on = [\"seed\"]");
+    std::fs::write(&set.config, format!("{new}\n{seed}")).unwrap();
+    let answer = control.post("/v1/reload?timeout=50s");
+    assert_eq!(answer.status, 409);
+    let lines: Vec<String> = answer.reason().lines().map(str::to_owned).collect();
+    assert!(lines[0].starts_with("seed.0 is backing off (exited with code 4, ran "), "{lines:?}");
+    assert_eq!(lines[1..], ["web is reloaded when seed is ready"]);
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+}

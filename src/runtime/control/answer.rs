@@ -320,6 +320,10 @@ fn refused(snapshot: &StatusSnapshot<'_>, request: &Request, refusal: Refusal) -
             lines.dedup();
             lines.join("\n")
         }
+        Refusal::ReloadAwaits(service, dependency) => {
+            let [name, dependency] = [service, dependency].map(|service| service_name(snapshot.plan, service));
+            format!("{name} is reloaded when {dependency} is ready")
+        }
         Refusal::Reloading(service) => format!("{} is already being reloaded", service_name(snapshot.plan, service)),
         Refusal::ReloadFailed(failure) => {
             let mut text = WhyReloadFailed(snapshot.plan, &failure).to_string();

@@ -307,6 +307,15 @@ impl Open {
                 );
             }
             Err(Refusal::Several(failures)) => {
+                let awaits = |failure: &Refusal| match failure {
+                    Refusal::ReloadAwaits(service, dependency) => {
+                        model.is_reloading(*service)
+                            && self.reloads.contains(service)
+                            && !model.is_satisfied(*dependency)
+                    }
+                    _ => false,
+                };
+                let is_over = failures.iter().filter(|failure| awaits(failure)).count() == self.reloads.len();
                 let is_reload = |failure: &Refusal| matches!(failure, Refusal::ReloadFailed(_));
                 let is_config = self.request == Request::ReloadConfig;
                 let are_reloads = self.has_failed_reload && failures.iter().all(is_reload);
@@ -314,7 +323,8 @@ impl Open {
                 rule!(have_failed && failures.len() > 1, "not all of these reloads have failed: {failures:?}");
             }
             Err(
-                Refusal::UnknownInstance(_)
+                Refusal::ReloadAwaits(..)
+                | Refusal::UnknownInstance(_)
                 | Refusal::NoInstances(_)
                 | Refusal::DependencyUnavailable(..)
                 | Refusal::TooMany(..),

@@ -2,7 +2,7 @@
 
 use keepalive::model::plan::{RestartPolicy, Service};
 
-use super::reload::{changed, notify};
+use super::reload::{boot_ready, changed, notify};
 use super::{Setup, Spawns, depending_on, seconds};
 use crate::plans::{oneshot, service};
 
@@ -209,4 +209,20 @@ fn a_new_definition_that_works_in_one_of_two_instances_never_ends_keepalive() {
     assert_eq!(setup.only("reply"), ["reply 2 Failed"]);
     setup.exits("api.0", 4);
     assert_eq!(setup.only("draining"), [""; 0]);
+}
+
+/// What a new service needs several attempts for may take long: the reload that has brought it has failed with the first one, also
+/// if another service is reloaded when it is ready.
+#[test]
+fn a_reload_does_not_wait_for_more_attempts_of_a_new_oneshot() {
+    let mut setup = boot_ready(vec![notify("web", 1)]);
+    setup.configure(vec![depending_on(&[1], changed(notify("web", 1))), oneshot("seed")]);
+    setup.exits("seed.0", 4);
+    assert_eq!(setup.only("reply"), ["reply 1 Several"]);
+    setup.after(seconds(1));
+    setup.forget();
+    setup.exits("seed.0", 0);
+    setup.report_ready("web.0'");
+    setup.exits("web.0'", 0);
+    assert_eq!(setup.only("web reloaded"), ["web reloaded"]);
 }
