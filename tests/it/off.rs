@@ -35,6 +35,9 @@ fn a_service_without_instances_is_shown_and_can_be_turned_on() {
             (409, "web has no instances: `keepalive scale web 1` starts one")
         );
         assert_eq!(control.post("/v1/services/web/stop").status, 200);
+        let described = control.get("/v1/services/web").json()["services"][0]["text"].as_str().unwrap().to_owned();
+        assert!(described.contains("  instances  0: it is off, and nothing waits for it\n"), "{described}");
+        assert_eq!(control.get("/v1/services/web.0").reason(), "there is no instance web.0: web has no instances");
         assert_eq!(control.post("/v1/services/web/scale?instances=%2B2").reason(), "web has 2 instances");
         assert_eq!(control.state("web.1"), "running");
         let off = control.post("/v1/services/web/scale?instances=0");

@@ -69,7 +69,7 @@ fn checks(plan: &Plan, instance: &InstanceView<'_>) -> Option<String> {
     Some(line)
 }
 
-/// Whether there is such an instance; of a service, its first one.
+/// Whether there is such an instance; of a service, its first one. A service can be described without one.
 pub(super) fn exists(target: Target, snapshot: &StatusSnapshot<'_>) -> bool {
     first_of(target, snapshot).is_some()
 }

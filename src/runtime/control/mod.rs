@@ -37,7 +37,7 @@ use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use crate::logs::protocol::LogsQuery;
 use crate::model::{Mono, Plan, errno};
-use crate::supervisor::{Event, Refusal, Request, RequestId, Supervisor};
+use crate::supervisor::{Event, Refusal, Request, RequestId, Supervisor, Target};
 use crate::sys::{self, Interest, PeerStream, Poller, socket};
 use answer::plain;
 use body::StreamingBody;
@@ -424,7 +424,9 @@ impl Server {
             Route::Change(..) | Route::Description(_) | Route::Environment(_) if client.listener == Listener::Http => {
                 client.answer(plain(403, "forbidden", "this port is read-only: use the control socket"), now);
             }
-            Route::Description(target) | Route::Environment(target) if !describe::exists(target, &snapshot) => {
+            Route::Description(target @ Target::Instance(_)) | Route::Environment(target)
+                if !describe::exists(target, &snapshot) =>
+            {
                 client.answer(answer::no_instance(&snapshot, target), now);
             }
             Route::Description(target) => self.begin_body(client, StreamingBody::Description(target), &snapshot),
