@@ -14,7 +14,9 @@ use super::request::PROOF_TIME;
 use super::restart::{self, StartResult};
 use super::rollout::RolloutError;
 use super::run_result::{Exit, FailureReason, Fault, RestartCause, RestartDecision, RunResult};
-use super::state::{AfterRun, AfterStop, ExitedProcess, Process, Running, StartDeadline, State, Stopped, Stopping};
+use super::state::{
+    AfterRun, AfterStop, CleaningUp, ExitedProcess, Process, Running, StartDeadline, State, Stopped, Stopping,
+};
 use super::state_name::StateName;
 use crate::model::plan::{Backoff, KillMode, Kind, Ready, Service};
 use crate::model::{ExitStatus, InstanceId, Pid, ProbeFailure, RunId, StartFailure};
@@ -372,8 +374,13 @@ impl Supervisor {
         }
         self.services[id].ends_beside_old = 0;
         self.services[id].reset_failures();
-        if let State::BackingOff { .. } = self.services[id].state {
+        let state = self.services[id].state;
+        if let State::BackingOff { .. } = state {
             self.start(id, Reason::BackoffElapsed);
+        } else if let State::CleaningUp(cleaning_up @ CleaningUp { next: AfterRun::Restart { .. }, .. }) = state {
+            // It starts as soon as its leftover processes are gone.
+            let next = AfterRun::Restart { due: self.now };
+            self.set_state(id, State::CleaningUp(CleaningUp { next, ..cleaning_up }));
         }
     }
 

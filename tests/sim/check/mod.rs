@@ -464,7 +464,8 @@ impl Checker {
         // During a reload, the end of a soak time has no visible effect while other processes have not finished theirs.
         let may_be_unproven = self.model.services().any(|service| self.model.is_reloading(service));
         // Neither has the end of the time that a process must run, if its request waits for others too, or is withdrawn.
-        let is_proven_now = |instance: &Instance| self.now.since(instance.since) <= PROOF_TIME + MAX_SOAK;
+        let soaks_until = |one: &Instance| one.soaks_until.unwrap_or(one.since).max(one.since + MAX_SOAK);
+        let is_proven_now = |one: &Instance| self.now <= soaks_until(one) + PROOF_TIME;
         let is_proof = self.model.all().chain(self.model.surges()).any(|(_, instance)| is_proven_now(instance));
         // A process that reloads on a signal must outlive it, even if the reload has failed meanwhile.
         let is_signalled = |instance: &Instance| matches!(instance.definition.reload.strategy, Strategy::Signal(_));

@@ -203,6 +203,22 @@ fn a_new_process_that_dies_beside_the_old_one_uses_up_no_restarts() {
     assert_eq!(setup.unstable("web"), 0);
 }
 
+/// Seed 4023: what the new process has left behind outlasts the old one. The restart followed only after the delay.
+#[test]
+fn a_new_process_starts_at_once_when_the_old_one_and_its_own_leftovers_are_gone() {
+    let mut web = service("web");
+    web.restart.backoff.initial = seconds(60);
+    web.restart.backoff.max = seconds(60);
+    let mut setup = boot_ready(vec![web]);
+    setup.reload("web");
+    setup.after(seconds(1));
+    setup.ends("web.0", ExitStatus::Code(1), Leftovers::Some);
+    setup.exits("web.0'", 0);
+    setup.forget();
+    setup.leftovers_gone("web.0");
+    assert_eq!(setup.only("web.0 stopping"), ["web.0 stopping → starting"]);
+}
+
 #[test]
 fn a_reload_is_superseded_by_a_stop_of_an_instance_before_or_during_its_turn() {
     for stopped in ["web.0", "web.1"] {
