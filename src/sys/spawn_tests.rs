@@ -169,12 +169,13 @@ fn descriptors_get_their_numbers_even_if_these_are_in_use() {
     let open = |path| std::fs::File::open(path).unwrap();
     let (null, zero, full) = (open("/dev/null"), open("/dev/zero"), open("/dev/full"));
     let number = |file: &std::fs::File| u8::try_from(file.as_raw_fd()).unwrap();
+    let unused = number(&null).max(number(&zero)).max(number(&full)) + 1;
     // Each has the number that another one must get.
     let swapped = [
         (number(&zero), null.as_fd()),
         (number(&full), zero.as_fd()),
         (number(&null), full.as_fd()),
-        (99, full.as_fd()),
+        (unused, full.as_fd()),
     ];
     let numbers = swapped.map(|(number, _)| format!("/proc/self/fd/{number}"));
     let words: Vec<&str> = ["readlink"].into_iter().chain(numbers.iter().map(String::as_str)).collect();
