@@ -47,11 +47,17 @@ fn report_and_exit(what: &str) -> ! {
     process::exit_now(EXIT_SOFTWARE)
 }
 
-/// The termination log may need some memory: that is refused here again, or found in what has been freed.
+/// The line and the termination log may need some memory: that is refused here again, or found in what has been freed.
 fn report_lack_of_memory() -> ! {
-    static IS_REPORTED: AtomicBool = AtomicBool::new(false);
-    if !IS_REPORTED.swap(true, Ordering::Relaxed) {
+    static IS_BEGUN: AtomicBool = AtomicBool::new(false);
+    static IS_WRITTEN: AtomicBool = AtomicBool::new(false);
+    if IS_BEGUN.swap(true, Ordering::Relaxed) {
+        if !IS_WRITTEN.load(Ordering::Relaxed) {
+            StandardError.write_without_memory(NO_MEMORY.as_bytes());
+        }
+    } else {
         StandardError.write_final_line(NO_MEMORY.as_bytes());
+        IS_WRITTEN.store(true, Ordering::Relaxed);
         TERMINATION_LOG.get().map(|path| termination_log::write(path, NO_MEMORY));
     }
     process::exit_now(OS_ERROR)

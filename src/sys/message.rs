@@ -72,6 +72,13 @@ impl StandardError {
         self.flush();
     }
 
+    /// Writes `line` and a newline if that is possible without waiting. Allocates no memory.
+    pub fn write_without_memory(&self, line: &[u8]) {
+        if non_blocking_writer::write_nowait(STDERR, line).is_ok() {
+            non_blocking_writer::write_nowait(STDERR, b"\n").ok();
+        }
+    }
+
     /// The helper processes that write messages.
     #[must_use]
     pub fn writers(&self) -> Vec<Pid> {
