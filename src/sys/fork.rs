@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
-use super::{descriptor_copies, process};
+use super::{descriptor_copies, memory, process};
 use crate::model::{Pid, Signal};
 
 /// The process in which [`fork_without_sigchld`] returns.
@@ -64,6 +64,7 @@ pub fn fork_helper(kept: &[BorrowedFd<'_>], work: impl FnOnce() -> u8) -> Result
 pub fn fork_sharing_fds() -> Result<Pid, Errno> {
     fork_mortal(libc::CLONE_FILES, || {
         set_name(c"keepalive-hold");
+        memory::release_code_pages();
         loop {
             nix::unistd::pause();
         }

@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::non_blocking_writer::{NONE, STDERR_METHOD, STDERR_WRITER};
-use super::{fork, non_blocking_writer, pipe, stream, wait};
+use super::{fork, memory, non_blocking_writer, pipe, stream, wait};
 use crate::model::{Pid, visible};
 
 const STDERR: c_int = libc::STDERR_FILENO;
@@ -149,6 +149,7 @@ fn take_writer() -> Option<OwnedFd> {
 fn start_writer() {
     let Ok((ours, theirs)) = stream::pair() else { return };
     let write = || {
+        memory::release_code_pages();
         let mut buffer = [0; 4 << 10];
         while let Ok(length @ 1..) = nix::unistd::read(&theirs, &mut buffer) {
             write_all(buffer.get(..length).unwrap_or_default());
