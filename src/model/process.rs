@@ -143,8 +143,6 @@ pub struct StartFailure {
 /// The steps of starting a process, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartStep {
-    /// Closing the descriptors of earlier runs, before the process is created.
-    Close,
     /// bind(2) and listen(2), before the process is created; the position in `listen`.
     Listen(u8),
     /// pipe(2), socketpair(2) and socket(2), before the process is created.
@@ -198,7 +196,7 @@ impl StartFailure {
     pub fn exit_code(self) -> u8 {
         let has_no_process = matches!(
             self.step,
-            StartStep::Close | StartStep::Listen(_) | StartStep::Channels | StartStep::StateMemory | StartStep::Create
+            StartStep::Listen(_) | StartStep::Channels | StartStep::StateMemory | StartStep::Create
         );
         if self.is_shortage() || has_no_process {
             exit_code::OS_ERROR
@@ -216,7 +214,6 @@ impl StartFailure {
     /// Those of `formatter`.
     pub fn write(self, operand: Option<&str>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let step = match self.step {
-            StartStep::Close => "cannot close the pipes and sockets of its earlier processes",
             StartStep::Listen(_) => "cannot listen on",
             StartStep::Channels => "cannot create its pipes and sockets",
             StartStep::StateMemory => "cannot create the memory file of its `state`",

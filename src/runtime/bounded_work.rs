@@ -45,8 +45,7 @@ impl BoundedWork {
         work: &dyn Fn() -> Result<Report, Errno>,
         undo: &dyn Fn(Report),
     ) -> Result<Report, Errno> {
-        // In a process with several threads, a child cannot allocate.
-        if self.is_direct || cfg!(test) {
+        if self.is_direct() {
             return work();
         }
         self.reap(Mono::default());
@@ -64,6 +63,11 @@ impl BoundedWork {
             self.hanging.push((pid, place.to_owned()));
             Err(Errno::ETIMEDOUT)
         })
+    }
+
+    /// Whether no process can hold up anything. In a process with several threads, a child cannot allocate.
+    pub(super) const fn is_direct(&self) -> bool {
+        self.is_direct || cfg!(test)
     }
 
     /// When [`Self::reap`] must be called.

@@ -1,19 +1,26 @@
 //! Closes sockets in which descriptors of services may wait, and pipes that services have too. close(2) can block, so that
 //! helper processes do it.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use super::logging::Logging;
 use super::rate_limited_log::{self, MessageKind};
 use super::subsystem::{Context, Subsystem};
+use super::token::Token;
 use crate::model::{Mono, Pid, ServiceIndex, errno};
 use crate::supervisor::Event;
 use crate::sys::deferred_close::{self, CloseWorker, Owner};
-use crate::sys::{fork, process, wait};
+use crate::sys::{Poller, fork, kill, process, wait};
 
 /// At this number of queued descriptors whose service is not known, keepalive stops accepting connections.
 const MAX_QUEUED: u64 = 1024;
 /// The same limit as a fraction of the descriptor limit of keepalive: one eighth.
 const MAX_QUEUED_FRACTION: u64 = 8;
+/// A service with so many queued descriptors is not started.
+const MAX_QUEUED_OF_SERVICE: u64 = 256;
+/// The same limit as a fraction of the descriptor limit of keepalive.
+const MAX_FRACTION_OF_SERVICE: u64 = 16;
 /// The number of workers at a time, without those that hang.
 const MAX_WORKERS: usize = 8;
 /// The number of workers that hang, perhaps for ever: in the request of a file system, or in a pipe.
@@ -36,8 +43,10 @@ pub(super) struct CloseQueue {
     workers: Vec<(CloseWorker, Stage)>,
     /// Set if a worker could not be created.
     retry_at: Option<Mono>,
-    /// A process that shares keepalive's descriptors.
-    holder: Option<Pid>,
+    /// A process that shares keepalive's descriptors, and what reports its end, if the system can do that.
+    holder: Option<(Pid, Option<OwnedFd>)>,
+    /// A worker has ended.
+    has_closed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +69,7 @@ impl Stage {
 }
 
 impl Subsystem for CloseQueue {
-    type Needs<'a> = ();
+    type Needs<'a> = &'a mut Logging;
 
     fn due(&self) -> Option<Mono> {
         let due = |(worker, stage): &(CloseWorker, Stage)| match *stage {
@@ -69,38 +78,61 @@ impl Subsystem for CloseQueue {
             Stage::Closing { until } => Some(until),
             Stage::Hanging => None,
         };
-        self.workers.iter().filter_map(due).chain(self.retry_at).min()
+        let next = (self.may_start() && deferred_close::queued(|owner| self.may_have_another(owner)) > 0)
+            .then(|| self.retry_at.unwrap_or_default());
+        self.workers.iter().filter_map(due).chain(next).min()
+    }
+
+    /// The holder has exited.
+    fn on_ready(&mut self, token: Token) {
+        if token == Token::Holder {
+            self.look_for_holder();
+        }
     }
 
     /// Starts workers and lets them begin.
-    fn turn(&mut self, context: &mut Context<'_>, (): ()) -> Vec<Event> {
+    fn turn(&mut self, context: &mut Context<'_>, logging: &mut Logging) -> Vec<Event> {
+        if std::mem::take(&mut self.has_closed) {
+            logging.close_drained_soon(context.now);
+        }
         self.start_workers(context.now);
         self.advance(context.now);
-        self.hold();
+        self.hold(context.poller);
         Vec::new()
     }
 }
 
 impl CloseQueue {
     /// Without a holder, a keepalive that is killed could hang: see [`fork::fork_sharing_fds`].
-    fn hold(&mut self) {
-        if self.holder.is_none() && deferred_close::needs_holder() {
-            self.holder = fork::fork_sharing_fds().ok();
+    fn hold(&mut self, poller: &Poller) {
+        if self.holder.is_none()
+            && deferred_close::needs_holder()
+            && let Ok(pid) = fork::fork_sharing_fds()
+        {
+            let pidfd = kill::pidfd_open(pid).ok();
+            self.holder = Some((pid, pidfd.filter(|pidfd| poller.add(pidfd, Token::Holder).is_ok())));
         }
     }
 
+    /// The holder has been killed, as a process of keepalive's user can do.
+    fn look_for_holder(&mut self) {
+        self.holder.take_if(|(pid, _)| wait::reap_without_sigchld(*pid) != Ok(None));
+    }
+
     /// The process that shares keepalive's descriptors.
-    pub(super) const fn holder(&self) -> Option<Pid> {
-        self.holder
+    pub(super) fn holder(&self) -> Option<Pid> {
+        self.holder.as_ref().map(|(pid, _)| *pid)
     }
 
     fn count(&self, is_counted: impl Fn(Owner, &Stage) -> bool) -> usize {
         self.workers.iter().filter(|(worker, stage)| is_counted(worker.owner(), stage)).count()
     }
 
-    /// Whether so many workers hang in descriptors of the service that it must not get more.
-    pub(super) fn is_hanging(&self, service: ServiceIndex) -> bool {
-        self.count(|owner, stage| owner == Some(service) && stage.hangs()) >= MAX_OF_SERVICE
+    /// Whether the service must not get more descriptors: all its workers hang, or too many descriptors wait for them.
+    pub(super) fn is_behind(&self, service: ServiceIndex) -> bool {
+        let owner = Some(service);
+        self.count(|of, stage| of == owner && stage.hangs()) >= MAX_OF_SERVICE
+            || deferred_close::queued(|of| of == owner) >= max_queued(MAX_QUEUED_OF_SERVICE, MAX_FRACTION_OF_SERVICE)
     }
 
     fn may_have_another(&self, owner: Owner) -> bool {
@@ -132,8 +164,7 @@ impl CloseQueue {
                 Ok(None) => return,
                 Ok(Some(worker)) => {
                     self.workers.push((worker, Stage::Waiting { until: now + MAX_WAIT }));
-                    // A process of keepalive's user can have killed it.
-                    self.holder.take_if(|holder| wait::reap_without_sigchld(*holder) != Ok(None));
+                    self.look_for_holder();
                 }
                 Err(errno) => {
                     let reason = errno::words(errno);
@@ -159,14 +190,27 @@ impl CloseQueue {
         let Some(position) = self.workers.iter().position(|(worker, _)| worker.pid() == pid) else { return false };
         wait::reap(pid).ok();
         self.workers.swap_remove(position);
+        self.has_closed = true;
         true
+    }
+
+    /// keepalive is about to exit: workers get what is left, so that its exit closes no last copy.
+    pub(super) fn finish(&mut self, now: Mono) {
+        while let Ok(Some(worker)) = CloseWorker::start(usize::MAX, |_| true) {
+            worker.begin();
+            self.workers.push((worker, Stage::Closing { until: now }));
+        }
     }
 
     /// Whether more connections can be accepted in which descriptors can wait.
     pub(super) fn has_room() -> bool {
-        match deferred_close::queued_of_others() {
+        match deferred_close::queued(|owner| owner.is_none()) {
             0 => true,
-            waiting => (waiting as u64) < MAX_QUEUED.min(process::descriptor_limits().0 / MAX_QUEUED_FRACTION),
+            waiting => waiting < max_queued(MAX_QUEUED, MAX_QUEUED_FRACTION),
         }
     }
+}
+
+fn max_queued(most: u64, fraction: u64) -> usize {
+    usize::try_from(most.min(process::descriptor_limits().0 / fraction)).unwrap_or(usize::MAX)
 }

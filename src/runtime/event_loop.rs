@@ -212,7 +212,7 @@ impl Runtime {
                 Token::DescriptorHolder(_) => self.resources.fds.on_ready(token),
                 Token::Probe(_) | Token::Check(_) => self.probes.on_ready(token),
                 Token::Channel(_) => self.channels.on_ready(token),
-                Token::Inspector(_) => self.helpers.inspector.on_ready(token),
+                Token::Inspector(_) | Token::Holder => self.helpers.on_ready(token),
                 Token::ControlListener | Token::HttpListener | Token::Client(_) => {
                     self.turn.is_settled = false;
                     self.server.on_ready(token);
@@ -238,7 +238,7 @@ impl Runtime {
             Part::Server => server.turn(&mut context, Sources { logging, notify, channels, probes, processes }),
             Part::Probes => probes.turn(&mut context, (&mut processes.factory, logging, close_queue)),
             Part::ConfigLoader => config_loader.turn(&mut context, ()),
-            Part::CloseQueue => close_queue.turn(&mut context, ()),
+            Part::CloseQueue => close_queue.turn(&mut context, logging),
             Part::Inspector => {
                 let needs = Needs { processes, sockets: &mut resources.sockets, server };
                 let events = inspector.turn(&mut context, needs);

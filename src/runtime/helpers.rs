@@ -6,6 +6,8 @@ use super::ended_helpers;
 use super::inspector::Inspector;
 use super::logging::Logging;
 use super::resources::Resources;
+use super::subsystem::Subsystem as _;
+use super::token::Token;
 use crate::model::Pid;
 use crate::sys::{self, Poller, StandardError};
 
@@ -24,12 +26,18 @@ impl Helpers {
         logging.pids().chain(others).chain(StandardError.writers()).collect()
     }
 
+    pub(super) fn on_ready(&mut self, token: Token) {
+        self.close_queue.on_ready(token);
+        self.inspector.on_ready(token);
+    }
+
     /// Logs what is still to be logged and ends all but the logger, so that none outlives keepalive.
     pub(super) fn end(&mut self, resources: &mut Resources, logging: &Logging, poller: &Poller) {
         for address in resources.sockets.take_in_use() {
             self.inspector.ask_for_port_owner(&address, sys::now(), poller);
         }
         self.inspector.finish(poller);
+        self.close_queue.finish(sys::now());
         let binders = resources.sockets.helpers.pids().iter().copied();
         let holders = resources.fds.holders().chain(self.close_queue.holder()).chain(binders);
         ended_helpers::kill_all(self.inspector.pids().chain(holders).chain(logging.killed()));

@@ -112,8 +112,7 @@ fn operand(service: &Service, instance: InstanceId, step: StartStep) -> Option<S
         StartStep::Directory => process.cwd.as_ref().map(expanded),
         StartStep::State => process.state.as_ref().and_then(|state| state.persist.as_ref()).map(expanded),
         StartStep::Limit(position) => process.limits.get(usize::from(position)).map(|limit| limit.name.to_owned()),
-        StartStep::Close
-        | StartStep::Channels
+        StartStep::Channels
         | StartStep::StateMemory
         | StartStep::Create
         | StartStep::Session

@@ -271,7 +271,8 @@ impl Sockets {
     /// Closes the own sockets of an instance that has stopped: the kernel would assign connections to them that are never
     /// accepted.
     pub(super) fn release_instance(&mut self, id: InstanceId) {
-        self.sockets.retain(|bound| bound.slot != Some(id));
+        let own: Vec<BoundSocket> = self.sockets.extract_if(.., |bound| bound.slot == Some(id)).collect();
+        self.close_these(own);
     }
 
     /// Directs connections to the sockets of an instance that is ready.
@@ -299,12 +300,14 @@ impl Sockets {
             };
             self.helpers.run(directory_of(first.path()), &[], &remove, &|_| ()).ok();
         }
-        for BoundSocket { address, socket, file, .. } in sockets {
+        for BoundSocket { address, socket, file, slot, .. } in sockets {
             match (address, file) {
-                (Address::Unix { .. }, Some(_)) => peer_stream::close_listener(socket),
+                _ if self.helpers.is_direct() => {}
                 (Address::Unix { .. }, None) => peer_stream::close_abstract_listener(socket),
-                // Connections over the network carry no descriptors.
-                (Address::Tcp(_) | Address::Udp(_), _) => {}
+                // The process can have connected it, with `SO_LINGER`: then close(2) waits until the peer has read everything.
+                (Address::Unix { .. }, Some(_)) | (Address::Tcp(_) | Address::Udp(_), _) => {
+                    deferred_close(slot.map(|instance| instance.service), [socket]);
+                }
             }
         }
     }

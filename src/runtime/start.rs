@@ -72,8 +72,8 @@ impl Start<'_> {
         };
         let at = |step| move |errno| refused(StartFailure { step, errno });
         let RunSpec { instance, definition, .. } = spec;
-        if self.close_queue.is_hanging(instance.service) {
-            return Err(at(StartStep::Close)(Errno::EBUSY));
+        if self.close_queue.is_behind(instance.service) {
+            return Err(Event::SpawnFailed { run, errno: Errno::EBUSY });
         }
         let memory_use = match self.processes.has_processes_of(*instance) {
             true => MemoryUse::Shared,

@@ -37,6 +37,8 @@ pub(super) enum Token {
     Client(u64),
     /// The pipe of an inspector, by its number there.
     Inspector(u64),
+    /// The pidfd of the process that shares keepalive's descriptors.
+    Holder,
     /// The counter of OOM kills.
     OomCounter,
 }
@@ -65,6 +67,7 @@ impl From<Token> for u64 {
             Token::HelperExecResult => (15, 0),
             Token::LoggerTimer => (16, 0),
             Token::Check(run) => (17, run.get()),
+            Token::Holder => (18, 0),
         };
         (kind << PAYLOAD_BITS) | (payload & PAYLOAD)
     }

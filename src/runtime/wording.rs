@@ -3,6 +3,8 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use super::run_wording::{write_decision, write_fault, write_gave_up, write_run};
 use super::text::{Counted, Listed, Span};
 use crate::config::names_port;
@@ -345,8 +347,12 @@ impl Display for Why<'_> {
             },
             Reason::Replaced => formatter.write_str("replaced"),
             Reason::SpawnFailed { errno, retry_in, .. } => {
-                let (why, retry_in) = (errno::words(*errno), Span(remaining.unwrap_or(*retry_in)));
-                write!(formatter, "cannot create a process: {why}; retry in {retry_in}")
+                if *errno == Errno::EBUSY {
+                    formatter.write_str("the pipes and sockets of its earlier processes are not closed yet")?;
+                } else {
+                    write!(formatter, "cannot create a process: {}", errno::words(*errno))?;
+                }
+                write!(formatter, "; retry in {}", Span(remaining.unwrap_or(*retry_in)))
             }
             Reason::DependencyCompleted { dependency } => {
                 write!(formatter, "cannot start: its dependency {} has completed", service_name(plan, *dependency))

@@ -334,7 +334,7 @@ mod tests {
         send(name.as_bytes(), b"2", &[other.as_raw_fd()]);
         close(None, socket);
         // A worker of this or another test closes it later.
-        assert!(is_open(fd) || super::super::deferred_close::queued_of_others() == 0);
+        assert!(is_open(fd) || super::super::deferred_close::queued(|_| true) == 0);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! and closing a unix socket closes the descriptors queued in it. Closing a pipe waits for a process that writes to it, and
 //! that can be stopped by a page fault. So keepalive never closes the last copy itself. Descriptors wait in a queue for a
 //! [`CloseWorker`], a process with copies of its own. It closes these when keepalive has closed its own, and when no other
-//! child has copies any more: a child has copies of all descriptors until it closes them or executes its program.
+//! child has copies any more: a child has copies of all descriptors until it closes them or executes its program. Sockets are
+//! shut down before that, so that a socket that listens is given no more connections.
 
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
@@ -15,10 +16,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 
 use super::descriptor_copies::{self, Handover};
-use super::{clock, fork, kill, signals, wait};
+use super::signals::{self, Received};
+use super::{clock, fork, kill, wait};
 use crate::model::{Pid, ServiceIndex, Signal};
 
 /// The time after which a descriptor hangs, so that a worker continues with the next one.
@@ -83,10 +85,10 @@ pub fn needs_holder() -> bool {
     NEEDS_HOLDER.load(Ordering::Relaxed) || !queue().is_empty()
 }
 
-/// How many descriptors are queued whose owner is not known.
+/// How many descriptors of these owners are queued.
 #[must_use]
-pub fn queued_of_others() -> usize {
-    queue().iter().filter(|(owner, _)| owner.is_none()).count()
+pub fn queued(is_counted: impl Fn(Owner) -> bool) -> usize {
+    queue().iter().filter(|(owner, _)| is_counted(*owner)).count()
 }
 
 /// A process that closes descriptors from the queue. It is reaped like any child.
@@ -114,8 +116,12 @@ impl CloseWorker {
         let numbers: Vec<RawFd> = descriptors.iter().map(|descriptor| descriptor.as_raw_fd()).collect();
         let pid = fork::fork_helper(&descriptors, || {
             fork::set_name(c"keepalive-close");
-            wait_for_begin();
-            close_all(&numbers);
+            // The signal to begin can come at any time.
+            signals::block_all_but(&[]);
+            if !for_each(&numbers, stop_input) {
+                wait_for_begin();
+            }
+            for_each(&numbers, close);
             0
         })?;
         // Not the last copies: the worker has some.
@@ -143,54 +149,69 @@ impl CloseWorker {
 
 /// Runs in the worker.
 fn wait_for_begin() {
-    signals::block_all_but(&[]);
-    while let Ok(received) = signals::wait_for(None) {
-        if received.is_some_and(|received| received.signal == Signal::USR1) {
-            return;
-        }
-    }
+    while !is_begin(signals::wait_for(None)) {}
 }
 
-/// Runs in the worker: closes them in processes that share its memory and its descriptors, the next one of which continues
-/// when one hangs. Returns when none hangs any more.
-fn close_all(descriptors: &[RawFd]) {
-    let work = Work { descriptors, next: AtomicUsize::new(0) };
+/// Runs in the worker: does `work` with each in processes that share its memory and its descriptors, the next one of which
+/// continues when one hangs. Returns when none hangs any more, and whether the signal to begin has come.
+fn for_each(descriptors: &[RawFd], work: fn(RawFd)) -> bool {
+    let work = Work { descriptors, next: AtomicUsize::new(0), work };
+    let mut may_begin = false;
     while work.next.load(Ordering::Acquire) < descriptors.len() {
         match start_closer(&work) {
-            Ok(closer) => wait_or_kill(closer),
-            Err(_) => work.close(),
+            Ok(closer) => may_begin |= wait_or_kill(closer),
+            Err(_) => work.run(),
         }
     }
     while nix::sys::wait::wait().is_ok() {}
+    may_begin
 }
 
-/// Kills a closer that hangs: that ends the wait for a peer of a socket, but none for a file system.
-fn wait_or_kill(closer: Pid) {
+/// shutdown(2) `SHUT_RD`. Fails for other descriptors, and closes no connection.
+fn stop_input(descriptor: RawFd) {
+    shutdown(descriptor, Shutdown::Read).ok();
+}
+
+fn close(descriptor: RawFd) {
+    let no_linger = libc::linger { l_onoff: 0, l_linger: 0 };
+    // SAFETY: the descriptor is open, it is the worker's own copy, and nobody else closes it.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    setsockopt(&descriptor, sockopt::Linger, &no_linger).ok();
+}
+
+/// Kills a closer that hangs: that ends the wait for a peer of a socket, but none for a file system. Returns whether the signal
+/// to begin has come.
+fn wait_or_kill(closer: Pid) -> bool {
+    let mut may_begin = false;
     let deadline = clock::now() + CLOSE_TIMEOUT;
     // SIGCHLD can be that of a closer that was killed before.
     while wait::reap(closer) == Err(Errno::EAGAIN) {
         let remaining = deadline.since(clock::now());
         if remaining.is_zero() {
             kill::signal_process(closer, Signal::KILL).ok();
-            return;
+            break;
         }
-        signals::wait_for(Some(remaining)).ok();
+        may_begin |= is_begin(signals::wait_for(Some(remaining)));
     }
+    may_begin
+}
+
+fn is_begin(received: Result<Option<Received>, Errno>) -> bool {
+    // Where the call is refused, nobody waits.
+    matches!(received, Err(_) | Ok(Some(Received { signal: Signal::USR1, .. })))
 }
 
 struct Work<'a> {
     descriptors: &'a [RawFd],
     /// The position of the next descriptor.
     next: AtomicUsize,
+    work: fn(RawFd),
 }
 
 impl Work<'_> {
-    fn close(&self) {
-        let no_linger = libc::linger { l_onoff: 0, l_linger: 0 };
+    fn run(&self) {
         while let Some(descriptor) = self.descriptors.get(self.next.fetch_add(1, Ordering::AcqRel)) {
-            // SAFETY: the descriptor is open, it is the worker's own copy, and nobody else gets this position.
-            let descriptor = unsafe { OwnedFd::from_raw_fd(*descriptor) };
-            setsockopt(&descriptor, sockopt::Linger, &no_linger).ok();
+            (self.work)(*descriptor);
         }
     }
 }
@@ -198,8 +219,8 @@ impl Work<'_> {
 /// Starts a closer: clone(2) `CLONE_VM`, `CLONE_FILES`. SIGCHLD comes when it has ended.
 fn start_closer(work: &Work<'_>) -> Result<Pid, Errno> {
     extern "C" fn run(work: *mut libc::c_void) -> libc::c_int {
-        // SAFETY: `close_all` keeps it until all closers have ended.
-        unsafe { &*work.cast::<Work<'_>>() }.close();
+        // SAFETY: `for_each` keeps it until all closers have ended.
+        unsafe { &*work.cast::<Work<'_>>() }.run();
         0
     }
     let (protection, private) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
@@ -210,7 +231,7 @@ fn start_closer(work: &Work<'_>) -> Result<Pid, Errno> {
     }
     let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::SIGCHLD;
     let work = std::ptr::from_ref(work).cast_mut().cast();
-    // SAFETY: the stack is large enough, aligned to pages, and never freed. `close_all` waits for the closer.
+    // SAFETY: the stack is large enough, aligned to pages, and never freed. `for_each` waits for the closer.
     let closer = Errno::result(unsafe { libc::clone(run, stack.wrapping_byte_add(STACK_SIZE), flags, work) })?;
     Pid::new(closer).ok_or(Errno::ESRCH)
 }

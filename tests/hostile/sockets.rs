@@ -5,6 +5,7 @@ use keepalive::sys::procfs;
 
 use crate::file_systems::have_fuse;
 use crate::harness::wait_until;
+use crate::port::ReservedPort;
 use crate::setup::{EVERYWHERE, Host, Setup, attack, in_each};
 
 /// How often the same reload is requested.
@@ -117,4 +118,25 @@ fn a_socket_that_is_locked_for_ever_holds_up_no_reload() {
         address: &after,
         max_helpers: 1,
     });
+}
+
+// connect(2), AF_UNSPEC; socket(7), SO_LINGER: close(2) waits until the peer has read everything.
+#[test]
+fn a_listening_socket_that_a_service_has_connected_holds_up_nobody() {
+    let peer = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let number = peer.local_addr().unwrap().port().to_string();
+    for mode in ["shared", "reuseport"] {
+        in_each(&EVERYWHERE, |host| {
+            let port = ReservedPort::any();
+            let listen = format!("listen = {{ web = \"tcp://{port}\" }}\nlisten_mode = \"{mode}\"\n");
+            let setup = Setup::start(host, &format!("{}{listen}", attack(&["connected_listener", &number])));
+            setup.running.expect("enough");
+            setup.begin_attack();
+            setup.control.wait_for("evil.0", "completed");
+            setup.others_are_served();
+            setup.the_event_loop_rests();
+            let (code, stderr) = setup.stop();
+            assert_eq!(code, 0, "{stderr}");
+        });
+    }
 }

@@ -1,9 +1,10 @@
 //! Readiness by probes and by a newline.
 
 use keepalive::model::{Pid, Signal};
-use keepalive::sys::{clock, procfs};
+use keepalive::sys::{clock, kill, procfs};
 
 use crate::harness::{Place, Running, have_root, in_every_place, wait_for_death, wait_for_state, wait_until};
+use crate::http::Control;
 use crate::port::ReservedPort;
 use crate::services::Set;
 
@@ -367,4 +368,61 @@ fn a_readiness_descriptor_with_endless_output_is_closed() {
     assert_eq!(code, 141, "{stderr}");
     let reason = "warning: a.0: readiness probe cannot succeed: no newline in the data written to its descriptor";
     assert!(stderr.contains(reason), "{stderr}");
+}
+
+// Each run leaves both ends of its pipes behind, and the end of `ready.fd`.
+#[test]
+fn after_many_restarts_no_descriptors_of_former_runs_are_open() {
+    const INSTANCES: usize = 20;
+    let set = Set::new(&format!(
+        "[services.a]\ncommand = [\"sh\", \"-c\", \"echo >&3; test -e DIR/calm && exec sleep 10000; exit 1\"]\n\
+         ready = {{ fd = 3 }}\ninstances = {INSTANCES}\nmax_restarts = \"unlimited\"\n\
+         backoff = {{ initial = \"10ms\", max = \"10ms\" }}\n"
+    ));
+    set.directory.file("calm", b"", 0o644);
+    in_every_place(|place| {
+        let mut running = set.start(place);
+        let (control, keepalive) = (Control::at(&set.socket()), running.keepalive());
+        let all_run = || (0..INSTANCES).for_each(|number| control.wait_for(&format!("a.{number}"), "running"));
+        all_run();
+        let before = control.descriptors_of(keepalive);
+        let calm = set.directory.path().join("calm");
+        std::fs::remove_file(&calm).unwrap();
+        assert_eq!(control.post("/v1/services/a/signal?signal=KILL").status, 200);
+        wait_until("many restarts", || {
+            let restarts = control.get("/metrics").body;
+            let count = restarts.lines().filter(|line| line.starts_with("keepalive_instance_restarts_total"));
+            (count.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>() > 300.0).then_some(())
+        });
+        std::fs::write(&calm, "").unwrap();
+        all_run();
+        wait_until("all of them to be closed", || (control.descriptors_of(keepalive) <= before + 5).then_some(()));
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+    });
+}
+
+// SIGKILL from outside ends keepalive although it has the last copy of a pipe whose lock is held: as long as that process lives.
+#[test]
+fn the_process_that_shares_the_descriptors_is_replaced_when_it_is_killed() {
+    let set =
+        Set::new("[services.a]\ncommand = [\"sh\", \"-c\", \"echo >&3; exec sleep 10000\"]\nready = { fd = 3 }\n");
+    in_every_place(|place| {
+        let mut running = set.start(place);
+        let keepalive = running.keepalive();
+        let holder = |not: Option<Pid>| {
+            wait_until("the process that shares the descriptors", || {
+                let is_holder = |pid: &Pid| {
+                    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "keepalive-hold\n")
+                };
+                procfs::children(keepalive)?.flatten().find(|pid| Some(*pid) != not && is_holder(pid))
+            })
+        };
+        let first = holder(None);
+        kill::signal_process(first, Signal::KILL).unwrap();
+        holder(Some(first));
+        wait_for_death(first);
+        running.send(Signal::TERM);
+        assert_eq!(running.end(), 0);
+    });
 }

@@ -13,6 +13,7 @@ mod pipes;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -58,6 +59,9 @@ struct Running {
     liveness_fd: OwnedFd,
 }
 
+/// The time in which the logger reads what is left in a pipe.
+const DRAIN_TIME: Duration = Duration::from_millis(500);
+
 /// The socket to the logger, which outlives each logger process.
 struct LoggerChannel {
     /// The end of the logger. Data that it has not read is left for the next logger.
@@ -99,13 +103,15 @@ pub(in crate::runtime) struct Logging {
     forgotten: Vec<InstanceId>,
     /// Why a pipe could not be created; logged once.
     last_pipe_error: Option<Errno>,
+    /// When old pipes may have been read completely.
+    drained_at: Option<Mono>,
 }
 
 impl Subsystem for Logging {
     type Needs<'a> = ();
 
     fn due(&self) -> Option<Mono> {
-        self.start_at.into_iter().chain(self.hold_up.due()).min()
+        self.start_at.into_iter().chain(self.hold_up.due()).chain(self.drained_at).min()
     }
 
     fn on_ready(&mut self, token: Token) {
@@ -121,6 +127,10 @@ impl Subsystem for Logging {
         }
         let slots = &mut self.slots;
         self.forgotten.retain(|instance| slots.get_mut(instance).is_some_and(Slot::has_undrained));
+        if self.drained_at.is_some_and(|due| due <= context.now) {
+            self.drained_at = None;
+            self.slots.values_mut().for_each(Slot::close_drained);
+        }
         let restarts = self.restarts;
         if std::mem::take(&mut self.has_exited) {
             self.on_exit(context.poller, context.now);
@@ -161,6 +171,7 @@ impl Logging {
             has_answers: false,
             forgotten: Vec::new(),
             last_pipe_error: None,
+            drained_at: None,
         };
         logging.begin(poller, now);
         logging
@@ -288,6 +299,11 @@ impl Logging {
             slot.close_drained();
             channel::send(Message::RunEnded(slot.key_of(run)), None);
         }
+    }
+
+    /// The last write ends of old pipes may have been closed, and the logger will have read them soon.
+    pub(in crate::runtime) fn close_drained_soon(&mut self, now: Mono) {
+        self.drained_at.get_or_insert(now + DRAIN_TIME);
     }
 
     /// All processes are sent SIGKILL, including the logger.

@@ -182,7 +182,7 @@ impl Probes {
 
     /// Whether so many helpers of the service hang that no more are started.
     fn is_hanging(&self, service: ServiceIndex, close_queue: &CloseQueue) -> bool {
-        close_queue.is_hanging(service)
+        close_queue.is_behind(service)
             || self.killed_helpers.iter().filter(|(_, of)| *of == service).count() >= MAX_HANGING
     }
 }
