@@ -300,6 +300,15 @@ impl Sockets {
             };
             self.helpers.run(directory_of(first.path()), &[], &remove, &|_| ()).ok();
         }
+        let listening = sockets.iter().filter(|bound| matches!(bound.address, Address::Tcp(_)));
+        let listening: Vec<BorrowedFd<'_>> = listening.map(|bound| bound.socket.as_fd()).collect();
+        if let Some(BoundSocket { address, .. }) = sockets.first().filter(|_| !listening.is_empty()) {
+            let stop = || {
+                listening.iter().for_each(listen::stop);
+                Ok(Report::default())
+            };
+            self.helpers.run(&place_of(address), &listening, &stop, &|_| ()).ok();
+        }
         for BoundSocket { address, socket, file, slot, .. } in sockets {
             match (address, file) {
                 _ if self.helpers.is_direct() => {}

@@ -4,8 +4,7 @@
 //! and closing a unix socket closes the descriptors queued in it. Closing a pipe waits for a process that writes to it, and
 //! that can be stopped by a page fault. So keepalive never closes the last copy itself. Descriptors wait in a queue for a
 //! [`CloseWorker`], a process with copies of its own. It closes these when keepalive has closed its own, and when no other
-//! child has copies any more: a child has copies of all descriptors until it closes them or executes its program. Sockets are
-//! shut down before that, so that a socket that listens is given no more connections.
+//! child has copies any more: a child has copies of all descriptors until it closes them or executes its program.
 
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
@@ -16,11 +15,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::descriptor_copies::{self, Handover};
-use super::signals::{self, Received};
-use super::{clock, fork, kill, wait};
+use super::{clock, fork, kill, signals, wait};
 use crate::model::{Pid, ServiceIndex, Signal};
 
 /// The time after which a descriptor hangs, so that a worker continues with the next one.
@@ -116,12 +114,8 @@ impl CloseWorker {
         let numbers: Vec<RawFd> = descriptors.iter().map(|descriptor| descriptor.as_raw_fd()).collect();
         let pid = fork::fork_helper(&descriptors, || {
             fork::set_name(c"keepalive-close");
-            // The signal to begin can come at any time.
-            signals::block_all_but(&[]);
-            if !for_each(&numbers, stop_input) {
-                wait_for_begin();
-            }
-            for_each(&numbers, close);
+            wait_for_begin();
+            close_all(&numbers);
             0
         })?;
         // Not the last copies: the worker has some.
@@ -149,69 +143,54 @@ impl CloseWorker {
 
 /// Runs in the worker.
 fn wait_for_begin() {
-    while !is_begin(signals::wait_for(None)) {}
+    signals::block_all_but(&[]);
+    while let Ok(received) = signals::wait_for(None) {
+        if received.is_some_and(|received| received.signal == Signal::USR1) {
+            return;
+        }
+    }
 }
 
-/// Runs in the worker: does `work` with each in processes that share its memory and its descriptors, the next one of which
-/// continues when one hangs. Returns when none hangs any more, and whether the signal to begin has come.
-fn for_each(descriptors: &[RawFd], work: fn(RawFd)) -> bool {
-    let work = Work { descriptors, next: AtomicUsize::new(0), work };
-    let mut may_begin = false;
+/// Runs in the worker: closes them in processes that share its memory and its descriptors, the next one of which continues
+/// when one hangs. Returns when none hangs any more.
+fn close_all(descriptors: &[RawFd]) {
+    let work = Work { descriptors, next: AtomicUsize::new(0) };
     while work.next.load(Ordering::Acquire) < descriptors.len() {
         match start_closer(&work) {
-            Ok(closer) => may_begin |= wait_or_kill(closer),
-            Err(_) => work.run(),
+            Ok(closer) => wait_or_kill(closer),
+            Err(_) => work.close(),
         }
     }
     while nix::sys::wait::wait().is_ok() {}
-    may_begin
 }
 
-/// shutdown(2) `SHUT_RD`. Fails for other descriptors, and closes no connection.
-fn stop_input(descriptor: RawFd) {
-    shutdown(descriptor, Shutdown::Read).ok();
-}
-
-fn close(descriptor: RawFd) {
-    let no_linger = libc::linger { l_onoff: 0, l_linger: 0 };
-    // SAFETY: the descriptor is open, it is the worker's own copy, and nobody else closes it.
-    let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
-    setsockopt(&descriptor, sockopt::Linger, &no_linger).ok();
-}
-
-/// Kills a closer that hangs: that ends the wait for a peer of a socket, but none for a file system. Returns whether the signal
-/// to begin has come.
-fn wait_or_kill(closer: Pid) -> bool {
-    let mut may_begin = false;
+/// Kills a closer that hangs: that ends the wait for a peer of a socket, but none for a file system.
+fn wait_or_kill(closer: Pid) {
     let deadline = clock::now() + CLOSE_TIMEOUT;
     // SIGCHLD can be that of a closer that was killed before.
     while wait::reap(closer) == Err(Errno::EAGAIN) {
         let remaining = deadline.since(clock::now());
         if remaining.is_zero() {
             kill::signal_process(closer, Signal::KILL).ok();
-            break;
+            return;
         }
-        may_begin |= is_begin(signals::wait_for(Some(remaining)));
+        signals::wait_for(Some(remaining)).ok();
     }
-    may_begin
-}
-
-fn is_begin(received: Result<Option<Received>, Errno>) -> bool {
-    // Where the call is refused, nobody waits.
-    matches!(received, Err(_) | Ok(Some(Received { signal: Signal::USR1, .. })))
 }
 
 struct Work<'a> {
     descriptors: &'a [RawFd],
     /// The position of the next descriptor.
     next: AtomicUsize,
-    work: fn(RawFd),
 }
 
 impl Work<'_> {
-    fn run(&self) {
+    fn close(&self) {
+        let no_linger = libc::linger { l_onoff: 0, l_linger: 0 };
         while let Some(descriptor) = self.descriptors.get(self.next.fetch_add(1, Ordering::AcqRel)) {
-            (self.work)(*descriptor);
+            // SAFETY: the descriptor is open, it is the worker's own copy, and nobody else gets this position.
+            let descriptor = unsafe { OwnedFd::from_raw_fd(*descriptor) };
+            setsockopt(&descriptor, sockopt::Linger, &no_linger).ok();
         }
     }
 }
@@ -219,8 +198,8 @@ impl Work<'_> {
 /// Starts a closer: clone(2) `CLONE_VM`, `CLONE_FILES`. SIGCHLD comes when it has ended.
 fn start_closer(work: &Work<'_>) -> Result<Pid, Errno> {
     extern "C" fn run(work: *mut libc::c_void) -> libc::c_int {
-        // SAFETY: `for_each` keeps it until all closers have ended.
-        unsafe { &*work.cast::<Work<'_>>() }.run();
+        // SAFETY: `close_all` keeps it until all closers have ended.
+        unsafe { &*work.cast::<Work<'_>>() }.close();
         0
     }
     let (protection, private) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
@@ -231,7 +210,7 @@ fn start_closer(work: &Work<'_>) -> Result<Pid, Errno> {
     }
     let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::SIGCHLD;
     let work = std::ptr::from_ref(work).cast_mut().cast();
-    // SAFETY: the stack is large enough, aligned to pages, and never freed. `for_each` waits for the closer.
+    // SAFETY: the stack is large enough, aligned to pages, and never freed. `close_all` waits for the closer.
     let closer = Errno::result(unsafe { libc::clone(run, stack.wrapping_byte_add(STACK_SIZE), flags, work) })?;
     Pid::new(closer).ok_or(Errno::ESRCH)
 }

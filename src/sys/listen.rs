@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen, setsockopt,
+    shutdown, socket, sockopt,
 };
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
 use nix::unistd::{Gid, Uid, fchownat};
@@ -174,6 +175,11 @@ pub fn select_reuseport_socket(socket: impl AsFd, position: Option<u32>) {
 pub fn enable_reuseport(socket: impl AsFd) {
     // Fails only for unix sockets, which do not support it.
     setsockopt(&socket.as_fd(), sockopt::ReusePort, &true).ok();
+}
+
+/// The socket gets no more connections, and those that wait are reset. shutdown(2)
+pub fn stop(socket: impl AsFd) {
+    shutdown(socket.as_fd().as_raw_fd(), Shutdown::Read).ok();
 }
 
 /// Changes the owner and mode of an existing socket's file, which determine who may connect.
