@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use toml::de::DeTable;
 
 use super::decoder::{Decoder, Schema, UniqueResource, Value, entries};
+use super::environment::Purpose;
 use super::expand::{MAX_FD_NAME_LENGTH, Placeholders, Scope};
 use super::words::LISTEN_MODES;
 use crate::model::plan::{Address, Listen, ListenMode};
@@ -168,7 +169,19 @@ impl Decoder<'_> {
             return None;
         }
         self.check_socket_path(value, &path);
+        self.warn_about_link(value, &path);
         Some(Address::Unix { path, mode: DEFAULT_MODE, owner: None })
+    }
+
+    fn warn_about_link(&mut self, value: &Value<'_>, path: &std::path::Path) {
+        if self.environment.purpose == Purpose::Check
+            && !is_abstract(path)
+            && let Some(reason) = (self.environment.unsafe_path)(path)
+        {
+            let reason = self.unexpanded(value).map_or(&*reason, |_| "a symbolic link");
+            let message = format!("{reason}: keepalive would not follow it, and not create the socket");
+            self.warning(value.span(), message, "name the real path");
+        }
     }
 
     /// Makes a path absolute and removes `//` and `/./`, so that equal paths have equal names. `..` stays, because it may

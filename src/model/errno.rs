@@ -29,6 +29,17 @@ pub fn words(errno: Errno) -> &'static str {
     }
 }
 
+/// As [`words`], for a path that keepalive resolves with `sys::directory`.
+#[must_use]
+pub fn words_of_path(errno: Errno) -> &'static str {
+    if errno == Errno::ELOOP {
+        "keepalive does not follow a symbolic link on its path that other users can change; name the real path, or give the \
+         link and its directory to root"
+    } else {
+        words(errno)
+    }
+}
+
 /// Whether a resource of the system was exhausted, so that the same call may succeed later.
 #[must_use]
 pub const fn is_shortage(errno: Errno) -> bool {

@@ -254,7 +254,8 @@ impl StartFailure {
             if let StartStep::Interpreter(name) = self.step {
                 return write!(formatter, "{}", name.missing());
             }
-            formatter.write_str(errno::words(self.errno))?;
+            let is_path = matches!(self.step, StartStep::Listen(_));
+            formatter.write_str(if is_path { errno::words_of_path } else { errno::words }(self.errno))?;
             if let StartStep::Architecture(name) = self.step {
                 write!(formatter, " (a program for {name})")?;
             }

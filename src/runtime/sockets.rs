@@ -20,8 +20,8 @@ use super::bounded_work::BoundedWork;
 use crate::model::plan::{Address, Listen, ListenMode, Plan, Service};
 use crate::model::{AsWritten, InstanceId, ServiceIndex, StartFailure, StartStep};
 use crate::sys::bounded::Report;
-use crate::sys::listen::{self, SocketFile};
-use crate::sys::{deferred_close, peer_stream, process};
+use crate::sys::socket_file::SocketFile;
+use crate::sys::{deferred_close, listen, peer_stream, process};
 
 /// The sockets of all services.
 #[derive(Debug, Default)]
@@ -327,15 +327,15 @@ impl Sockets {
         if bound.address == **wanted {
             return;
         }
-        let Address::Unix { path, mode, owner } = &**wanted else { return };
+        let (Address::Unix { mode, owner, .. }, Some(file)) = (&**wanted, &bound.file) else { return };
         let owner = owner.unwrap_or((process::effective_user(), process::effective_group()));
-        let set = || listen::set_owner_and_mode(path, *mode, owner).map(|()| Report::default());
+        let set = || file.set_owner_and_mode(owner, Some(*mode)).map(|()| Report::default());
         let changed = self.helpers.run(&place_of(wanted), &[], &set, &|_| ());
         bound.address = Address::clone(wanted);
         if let (Err(errno), Address::Unix { mode, .. }) = (changed, &mut bound.address) {
             // A helper that is late can still change them: the next configuration sets them again.
             *mode = u32::MAX;
-            let reason = crate::model::errno::words(errno);
+            let reason = crate::model::errno::words_of_path(errno);
             log::warn!("cannot change mode and owner of `{wanted}`: {reason}");
         }
     }

@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, fchdir, unlinkat};
 
 use super::process;
 use crate::model::errno;
@@ -65,6 +65,16 @@ impl From<OpenError> for io::Error {
             OpenError::UnsafeLink(_) | OpenError::SecondName => {
                 Self::new(io::ErrorKind::InvalidInput, error.to_string())
             }
+        }
+    }
+}
+
+impl From<OpenError> for Errno {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::System(errno) => errno,
+            OpenError::UnsafeLink(_) => Self::ELOOP,
+            OpenError::SecondName => Self::EMLINK,
         }
     }
 }
@@ -119,6 +129,8 @@ impl TrustedUsers {
 pub struct Directory {
     fd: OwnedFd,
     other_writers: OtherWriters,
+    /// Nobody but root and keepalive's own user can replace a directory on its path.
+    is_fixed: bool,
 }
 
 impl Directory {
@@ -138,7 +150,7 @@ impl Directory {
         let status = fstat(&root)?;
         let (uid, gid) = (process::effective_user(), process::effective_group());
         let trusted = TrustedUsers { uid, gid, root_owner: status.st_uid };
-        let mut directory = Self { other_writers: trusted.other_writers(&status), fd: root };
+        let mut directory = Self { other_writers: trusted.other_writers(&status), fd: root, is_fixed: true };
         let mut remaining = components(path);
         // The path of `directory`, only for errors.
         let mut shown = PathBuf::from("/");
@@ -146,13 +158,19 @@ impl Directory {
         while let Some(name) = remaining.pop() {
             if name == "/" {
                 let root = open("/", LOOKUP_FLAGS | OFlag::O_DIRECTORY, Mode::empty())?;
-                directory = Self { other_writers: trusted.other_writers(&status), fd: root };
+                directory = Self { other_writers: trusted.other_writers(&status), fd: root, ..directory };
                 shown = PathBuf::from("/");
                 continue;
             }
             match directory.look_up(&name, missing)? {
                 Entry::Directory(fd, status) => {
-                    directory = Self { other_writers: trusted.other_writers(&status), fd };
+                    let is_fixed = directory.is_fixed
+                        && match directory.other_writers {
+                            OtherWriters::None => true,
+                            OtherWriters::Sticky => trusted.contain(status.st_uid),
+                            OtherWriters::Unlimited => false,
+                        };
+                    directory = Self { other_writers: trusted.other_writers(&status), fd, is_fixed };
                     shown.push(name);
                 }
                 Entry::Link { owner, target } => {
@@ -210,11 +228,34 @@ impl Directory {
         let file = openat(&self.fd, name, flags | FILE_FLAGS, Mode::from_bits_truncate(mode))?;
         if self.other_writers != OtherWriters::None {
             let status = fstat(&file)?;
-            if kind(&status) == SFlag::S_IFREG && status.st_nlink > 1 {
+            if matches!(kind(&status), SFlag::S_IFREG | SFlag::S_IFSOCK) && status.st_nlink > 1 {
                 return Err(OpenError::SecondName);
             }
         }
         Ok(file.into())
+    }
+
+    /// Does `work` with the path of an entry, for system calls that have no form with a descriptor: bind(2), connect(2).
+    /// `path`: that of the entry, from which this directory was opened. If other users could replace a directory on it, this
+    /// directory is the working directory meanwhile, and `work` is given the name only. fchdir(2)
+    ///
+    /// # Errors
+    /// Those of `work`. EACCES: the working directory cannot be changed.
+    pub fn with_path<T>(&self, path: &Path, work: impl FnOnce(&Path) -> Result<T, Errno>) -> Result<T, Errno> {
+        let Some(name) = path.file_name().filter(|_| !self.is_fixed) else { return work(path) };
+        let before = open(".", LOOKUP_FLAGS | OFlag::O_DIRECTORY, Mode::empty())?;
+        fchdir(&self.fd)?;
+        let result = work(Path::new(name));
+        fchdir(before)?;
+        result
+    }
+
+    /// The status of an entry. A symbolic link is not followed.
+    ///
+    /// # Errors
+    /// Those of fstatat(2).
+    pub fn status(&self, name: &OsStr) -> Result<FileStat, Errno> {
+        fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)
     }
 
     /// Device and inode of an entry. A symbolic link is not followed.
@@ -222,8 +263,7 @@ impl Directory {
     /// # Errors
     /// Those of fstatat(2).
     pub fn identity(&self, name: &OsStr) -> Result<(u64, u64), Errno> {
-        let status = fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        Ok((status.st_dev, status.st_ino))
+        self.status(name).map(|status| (status.st_dev, status.st_ino))
     }
 
     /// Renames an entry within the directory.
@@ -241,22 +281,14 @@ impl Directory {
     pub fn remove(&self, name: &OsStr) -> Result<(), Errno> {
         unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir)
     }
-}
 
-/// Removes the file at `path` if it has this [`Directory::identity`], so that a directory on the way that has been replaced
-/// does not lead to another file.
-///
-/// # Errors
-/// ENOENT: another file is there, or none. ELOOP: [`OpenError::UnsafeLink`]. Those of unlinkat(2).
-pub fn remove_if_same(path: &Path, identity: (u64, u64)) -> Result<(), Errno> {
-    let (directory, name) = Directory::of(path, Missing::Fail).map_err(|error| match error {
-        OpenError::System(errno) => errno,
-        OpenError::UnsafeLink(_) | OpenError::SecondName => Errno::ELOOP,
-    })?;
-    if directory.identity(&name)? != identity {
-        return Err(Errno::ENOENT);
+    /// Removes an entry if it has this [`Self::identity`].
+    ///
+    /// # Errors
+    /// ENOENT: another file is there, or none. Those of unlinkat(2).
+    pub fn remove_if_same(&self, name: &OsStr, identity: (u64, u64)) -> Result<(), Errno> {
+        if self.identity(name)? == identity { self.remove(name) } else { Err(Errno::ENOENT) }
     }
-    directory.remove(&name)
 }
 
 /// Why a file at `path` is not opened, apart from what only the attempt could show; `None`: it may be opened.
@@ -278,7 +310,8 @@ enum Entry {
     Link { owner: u32, target: OsString },
 }
 
-const fn kind(status: &FileStat) -> SFlag {
+/// The kind of a file.
+pub(super) const fn kind(status: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(status.st_mode).intersection(SFlag::S_IFMT)
 }
 

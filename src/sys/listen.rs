@@ -5,53 +5,23 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen, setsockopt,
     shutdown, socket, sockopt,
 };
-use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
-use nix::unistd::{Gid, Uid, fchownat};
+use nix::sys::stat::{Mode, fchmod};
 
-use super::directory::remove_if_same;
-use super::socket::connect_unix;
+use super::deferred_close;
+use super::socket_file::SocketFile;
 use super::syscall::reading;
-use super::{PeerStream, deferred_close};
 use crate::model::plan::{Address, ListenMode};
 
 /// `BPF_RET | BPF_K` of linux/filter.h: return a constant.
 const BPF_RET_K: u16 = 0x06;
-
-/// The file of a unix socket.
-#[derive(Debug)]
-pub struct SocketFile {
-    path: PathBuf,
-    /// Device and inode.
-    identity: (u64, u64),
-}
-
-impl SocketFile {
-    /// The file that [`bind_file`] has made.
-    #[must_use]
-    pub fn new(path: &Path, [device, inode]: [u64; 2]) -> Self {
-        Self { path: path.to_owned(), identity: (device, inode) }
-    }
-
-    /// Its path.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Removes the file, unless another file has replaced it.
-    pub fn remove(&self) {
-        remove_if_same(&self.path, self.identity).ok();
-    }
-}
 
 /// Opens a socket that listens on `address`, unless that is a path: then [`bind_file`] must follow. Nobody can hold this up.
 /// The backlog is the system's maximum (`net.core.somaxconn`).
@@ -118,35 +88,21 @@ fn bind_inet(address: SocketAddr, kind: SockType, mode: ListenMode) -> Result<Ow
 /// socket, on which no process listens, is replaced.
 ///
 /// # Errors
-/// EADDRINUSE: the address is in use, or another kind of file has this path. ENOENT, EACCES, EROFS, ENAMETOOLONG, EPERM (cannot
-/// set the owner), ENOMEM.
+/// EADDRINUSE: the address is in use, or another kind of file has this path. ELOOP: a symbolic link on the path is not
+/// followed, see [`super::directory`]. EMLINK: another file has taken its place. ENOENT, EACCES, EROFS, ENAMETOOLONG, EPERM
+/// (cannot set the owner), ENOMEM.
 pub fn bind_file(socket: impl AsFd, path: &Path, owner: Option<(u32, u32)>) -> Result<[u64; 2], Errno> {
     let socket = socket.as_fd();
-    let address = UnixAddr::new(path)?;
-    let bind_file = || {
-        // That of libc cannot fail, but a sandbox can refuse the call.
-        let before = reading(libc::SYS_umask, [0])?;
-        let bound = bind(socket.as_raw_fd(), &address);
-        reading(libc::SYS_umask, [before]).ok();
-        bound
-    };
-    match bind_file() {
-        Err(Errno::EADDRINUSE) => {
-            remove_stale(path)?;
-            bind_file()?;
-        }
-        other => other?,
-    }
-    let (device, inode) = file_identity(path)?;
-    let listening =
-        owner.map_or(Ok(()), |owner| set_owner(path, owner)).and_then(|()| listen(&socket, Backlog::MAXALLOWABLE));
-    match listening {
-        Ok(()) => Ok([device, inode]),
-        Err(errno) => {
-            remove_if_same(path, (device, inode)).ok();
-            Err(errno)
-        }
-    }
+    // That of libc cannot fail, but a sandbox can refuse the call.
+    let before = reading(libc::SYS_umask, [0])?;
+    let bound = SocketFile::bind(socket, path);
+    reading(libc::SYS_umask, [before]).ok();
+    let file = bound?;
+    owner
+        .map_or(Ok(()), |owner| file.set_owner_and_mode(owner, None))
+        .and_then(|()| listen(&socket, Backlog::MAXALLOWABLE))
+        .inspect_err(|_| file.remove())?;
+    Ok(file.identity())
 }
 
 /// Makes the socket non-blocking, for every process that has it: accept(2) does not wait for a connection that another
@@ -182,49 +138,13 @@ pub fn stop(socket: impl AsFd) {
     shutdown(socket.as_fd().as_raw_fd(), Shutdown::Read).ok();
 }
 
-/// Changes the owner and mode of an existing socket's file, which determine who may connect.
-///
-/// # Errors
-/// EPERM: keepalive may not. ENOENT, ENOTSOCK: the file is gone or has been replaced.
-pub fn set_owner_and_mode(path: &Path, mode: u32, owner: (u32, u32)) -> Result<(), Errno> {
-    set_owner(path, owner)?;
-    fchmodat(AT_FDCWD, path, Mode::from_bits_truncate(mode), FchmodatFlags::NoFollowSymlink)
-}
-
-/// Changes the owner of a socket's file. A file of another kind that has replaced it is left alone.
-fn set_owner(path: &Path, (uid, gid): (u32, u32)) -> Result<(), Errno> {
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let file = std::fs::File::from(nix::fcntl::open(path, flags, Mode::empty())?);
-    if !file.metadata().is_ok_and(|file| file.file_type().is_socket()) {
-        return Err(Errno::ENOTSOCK);
-    }
-    fchownat(&file, "", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::AT_EMPTY_PATH)
-}
-
-/// Removes a socket file on which no process listens.
-fn remove_stale(path: &Path) -> Result<(), Errno> {
-    let socket = std::fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket());
-    match (connect_unix(path).map(PeerStream::unix), socket) {
-        (Err(Errno::ECONNREFUSED), Some(file)) => remove_if_same(path, (file.dev(), file.ino())),
-        (Err(Errno::ENOENT), _) => Ok(()),
-        (Ok(_) | Err(_), _) => Err(Errno::EADDRINUSE),
-    }
-}
-
-fn file_identity(path: &Path) -> Result<(u64, u64), Errno> {
-    std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino())).map_err(errno_of)
-}
-
-fn errno_of(error: std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::os::unix::fs::PermissionsExt as _;
     use std::os::unix::net::{UnixListener, UnixStream};
+    use std::path::PathBuf;
 
     use nix::sys::socket::getsockopt;
 
@@ -236,7 +156,7 @@ mod tests {
             Address::Unix { owner, .. } => file_of(address).map(|path| (path, bind_file(&socket, path, *owner))),
             Address::Tcp(_) | Address::Udp(_) => None,
         };
-        let file = file.map(|(path, identity)| Ok(SocketFile::new(path, identity?))).transpose()?;
+        let file = file.map(|(path, bound)| bound.map(|identity| SocketFile::new(path, identity))).transpose()?;
         Ok((socket, file))
     }
 
@@ -335,20 +255,6 @@ mod tests {
             file.unwrap().remove();
             assert!(!path.exists());
         }
-    }
-
-    #[test]
-    fn only_the_file_of_a_socket_changes_owner_and_mode() {
-        let (path, ours) = (temporary("listen-owner"), (Uid::current().as_raw(), Gid::current().as_raw()));
-        let (_socket, file) = open(&named(path.clone(), 0o600), ListenMode::Shared).unwrap();
-        set_owner_and_mode(&path, 0o640, ours).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
-        std::fs::remove_file(&path).unwrap();
-        std::fs::write(&path, "").unwrap();
-        assert_eq!(set_owner_and_mode(&path, 0o666, ours), Err(Errno::ENOTSOCK));
-        file.unwrap().remove();
-        assert!(path.exists(), "a file that replaced the socket is not removed");
-        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -46,6 +46,7 @@ pub mod procfs;
 pub mod random;
 pub mod signals;
 pub mod socket;
+pub mod socket_file;
 pub mod spawn;
 mod spawn_child;
 mod spawn_options;

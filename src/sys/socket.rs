@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockType, SockaddrStorage, UnixAddr, accept4, bind, connect,
+    AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockType, SockaddrStorage, UnixAddr, accept4, connect,
     getpeername, getsockopt, listen, recv, setsockopt, shutdown, socket, sockopt,
 };
 use nix::sys::stat::{Mode, fchmod};
@@ -22,17 +22,17 @@ const MAX_PENDING_CONNECTIONS: i32 = 128;
 const FLAGS: SockFlag = SockFlag::SOCK_CLOEXEC.union(SockFlag::SOCK_NONBLOCK);
 const NO_WAIT: MsgFlags = MsgFlags::MSG_DONTWAIT.union(MsgFlags::MSG_NOSIGNAL);
 
-/// Listens on a unix stream socket at `path` with mode 0600.
+/// Listens on a unix stream socket with mode 0600, which `bind` binds. Returns it with the result of `bind`.
 ///
 /// # Errors
-/// EADDRINUSE: the path exists. ENOENT, EACCES, EROFS: the directory, see bind(2). ENAMETOOLONG; EMFILE.
-pub fn listen_unix(path: &Path) -> Result<OwnedFd, Errno> {
+/// Those of `bind`; EMFILE.
+pub fn listen_unix<T, E: From<Errno>>(bind: impl FnOnce(&OwnedFd) -> Result<T, E>) -> Result<(OwnedFd, T), E> {
     let listener = socket(AddressFamily::Unix, SockType::Stream, FLAGS, None)?;
     // bind(2) gives the file the mode of the socket, so that other users cannot connect at any moment.
     fchmod(&listener, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    bind(listener.as_raw_fd(), &address(path)?)?;
+    let bound = bind(&listener)?;
     listen(&listener, Backlog::new(MAX_PENDING_CONNECTIONS)?)?;
-    Ok(listener)
+    Ok((listener, bound))
 }
 
 /// Connects to the unix stream socket at `path`.
@@ -160,9 +160,10 @@ mod tests {
     #[test]
     fn a_unix_socket_has_mode_0600_and_knows_the_user_of_its_peer() {
         let path = std::env::temp_dir().join(format!("keepalive-socket-{}", std::process::id()));
-        let listener = listen_unix(&path).unwrap();
+        let bind = |listener: &OwnedFd| nix::sys::socket::bind(listener.as_raw_fd(), &address(&path)?);
+        let listener = listen_unix(bind).unwrap().0;
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(listen_unix(&path).err(), Some(Errno::EADDRINUSE));
+        assert_eq!(listen_unix(bind).err(), Some(Errno::EADDRINUSE));
         assert_eq!(accept(&listener).err(), Some(Errno::EAGAIN));
         let client = connect_unix(&path).unwrap();
         let server = accept(&listener).unwrap();
@@ -191,7 +192,6 @@ mod tests {
             let path = Path::new(path);
             assert_eq!(connect_with_timeout(path, timeout).map(drop), Err(errno), "{path:?}");
             assert_eq!(connect_unix(path).map(drop), Err(errno), "{path:?}");
-            assert_eq!(listen_unix(path).map(drop), Err(errno), "{path:?}");
         }
     }
 }

@@ -69,6 +69,7 @@ mod services;
 mod session;
 mod shortage;
 mod sockets;
+mod sockets_paths;
 mod state;
 mod supervise_life;
 mod supervise_process;

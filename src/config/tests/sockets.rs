@@ -399,3 +399,18 @@ fn nginx_with_a_blocking_socket_is_a_warning_about_nonblocking() {
     }
     check_hint("command = \"nginx\"", &[]);
 }
+
+#[test]
+fn a_socket_behind_a_link_that_is_not_followed_is_a_warning_of_check() {
+    let scratch = Scratch::new();
+    let text = b"[services.web]\ncommand = \"/bin/true\"\nlisten.a = \"unix:///refused/web\"\n";
+    scratch.write("keepalive.toml", text);
+    assert_eq!(scratch.output(scratch.load()), "", "it may be different where it runs");
+    let expect = r#"
+warning: keepalive.toml:3:12: /refused is a link: keepalive would not follow it, and not create the socket
+  3 | listen.a = "unix:///refused/web"
+    |            ^^^^^^^^^^^^^^^^^^^^^
+  = name the real path
+"#;
+    assert_eq!(scratch.output(scratch.load_as(Purpose::Check, 0)).trim(), expect.trim());
+}

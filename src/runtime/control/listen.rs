@@ -1,8 +1,6 @@
 //! The listening sockets of the control server.
 
-use std::fmt::{self, Display, Formatter};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -12,20 +10,12 @@ use crate::control::{Environment, SocketPath};
 use crate::model::plan::Control;
 use crate::model::{AsWritten, Plan, errno};
 use crate::runtime::token::Token;
-use crate::sys::directory::{Directory, Missing, OpenError, remove_if_same};
 use crate::sys::needed::{self, RefusedCall};
-use crate::sys::{Interest, PeerStream, Poller, peer_stream, process, socket};
+use crate::sys::socket_file::{BindError, SocketFile};
+use crate::sys::{Interest, Poller, peer_stream, process, socket};
 
 const TOKENS: [(Listener, Token); 2] =
     [(Listener::Control, Token::ControlListener), (Listener::Http, Token::HttpListener)];
-
-/// The file of the control socket, with its identity, so that only the own file is removed.
-#[derive(Debug)]
-struct SocketFile {
-    /// Absolute.
-    path: PathBuf,
-    identity: (u64, u64),
-}
 
 /// The listening sockets.
 #[derive(Debug, Default)]
@@ -52,11 +42,11 @@ impl Listeners {
             Control::Off => {}
             Control::At(path) => match claim(path) {
                 Ok(claimed) => listeners.control = Some(claimed),
-                Err(ClaimError::Live) => {
+                Err(BindError::InUse) => {
                     let path = shown(path);
                     log::error!("another keepalive uses the control socket {path}: set a different `control`");
                 }
-                Err(ClaimError::Other(reason)) => {
+                Err(reason) => {
                     log::warn!("cannot create the control socket {}: {reason}", shown(path));
                 }
             },
@@ -86,7 +76,7 @@ impl Listeners {
 
     /// The absolute path of the control socket, if there is one.
     pub(super) fn control_socket(&self) -> Option<PathBuf> {
-        self.control.as_ref().map(|(_, file)| file.path.clone())
+        self.control.as_ref().map(|(_, file)| file.path().to_owned())
     }
 
     /// Pauses accepting connections.
@@ -110,7 +100,7 @@ impl Listeners {
     /// Removes the control socket, if the file is still that of this keepalive.
     pub(super) fn close(&mut self) {
         if let Some((listener, file)) = self.control.take() {
-            remove_if_same(&file.path, file.identity).ok();
+            file.remove();
             peer_stream::close_listener(listener);
         }
     }
@@ -118,7 +108,7 @@ impl Listeners {
 
 /// Creates the control socket at the first possible default path for the configuration file `config`.
 fn claim_default(config: Option<&Path>) -> Option<(OwnedFd, SocketFile)> {
-    let mut errors: Vec<(PathBuf, ClaimError)> = Vec::new();
+    let mut errors: Vec<(PathBuf, BindError)> = Vec::new();
     let environment = Environment {
         variable: &|name| std::env::var_os(name),
         user: process::effective_user(),
@@ -130,14 +120,14 @@ fn claim_default(config: Option<&Path>) -> Option<(OwnedFd, SocketFile)> {
     while let Some(SocketPath { path, .. }) = places.next() {
         match claim(&path) {
             Ok(claimed) => {
-                for (other, _) in errors.iter().filter(|(_, error)| matches!(error, ClaimError::Live)) {
+                for (other, _) in errors.iter().filter(|(_, error)| matches!(error, BindError::InUse)) {
                     let (own, other) = (path.display(), other.display());
                     log::warn!("another keepalive uses {other}: this one listens on {own} (`--socket {own}`)");
                 }
                 return Some(claimed);
             }
             Err(error) => {
-                if matches!(error, ClaimError::Live) && own.len() > 0 {
+                if matches!(error, BindError::InUse) && own.len() > 0 {
                     places = std::mem::take(&mut own);
                 }
                 errors.push((path, error));
@@ -153,61 +143,8 @@ fn claim_default(config: Option<&Path>) -> Option<(OwnedFd, SocketFile)> {
     None
 }
 
-/// Why there is no control socket at a path.
-#[derive(Debug)]
-enum ClaimError {
-    /// The socket of another keepalive.
-    Live,
-    Other(String),
-}
-
-impl Display for ClaimError {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Live => formatter.write_str("another keepalive uses it"),
-            Self::Other(reason) => formatter.write_str(reason),
-        }
-    }
-}
-
-impl From<OpenError> for ClaimError {
-    fn from(error: OpenError) -> Self {
-        Self::Other(error.to_string())
-    }
-}
-
-impl From<Errno> for ClaimError {
-    fn from(errno: Errno) -> Self {
-        OpenError::from(errno).into()
-    }
-}
-
 /// Creates the socket, and replaces a stale one.
-fn claim(path: &Path) -> Result<(OwnedFd, SocketFile), ClaimError> {
+fn claim(path: &Path) -> Result<(OwnedFd, SocketFile), BindError> {
     let path = &std::path::absolute(path).map_err(|_| Errno::EINVAL)?;
-    // Before the socket is bound, since bind(2) follows every symbolic link in the path.
-    let (directory, name) = Directory::of(path, Missing::Fail)?;
-    let listener = match socket::listen_unix(path) {
-        Err(Errno::EADDRINUSE) => {
-            replace(path)?;
-            socket::listen_unix(path)
-        }
-        other => other,
-    }?;
-    let identity = directory.identity(&name)?;
-    Ok((listener, SocketFile { path: path.to_owned(), identity }))
-}
-
-/// Removes a stale socket.
-fn replace(path: &Path) -> Result<(), ClaimError> {
-    let socket = std::fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket());
-    let Some(file) = socket else { return Err(ClaimError::Other("the file is not a socket".to_owned())) };
-    match socket::connect_unix(path).map(PeerStream::unix) {
-        Err(Errno::ECONNREFUSED) => match remove_if_same(path, (file.dev(), file.ino())) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(errno) => Err(ClaimError::Other(format!("cannot remove the stale socket: {}", errno::words(errno)))),
-        },
-        Err(Errno::ENOENT) => Ok(()),
-        Ok(_) | Err(_) => Err(ClaimError::Live),
-    }
+    socket::listen_unix(|socket| SocketFile::bind(socket, path))
 }
