@@ -77,6 +77,8 @@ pub(super) struct Response {
     line: Vec<u8>,
     /// All of it, if something is expected of the body.
     content: Vec<u8>,
+    /// How much of it has been searched.
+    searched: usize,
     read: usize,
     status: Option<u16>,
     health: Option<Rc<Health>>,
@@ -210,7 +212,7 @@ impl Attempt {
             }
             Self::Reading(connection, response) => {
                 unwatch(poller, &connection);
-                Verdict::Failed(response.failure_or(Failure::TimedOut))
+                response.end(Failure::TimedOut)
             }
             Self::Running(helper) => {
                 helper.kill();
@@ -292,22 +294,37 @@ fn on_connected(connection: OwnedFd, request: Option<Request>, poller: &Poller, 
 
 fn on_input(connection: OwnedFd, mut response: Response, poller: &Poller) -> Verdict {
     let mut buffer = [0; READ_SIZE];
-    let failure = match socket::receive(&connection, &mut buffer) {
+    let verdict = match socket::receive(&connection, &mut buffer) {
         Err(Errno::EAGAIN | Errno::EINTR) => return Verdict::Pending(Attempt::Reading(connection, response)),
-        Err(errno) => response.failure_or(Failure::Errno(errno)),
-        Ok(0) => response.failure_or(Failure::NotHttp),
+        Err(errno) => response.end(Failure::Errno(errno)),
+        Ok(0) => response.end(Failure::NotHttp),
         Ok(length) => match response.take(buffer.get(..length).unwrap_or_default()) {
-            Ok(_) if response.is_expected() => return Verdict::Passed(Some(connection)),
+            Ok(_) if response.is_found() => return Verdict::Passed(Some(connection)),
             Ok(_) if response.read < MAX_RESPONSE => return Verdict::Pending(Attempt::Reading(connection, response)),
-            Ok(_) => response.failure_or(Failure::NotHttp),
-            Err(failure) => failure,
+            Ok(_) => response.end(Failure::NotHttp),
+            Err(failure) => Verdict::Failed(failure),
         },
     };
     unwatch(poller, &connection);
-    Verdict::Failed(failure)
+    verdict
 }
 
 impl Response {
+    /// The result if no more of it comes.
+    fn end(&self, failure: Failure) -> Verdict {
+        if self.is_expected() { Verdict::Passed(None) } else { Verdict::Failed(self.failure_or(failure)) }
+    }
+
+    /// As [`Self::is_expected`], but a body that comes in small pieces is searched only when it has grown by an eighth: else
+    /// the work would grow with the square of its length.
+    fn is_found(&mut self) -> bool {
+        let is_due = self.content.len() >= self.searched + self.searched / 8;
+        if is_due {
+            self.searched = self.content.len();
+        }
+        is_due && self.is_expected()
+    }
+
     /// Why it is no success; `failure` if there is no status yet.
     fn failure_or(&self, failure: Failure) -> Failure {
         match self.status {
@@ -445,13 +462,14 @@ mod tests {
         assert_eq!(String::from_utf8(request.text).unwrap(), expect);
     }
 
-    /// Whether a body with the expected text is found, for pieces of several sizes.
+    /// Whether a body with the expected text is found at the latest when the response ends, for pieces of several sizes.
     fn found(response: &[u8]) -> [bool; 3] {
         let body = Some(Box::<str>::from("all is fine").into());
         let health = checked(HttpCheck { body, statuses: [200..=200].into(), ..HttpCheck::default() });
         [1, 7, 1_000_000].map(|size| {
             let mut one = Response { health: health.clone(), ..Response::default() };
-            response.chunks(size).any(|piece| one.take(piece).is_ok() && one.is_expected())
+            let is_found = response.chunks(size).any(|piece| one.take(piece).is_ok() && one.is_found());
+            is_found || matches!(one.end(Failure::NotHttp), Verdict::Passed(None))
         })
     }
 
