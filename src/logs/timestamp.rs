@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use crate::model::calendar::date;
+
 /// A point in time and its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timestamp {
@@ -16,7 +18,7 @@ impl Timestamp {
     pub fn at(milliseconds: u64) -> Self {
         const LAST_SECOND: u64 = 253_402_300_799;
         let seconds = (milliseconds / 1_000).min(LAST_SECOND);
-        let (year, month, day) = date(seconds / 86_400);
+        let (year, month, day) = date((seconds / 86_400).cast_signed());
         let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
         let mut text = *b"1970-01-01T00:00:00.000Z";
         let mut rest = text.as_mut_slice();
@@ -66,23 +68,6 @@ impl Timestamp {
     pub fn as_str(&self) -> &str {
         str::from_utf8(&self.text).unwrap_or_default()
     }
-}
-
-/// Year, month and day of a day counted from 1970-01-01.
-///
-/// Years are counted from March on, so that the day that a leap year adds is the last one of its year.
-const fn date(day: u64) -> (u64, u64, u64) {
-    const DAYS_OF_400_YEARS: u64 = 146_097;
-    // From the first of March of the year 0 to the beginning of 1970.
-    let day = day + 719_468;
-    let (era, day) = (day / DAYS_OF_400_YEARS, day % DAYS_OF_400_YEARS);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    // 153 days for each five months from March on.
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
-    (era * 400 + year, month, day)
 }
 
 #[cfg(test)]
