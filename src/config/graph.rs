@@ -26,6 +26,10 @@ pub(super) fn resolve(
                 Some(position) if resolved.iter().any(|edge| edge.to == position) => {
                     (format!("`{name}` is listed twice"), "remove one of them".to_owned())
                 }
+                Some(position) if drafts.get(position).is_some_and(|draft| draft.service.runs_on_schedule()) => {
+                    let hint = "remove it; what must come first is a oneshot without `schedule`";
+                    (format!("`{name}` runs on a schedule, and nothing can wait for it"), hint.to_owned())
+                }
                 Some(to) => {
                     resolved.push(Edge { to, span: span.clone() });
                     continue;

@@ -17,7 +17,7 @@ use super::words::{
 };
 use crate::model::json::{Object, push, shown};
 use crate::model::plan::{
-    Address, Backoff, Control, EnvFile, ExitSet, Health, Limit, Listen, LogStyle, Probe, Process, Ready, Reload,
+    Address, Backoff, Control, EnvFile, ExitSet, Health, Kind, Limit, Listen, LogStyle, Probe, Process, Ready, Reload,
     Restart, Service, SignalAction, State, Stop, Strategy,
 };
 use crate::model::{ExitStatus, Plan, Signal};
@@ -92,7 +92,7 @@ fn write_plan(mut object: Object<'_>, plan: &Plan) {
 pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
     let Service { name, kind, instances, depends_on: _, autostart, restart, .. } = service;
     let Service { on_failure, on_success, stop, ready, probe_timeout, ready_timeout, .. } = service;
-    let Service { watchdog, health, reload, process, .. } = service;
+    let Service { watchdog, health, reload, schedule, process, .. } = service;
     let mut object = Object::new(out);
     object.text("name", name);
     object.text("type", word_of(&KINDS, *kind));
@@ -119,6 +119,10 @@ pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
         }
     }
     write_reload(object.object("reload"), reload);
+    for (key, owner) in [("schedule", Kind::Oneshot), ("restart_schedule", Kind::Service)] {
+        object.optional_shown(key, schedule.as_ref().filter(|_| *kind == owner).map(|schedule| &schedule.text));
+    }
+    object.optional_shown("timezone", schedule.as_ref().map(|schedule| &schedule.zone_name));
     write_process(&mut object, process);
     object.end();
 }

@@ -29,6 +29,7 @@ mod process;
 mod read;
 mod ready;
 mod report;
+mod schedule;
 mod service;
 mod shell;
 pub mod show;

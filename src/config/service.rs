@@ -71,6 +71,8 @@ pub(super) const SCHEMA: Schema = Schema {
         "nice",
         "oom_score_adj",
         "no_new_privs",
+        "schedule",
+        "timezone",
     ],
     later: &[
         "pre_start",
@@ -80,8 +82,6 @@ pub(super) const SCHEMA: Schema = Schema {
         "max_memory",
         "max_lifetime",
         "restart_schedule",
-        "schedule",
-        "timezone",
         "watch",
         "pid_file",
         "stop_sequence",
@@ -109,6 +109,8 @@ log: log_file merge_logs out_file error_file stdout stderr standard_output stand
 log: stdout_logfile stderr_logfile stdout_logfile_maxbytes stdout_logfile_backups
 max_memory: max_memory_restart memory_max mem_limit
 restart_schedule: cron_restart
+schedule: cron crontab on_calendar
+timezone: tz time_zone
 watch: ignore_watch
 ready: notify notification_fd wait_ready
 ready_timeout: listen_timeout timeout_start_sec
@@ -210,12 +212,14 @@ impl Decoder<'_> {
         let scope = Scope { service: name, placeholders: Placeholders::All, sockets: &sockets, variables };
         let process = self.process((&scope, &files), &span, table, words);
         let mut service = Service::new(name, process);
-        service.kind = self.choice(table, "type", &KINDS).unwrap_or(service.kind);
+        let default = if table.contains_key("schedule") { Kind::Oneshot } else { service.kind };
+        service.kind = self.choice(table, "type", &KINDS).unwrap_or(default);
         service.instances = self.instances(table);
         service.autostart = self.boolean(table, "autostart").unwrap_or(true);
         self.restart(table, &mut service.restart);
         service.on_failure = self.choice(table, "on_failure", &EXIT_ACTIONS).unwrap_or(service.on_failure);
         service.on_success = self.choice(table, "on_success", &EXIT_ACTIONS).unwrap_or(service.on_success);
+        self.schedule(table, &mut service);
         self.stop(table, &mut service.stop);
         let env = service.process.env.clone();
         let ready = table.get("ready").and_then(|value| self.ready(value, &scope.with_env(&env), &service));

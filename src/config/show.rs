@@ -99,9 +99,14 @@ pub fn service_text(plan: &Plan, service: &Service, note: &dyn Fn(ServiceIndex) 
         "type",
         match service.kind {
             Kind::Service => "",
+            Kind::Oneshot if service.schedule.is_some() => "oneshot",
             Kind::Oneshot => "oneshot: its dependents start after it has succeeded",
         },
     );
+    if let Some(schedule) = &service.schedule {
+        let title = if service.kind == Kind::Oneshot { "schedule" } else { "restart at" };
+        line(title, &format!("{} in {}", schedule.text, schedule.zone_name));
+    }
     match service.instances {
         0 => line("instances", "0: it is off, and nothing waits for it"),
         1 => {}

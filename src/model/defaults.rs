@@ -85,6 +85,7 @@ impl Service {
             watchdog: None,
             health: None,
             reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::from_secs(1) },
+            schedule: None,
             process,
         }
     }

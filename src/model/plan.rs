@@ -13,6 +13,7 @@ use super::as_written::AsWritten;
 pub use super::exit_set::ExitSet;
 use super::process::ServiceIndex;
 pub use super::process_spec::{Credentials, EnvFile, Input, Limit, LogFiles, Output, Process, State};
+use super::schedule::Schedule;
 use super::signal::Signal;
 pub use super::socket::{Address, Listen, ListenMode};
 use super::template::Template;
@@ -166,11 +167,19 @@ pub struct Service {
     pub health: Option<Rc<Health>>,
     /// How its processes are replaced.
     pub reload: Reload,
+    /// `schedule` of a oneshot: when it runs. `restart_schedule` of a service: when its processes are replaced.
+    pub schedule: Option<Rc<Schedule>>,
     /// How its processes are started. The supervisor does not use it.
     pub process: Process,
 }
 
 impl Service {
+    /// Whether it is a oneshot that runs on a schedule.
+    #[must_use]
+    pub fn runs_on_schedule(&self) -> bool {
+        self.kind == Kind::Oneshot && self.schedule.is_some()
+    }
+
     /// How long a start may take.
     #[must_use]
     pub fn start_timeout(&self) -> Duration {
@@ -187,7 +196,8 @@ impl Service {
     #[must_use]
     pub fn same_process_spec(&self, other: &Self) -> bool {
         let Self { kind, ready, watchdog, process, .. } = self;
-        (kind, ready, watchdog, process) == (&other.kind, &other.ready, &other.watchdog, &other.process)
+        self.runs_on_schedule() == other.runs_on_schedule()
+            && (kind, ready, watchdog, process) == (&other.kind, &other.ready, &other.watchdog, &other.process)
     }
 }
 

@@ -186,10 +186,13 @@ impl Rule {
     fn changes(&self, year: i64) -> Vec<(i64, i64)> {
         let Some(Summer { offset, begin, end }) = self.summer else { return Vec::new() };
         let years = year - 1..=year + 1;
-        let mut changes: Vec<_> = years
-            .flat_map(|year| [(begin.of(year) - self.standard, offset), (end.of(year) - offset, self.standard)])
-            .collect();
-        changes.sort_unstable();
+        let all =
+            years.flat_map(|year| [(begin.of(year) - self.standard, offset), (end.of(year) - offset, self.standard)]);
+        let mut changes = Vec::new();
+        for change in all {
+            let position = changes.partition_point(|other| *other < change);
+            changes.insert(position, change);
+        }
         changes
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct CloseQueue {
     retry_at: Option<Mono>,
     /// A process that shares keepalive's descriptors, and what reports its end, if the system can do that.
     holder: Option<(Pid, Option<OwnedFd>)>,
+    /// The holder may have been killed, as a process of keepalive's user can do.
+    is_looking: bool,
     /// A worker has ended.
     has_closed: bool,
 }
@@ -85,9 +87,7 @@ impl Subsystem for CloseQueue {
 
     /// The holder has exited.
     fn on_ready(&mut self, token: Token) {
-        if token == Token::Holder {
-            self.look_for_holder();
-        }
+        self.is_looking |= token == Token::Holder;
     }
 
     /// Starts workers and lets them begin.
@@ -105,6 +105,11 @@ impl Subsystem for CloseQueue {
 impl CloseQueue {
     /// Without a holder, a keepalive that is killed could hang: see [`fork::fork_sharing_fds`].
     fn hold(&mut self, poller: &Poller) {
+        if std::mem::take(&mut self.is_looking)
+            && let Some((_, pidfd)) = self.holder.take_if(|(pid, _)| wait::reap_without_sigchld(*pid) != Ok(None))
+        {
+            pidfd.map(|pidfd| poller.remove(pidfd));
+        }
         if self.holder.is_none()
             && deferred_close::needs_holder()
             && let Ok(pid) = fork::fork_sharing_fds()
@@ -112,11 +117,6 @@ impl CloseQueue {
             let pidfd = kill::pidfd_open(pid).ok();
             self.holder = Some((pid, pidfd.filter(|pidfd| poller.add(pidfd, Token::Holder).is_ok())));
         }
-    }
-
-    /// The holder has been killed, as a process of keepalive's user can do.
-    fn look_for_holder(&mut self) {
-        self.holder.take_if(|(pid, _)| wait::reap_without_sigchld(*pid) != Ok(None));
     }
 
     /// The process that shares keepalive's descriptors.
@@ -164,7 +164,7 @@ impl CloseQueue {
                 Ok(None) => return,
                 Ok(Some(worker)) => {
                     self.workers.push((worker, Stage::Waiting { until: now + MAX_WAIT }));
-                    self.look_for_holder();
+                    self.is_looking = true;
                 }
                 Err(errno) => {
                     let reason = errno::words(errno);

@@ -24,7 +24,7 @@ use super::process_factory::ProcessFactory;
 use super::processes::Processes;
 use super::resources::Resources;
 use super::runs::RunSpec;
-use super::signal_source::{OnHangup, SignalSource};
+use super::signal_source::OnHangup;
 use super::start::Start;
 use super::subsystem::{self, Context, Subsystem};
 use super::text::Counted;
@@ -98,7 +98,7 @@ impl Runtime {
                 close_queue: CloseQueue::default(),
                 inspector: Inspector::default(),
             },
-            inputs: Inputs { poller, signals: SignalSource::new(queue, on_hangup) },
+            inputs: Inputs::new(poller, queue, on_hangup),
             turn: Turn::new(clock),
         })
     }
@@ -158,10 +158,8 @@ impl Runtime {
         for part in [Part::Processes, Part::FdStore, Part::Notify, Part::Channels] {
             self.take_turn(part);
         }
-        if subsystem::has_capacity(&self.supervisor) {
-            let events = self.inputs.signals.read(&mut self.processes.schedule);
-            self.dispatch_all(events);
-        }
+        let events = self.inputs.read(&self.supervisor, &mut self.processes.schedule);
+        self.dispatch_all(events);
         self.reap();
         self.take_turn(Part::Logging);
         self.journal.publish_coalesced(&self.plan, self.turn.now);
@@ -186,7 +184,8 @@ impl Runtime {
         if self.turn.budget == 0 || has_questions || self.subsystems().iter().any(|part| part.is_busy()) {
             return Some(Duration::ZERO);
         }
-        let others = [self.turn.until, self.journal.due(), self.resources.sockets.helpers.due()];
+        let calendar = self.inputs.set_calendar(&self.supervisor, self.turn.now);
+        let others = [self.turn.until, self.journal.due(), self.resources.sockets.helpers.due(), calendar];
         let due = self.subsystems().into_iter().filter_map(Subsystem::due).chain(others.into_iter().flatten()).min();
         due.map(|due| self.turn.time_until(due))
     }
@@ -204,6 +203,7 @@ impl Runtime {
         for token in ready.iter().filter_map(|ready| Token::decode(ready.data())) {
             match token {
                 Token::Signals => self.inputs.signals.on_ready(),
+                Token::WallTimer => self.inputs.calendar.on_ready(),
                 Token::ExecResult(_) | Token::HelperExecResult | Token::MainPidExited(_) | Token::OomCounter => {
                     self.processes.on_ready(token);
                 }

@@ -8,6 +8,7 @@
 
 mod bounded_work;
 mod by_instance;
+mod calendar;
 mod child_pipes;
 mod close_queue;
 mod config_loader;

@@ -71,7 +71,10 @@ pub(super) fn write_decision(
 
 pub(super) fn write_gave_up(formatter: &mut Formatter<'_>, failure_reason: FailureReason) -> fmt::Result {
     match failure_reason {
-        FailureReason::Policy | FailureReason::BindFailed | FailureReason::NeverExecuted => Ok(()),
+        FailureReason::Policy
+        | FailureReason::DependencyFailed
+        | FailureReason::BindFailed
+        | FailureReason::NeverExecuted => Ok(()),
         FailureReason::Prevented => formatter.write_str("; not restarted because of `no_restart_exit_codes`"),
         FailureReason::Untried => formatter.write_str("; not restarted, because the reload has failed"),
         FailureReason::RestartLimit(0) => formatter.write_str("; `max_restarts` is 0"),

@@ -41,6 +41,8 @@ pub(super) enum Token {
     Holder,
     /// The counter of OOM kills.
     OomCounter,
+    /// The timer of schedules.
+    WallTimer,
 }
 
 /// The number of bits below the kind of token.
@@ -68,6 +70,7 @@ impl From<Token> for u64 {
             Token::LoggerTimer => (16, 0),
             Token::Check(run) => (17, run.get()),
             Token::Holder => (18, 0),
+            Token::WallTimer => (19, 0),
         };
         (kind << PAYLOAD_BITS) | (payload & PAYLOAD)
     }
@@ -95,6 +98,8 @@ impl Token {
             (15, 0) => Self::HelperExecResult,
             (16, 0) => Self::LoggerTimer,
             (17, _) => Self::Check(RunId::new(payload)),
+            (18, 0) => Self::Holder,
+            (19, 0) => Self::WallTimer,
             _ => return None,
         })
     }
@@ -123,6 +128,8 @@ mod tests {
             Token::HttpListener,
             Token::OomCounter,
             Token::HelperExecResult,
+            Token::Holder,
+            Token::WallTimer,
         ];
         for token in tokens.chain(numbered).chain(single) {
             assert_eq!(Token::decode(token.into()), Some(token));
@@ -132,7 +139,7 @@ mod tests {
     #[test]
     fn a_word_that_encodes_no_token_is_not_decoded() {
         let unknown =
-            [0, u64::from(Token::Signals) + 1, u64::from(Token::HttpListener) + 1, 18 << PAYLOAD_BITS, u64::MAX];
+            [0, u64::from(Token::Signals) + 1, u64::from(Token::HttpListener) + 1, 19 << PAYLOAD_BITS, u64::MAX];
         for word in unknown {
             assert_eq!(Token::decode(word), None, "{word:#x}");
         }

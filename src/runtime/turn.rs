@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use super::calendar::Calendar;
 use super::rate_limited_log::{self, MessageKind};
-use super::signal_source::SignalSource;
+use super::reap_scheduler::ReapScheduler;
+use super::signal_source::{OnHangup, SignalSource};
+use super::subsystem;
 use crate::model::{AwakeClock, Mono};
-use crate::supervisor::Outcome;
-use crate::sys::{self, Poller, allocator};
+use crate::supervisor::{Event, Outcome, Supervisor};
+use crate::sys::{self, Poller, SignalQueue, allocator};
 
 /// A loop that waits this long is idle.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
@@ -15,6 +18,25 @@ const IDLE_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Inputs {
     pub(super) poller: Poller,
     pub(super) signals: SignalSource,
+    pub(super) calendar: Calendar,
+}
+
+impl Inputs {
+    pub(super) fn new(poller: Poller, queue: SignalQueue, on_hangup: OnHangup) -> Self {
+        Self { poller, signals: SignalSource::new(queue, on_hangup), calendar: Calendar::default() }
+    }
+
+    /// Reads signals, if the supervisor can take them, and the wall clock, if something is due on it.
+    pub(super) fn read(&mut self, supervisor: &Supervisor, schedule: &mut ReapScheduler) -> Vec<Event> {
+        let mut events = if subsystem::has_capacity(supervisor) { self.signals.read(schedule) } else { Vec::new() };
+        events.extend(self.calendar.read(supervisor.wall_deadline()));
+        events
+    }
+
+    /// Sets the timer of schedules. Returns when to read the clock, if that cannot wait for the timer.
+    pub(super) fn set_calendar(&mut self, supervisor: &Supervisor, now: Mono) -> Option<Mono> {
+        self.calendar.set(supervisor.wall_deadline(), &self.poller).map(|rest| now + rest)
+    }
 }
 
 /// The current turn of the event loop.

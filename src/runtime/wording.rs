@@ -11,7 +11,7 @@ use crate::config::names_port;
 use crate::model::plan::{SignalAction, Strategy};
 use crate::model::{InstanceId, Plan, ProbeFailure, ServiceIndex, Signal, errno};
 use crate::supervisor::{
-    Cause, Changes, Fault, JournalEvent, Outcome, Reason, ReloadFailure, Requester, RolloutError, StateName,
+    Cause, Changes, Fault, JournalEvent, Outcome, Reason, ReloadFailure, Requester, RolloutError, SkipReason, StateName,
 };
 
 const DAEMON_HINT: &str = ": it puts itself into the background; let it run in the foreground, for example with `-F`, \
@@ -102,6 +102,9 @@ impl Display for Line<'_> {
             JournalEvent::Healthy { instance } => write!(formatter, "{} is healthy again", Name(plan, *instance)),
             JournalEvent::Scaled { service, from, to } => {
                 write!(formatter, "{} scaled from {from} to {to} instances", service_name(plan, *service))
+            }
+            JournalEvent::RunSkipped { service, why } => {
+                write!(formatter, "{} due by its schedule, skipped: {}", service_name(plan, *service), Skipped(*why))
             }
             JournalEvent::ServiceFailed { service } => write!(formatter, "{} has failed", service_name(plan, *service)),
             JournalEvent::DependencyAwaited { service, dependency, state, lasts } => {
@@ -202,6 +205,7 @@ fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, event: &JournalEvent
         | JournalEvent::Unhealthy { .. }
         | JournalEvent::Healthy { .. }
         | JournalEvent::Scaled { .. }
+        | JournalEvent::RunSkipped { .. }
         | JournalEvent::ServiceFailed { .. }
         | JournalEvent::DependencyAwaited { .. }
         | JournalEvent::SignalForwarded { .. }
@@ -369,6 +373,7 @@ impl Display for Why<'_> {
                     | StateName::Running
                     | StateName::Stopped
                     | StateName::Backoff
+                    | StateName::Scheduled
                     | StateName::Completed
                     | StateName::Failed => write_decision(formatter, decision, *remaining),
                 }
@@ -382,6 +387,23 @@ impl Display for Why<'_> {
     }
 }
 
+/// `the last run is not over`.
+pub(super) struct Skipped(pub(super) SkipReason);
+
+impl Display for Skipped {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self.0 {
+            SkipReason::StillRunning => "the last run is not over",
+            SkipReason::Reloading => "it is being reloaded already",
+            SkipReason::NotRunning => "it does not run",
+            SkipReason::TooLate(late) => {
+                let late = Span(Duration::from_secs(late.unsigned_abs()));
+                return write!(formatter, "{late} late, because the clock was set or keepalive was suspended");
+            }
+        })
+    }
+}
+
 /// `stopped by operator`.
 fn write_requested(formatter: &mut Formatter<'_>, plan: &Plan, what: &str, by: Requester) -> fmt::Result {
     let (what, by) = match by {
@@ -391,6 +413,7 @@ fn write_requested(formatter: &mut Formatter<'_>, plan: &Plan, what: &str, by: R
         Requester::Reload => (what, "reload"),
         Requester::Config => (what, "a new configuration"),
         Requester::Scaling => (what, "scaling"),
+        Requester::Schedule => (what, "its schedule"),
     };
     write!(formatter, "{what} by {by}")
 }

@@ -57,6 +57,7 @@ impl Supervisor {
             self.change(ServiceIndex(position), old, new, &mut work);
         }
         self.record(JournalEvent::ConfigReloaded(work.changes));
+        self.read_calendar();
         for service in self.services.service_indexes() {
             self.services[service].in_effect = InEffect::Configured;
             self.mark_dirty(service);
@@ -131,7 +132,8 @@ impl Supervisor {
             resize = None;
         }
         let underway = work.underway();
-        let has_same_processes = old.same_process_spec(new);
+        // A run that is in progress goes on. The next one is that of the new definition.
+        let has_same_processes = old.same_process_spec(new) || (old.runs_on_schedule() && new.runs_on_schedule());
         if has_same_processes {
             for id in self.services.ids_of(service) {
                 self.redefine_instance(id, new);

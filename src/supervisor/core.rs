@@ -7,6 +7,7 @@ use super::event::{Action, Event, Scope, Step};
 use super::operator::{Pending, RequestId};
 use super::outbox::Outbox;
 use super::phase::Phase;
+use super::planned::Calendar;
 use super::random::Random;
 use super::record::{JournalEntry, JournalEvent};
 use super::rollout::Rollout;
@@ -43,6 +44,7 @@ pub struct Supervisor {
     pub(super) failures: u32,
     /// The configuration is to be loaded again for these requests, or for a signal, when no reload is under way.
     pub(super) deferred_loads: Vec<Option<RequestId>>,
+    pub(super) calendar: Calendar,
 }
 
 impl Supervisor {
@@ -67,6 +69,7 @@ impl Supervisor {
             now: Mono::default(),
             failures: 0,
             deferred_loads: Vec::new(),
+            calendar: Calendar::default(),
         }
     }
 
@@ -103,6 +106,7 @@ impl Supervisor {
             Event::ConfigLoadFailed { id, reason } => self.on_config_load_failed(id, reason),
             Event::Withdrawn(id) => self.on_withdrawn(id),
             Event::NoChildren => self.on_no_children(),
+            Event::WallClock(now) => self.on_wall_clock(now),
             Event::Tick => self.on_tick(),
         }
         self.propagate();

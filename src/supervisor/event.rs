@@ -88,6 +88,8 @@ pub enum Event {
     Withdrawn(RequestId),
     /// keepalive has no child processes left.
     NoChildren,
+    /// The time of the wall clock, in seconds since 1970: [`super::Supervisor::wall_deadline`] has passed, or the clock was set.
+    WallClock(i64),
     /// Time has passed. Follows every wait; additional ticks are harmless.
     Tick,
 }

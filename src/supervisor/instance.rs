@@ -27,6 +27,7 @@
 //! In the columns Stopping, CleaningUp and Stopped an operator has stopped the instance. All runs were unstable: after a
 //! stable run the restart follows at once, with Spawning in place of BackingOff. The deadline of a running instance is that
 //! of its watchdog; in Stopping and CleaningUp it is that of the next signal. Other reports update the data of the instance.
+//! A oneshot with a schedule is Scheduled between its runs: it starts as if it was Stopped, and is stopped as in BackingOff.
 //! When a new process of a reload backs off because it has exited beside the old one, it starts when the old one is gone.
 
 use std::rc::Rc;

@@ -129,6 +129,7 @@ impl Fixture {
             StateKind::CleaningUp => fixture.send_all([request(Verb::Stop), exited(run, Leftovers::Some)]),
             StateKind::Stopped => fixture.send_all([request(Verb::Stop), exited(run, Leftovers::None)]),
             StateKind::BackingOff => fixture.send(exited(run, Leftovers::None)),
+            StateKind::Scheduled => panic!("not in the table"),
             StateKind::Waiting
             | StateKind::Spawning
             | StateKind::Executing

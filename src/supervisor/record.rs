@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::planned::SkipReason;
 use super::rollout::ReloadFailure;
 use super::run_result::{FailureReason, Fault, RestartDecision, RunResult};
 use super::state_name::StateName;
@@ -63,6 +64,8 @@ pub enum JournalEvent {
     },
     /// A process that was unhealthy is healthy again.
     Healthy { instance: InstanceId },
+    /// A run of a schedule was due, or a restart, and has not begun.
+    RunSkipped { service: ServiceIndex, why: SkipReason },
     /// The number of instances has changed.
     Scaled { service: ServiceIndex, from: u32, to: u32 },
     /// All instances of a service have failed, or a oneshot has not succeeded.
@@ -202,6 +205,8 @@ pub enum Requester {
     Config,
     /// A smaller number of instances.
     Scaling,
+    /// `schedule`, `restart_schedule`.
+    Schedule,
 }
 
 /// Why keepalive shuts down.

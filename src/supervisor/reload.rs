@@ -353,7 +353,7 @@ impl Supervisor {
                 State::Stopping(Stopping { then: AfterStop::StayStopped(_), .. })
                 | State::CleaningUp(CleaningUp { next: AfterRun::StayStopped(_), .. }),
             ) => None,
-            (_, State::Stopped { why: Stopped::Failed { .. } }) => {
+            (_, State::Stopped { why: Stopped::Failed { .. } } | State::Scheduled { .. }) => {
                 self.services[id].reset_failures();
                 self.start_or_wait(id, Reason::StartRequested(Requester::Reload));
                 Some(RolloutStage::Restarting)
@@ -466,6 +466,7 @@ impl Supervisor {
         }
         self.plan = Rc::new(plan);
         self.services.apply_config(&self.plan);
+        self.read_calendar();
         self.act(Action::ApplyConfig(Rc::clone(&self.plan)));
     }
 }

@@ -118,7 +118,7 @@ impl Supervisor {
     /// does not start what an operator has stopped or was never started.
     fn is_left_alone(&self, id: InstanceId, verb: Verb) -> bool {
         match self.state_name(id) {
-            StateName::Completed => matches!(verb, Verb::Start | Verb::Restart),
+            StateName::Completed | StateName::Scheduled => matches!(verb, Verb::Start | Verb::Restart),
             StateName::Stopped => verb == Verb::Restart,
             StateName::Waiting
             | StateName::Starting
@@ -298,7 +298,7 @@ impl Supervisor {
             self.start_dependencies(id.service, by);
         }
         match state {
-            State::Stopped { .. } => {
+            State::Stopped { .. } | State::Scheduled { .. } => {
                 self.services[id].on_start_requested();
                 self.start_or_wait(id, Reason::StartRequested(by));
             }
@@ -417,11 +417,21 @@ impl Supervisor {
             }
             (Awaited::Ready, StateName::Running | StateName::Completed)
             | (Awaited::Stopped, StateName::Stopped | StateName::Completed | StateName::Failed) => Progress::Done,
-            (Awaited::Ready, StateName::Failed) => Progress::Failed(Refusal::Failed(id)),
-            (Awaited::Ready, StateName::Stopped) => Progress::Failed(Refusal::Superseded(id)),
-            (Awaited::Stopped, StateName::Starting | StateName::Running | StateName::Waiting | StateName::Backoff) => {
-                Progress::Failed(Refusal::Superseded(id))
+            (Awaited::Ready, StateName::Scheduled)
+                if !matches!(self.services[id].state, State::Scheduled { failure: Some(_) }) =>
+            {
+                Progress::Done
             }
+            (Awaited::Ready, StateName::Failed | StateName::Scheduled) => Progress::Failed(Refusal::Failed(id)),
+            (Awaited::Ready, StateName::Stopped) => Progress::Failed(Refusal::Superseded(id)),
+            (
+                Awaited::Stopped,
+                StateName::Starting
+                | StateName::Running
+                | StateName::Waiting
+                | StateName::Backoff
+                | StateName::Scheduled,
+            ) => Progress::Failed(Refusal::Superseded(id)),
             (_, StateName::Stopping) if self.is_contradicted(id, awaited) => Progress::Failed(Refusal::Superseded(id)),
             (Awaited::Ready, StateName::Waiting | StateName::Starting | StateName::Stopping | StateName::Backoff)
             | (Awaited::Stopped, StateName::Stopping) => Progress::Ongoing,

@@ -164,6 +164,8 @@ pub enum RestartDecision {
 pub enum FailureReason {
     /// `restart` does not allow it.
     Policy,
+    /// It is a run of a schedule that has not begun, because a dependency has failed.
+    DependencyFailed,
     /// The exit code or signal is in `no_restart_exit_codes`.
     Prevented,
     /// The limit `max_restarts`, which is given here, has been reached.

@@ -21,6 +21,7 @@ const LONG_WAIT: Duration = Duration::from_secs(30);
 impl Supervisor {
     /// Starts every service with `autostart`, and its dependencies.
     pub(super) fn on_boot(&mut self) {
+        self.read_calendar();
         for service in self.services.service_indexes() {
             if self.services[service].definition.autostart && !self.services[service].is_off() {
                 self.mark_waiting(service, Requester::Autostart);
@@ -34,6 +35,10 @@ impl Supervisor {
     /// Moves a service that was never started, and its dependencies that were never started, to the state Waiting. Returns
     /// the services that were visited.
     pub(super) fn mark_waiting(&mut self, service: ServiceIndex, by: Requester) -> Vec<ServiceIndex> {
+        if self.services[service].definition.runs_on_schedule() {
+            self.begin_schedule(service, by);
+            return vec![service];
+        }
         let mut pending = vec![(service, by)];
         let mut visited = Vec::new();
         while let Some((index, by)) = pending.pop() {
@@ -126,6 +131,7 @@ impl Supervisor {
             | State::Stopping(_)
             | State::CleaningUp(_)
             | State::BackingOff { .. }
+            | State::Scheduled { .. }
             | State::Stopped { .. } => State::Waiting { warn_at: Some(self.now + LONG_WAIT) },
         };
         self.enter(id, state, reason);
@@ -320,7 +326,11 @@ impl Supervisor {
                 Reason::DependencyFailed { dependency }
             }
         };
-        self.enter(id, State::Stopped { why: Stopped::Blocked { dependency } }, reason);
+        let state = match self.services[id.service].definition.runs_on_schedule() {
+            true => self.skipped_run(id.service),
+            false => State::Stopped { why: Stopped::Blocked { dependency } },
+        };
+        self.enter(id, state, reason);
     }
 
     /// Begins the shutdown if no service runs or will run, and continues it when all have stopped.

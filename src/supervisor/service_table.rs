@@ -4,6 +4,7 @@ use std::ops::{Index, IndexMut};
 use std::rc::Rc;
 
 use super::instance::Instance;
+use super::planned::Planned;
 use super::run_result::{FailureReason, RunResult};
 use super::state::{State, Stopped};
 use crate::model::plan::{Kind, Service};
@@ -43,6 +44,8 @@ pub(super) struct ServiceState {
     /// Its definition has come by a reload, and has never been ready.
     pub(super) untried: Option<Untried>,
     pub(super) in_effect: InEffect,
+    /// Its schedule.
+    pub(super) planned: Planned,
 }
 
 /// A definition that has come by a reload: its failure ends nothing.
@@ -293,6 +296,7 @@ impl ServiceState {
             membership: Membership::Present,
             untried: None,
             in_effect: InEffect::Configured,
+            planned: Planned::default(),
         }
     }
 
@@ -343,13 +347,13 @@ impl ServiceState {
     /// Whether services that depend on it can start.
     ///
     /// A service is ready when at least one instance is ready and all active ones are; a oneshot when all instances have
-    /// completed. If there should be none, there is nothing to wait for.
+    /// completed. If there should be none, there is nothing to wait for, and nothing waits for one that runs on a schedule.
     pub(super) fn is_ready(&self) -> bool {
         let is_up = match self.definition.kind {
             Kind::Service => self.counts.running > 0 && self.counts.running == self.counts.active,
             Kind::Oneshot => self.counts.completed as usize == self.instances.len(),
         };
-        is_up || self.is_off()
+        is_up || self.is_off() || self.definition.runs_on_schedule()
     }
 
     pub(super) fn status(&self) -> ServiceStatus {
@@ -383,7 +387,7 @@ impl InstanceCounts {
         let mut counts = Self::default();
         match state {
             State::Waiting { .. } => (counts.active, counts.waiting_on_dependency) = (1, 1),
-            State::BackingOff { .. } => counts.active = 1,
+            State::BackingOff { .. } | State::Scheduled { .. } => counts.active = 1,
             State::Spawning { .. }
             | State::Executing(_)
             | State::Starting { .. }

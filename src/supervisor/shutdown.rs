@@ -38,7 +38,9 @@ impl Supervisor {
         self.cancel_rollouts();
         self.end_checks();
         for id in self.services.ids() {
-            if let State::Waiting { .. } | State::BackingOff { .. } | State::Spawning { .. } = self.services[id].state {
+            if let State::Waiting { .. } | State::BackingOff { .. } | State::Scheduled { .. } | State::Spawning { .. } =
+                self.services[id].state
+            {
                 self.stop(id, AfterStop::StayStopped(Stopped::Shutdown));
             }
         }

@@ -27,6 +27,8 @@ pub(super) enum State {
     CleaningUp(CleaningUp),
     /// A restart is due at `until`.
     BackingOff { until: Mono },
+    /// It waits for the next run of its schedule. Why the last run has failed; `None`: it has not.
+    Scheduled { failure: Option<FailureReason> },
     /// It does not run, and does not start unless an operator or a dependent requests it.
     Stopped { why: Stopped },
 }
@@ -42,6 +44,7 @@ pub(super) enum StateKind {
     Stopping,
     CleaningUp,
     BackingOff,
+    Scheduled,
     Stopped,
 }
 
@@ -134,6 +137,10 @@ pub(super) enum AfterRun {
     },
     /// The next run, which an operator has requested, begins when the dependencies are ready.
     Start,
+    /// The next run is that of its schedule. Why this one has failed.
+    AwaitSchedule {
+        failure: Option<FailureReason>,
+    },
     StayStopped(Stopped),
 }
 
@@ -167,6 +174,7 @@ impl State {
             Self::Stopping(_) => StateKind::Stopping,
             Self::CleaningUp(_) => StateKind::CleaningUp,
             Self::BackingOff { .. } => StateKind::BackingOff,
+            Self::Scheduled { .. } => StateKind::Scheduled,
             Self::Stopped { .. } => StateKind::Stopped,
         }
     }
@@ -210,6 +218,7 @@ impl State {
             | Self::Spawning { .. }
             | Self::CleaningUp(_)
             | Self::BackingOff { .. }
+            | Self::Scheduled { .. }
             | Self::Stopped { .. } => None,
         }
     }
@@ -237,7 +246,7 @@ impl State {
                 deadlines.into_iter().flatten().min()
             }
             Self::Waiting { warn_at } => *warn_at,
-            Self::Spawning { .. } | Self::Executing(_) | Self::Stopped { .. } => None,
+            Self::Spawning { .. } | Self::Executing(_) | Self::Scheduled { .. } | Self::Stopped { .. } => None,
         }
     }
 
@@ -252,6 +261,7 @@ impl State {
             | Self::Spawning { .. }
             | Self::CleaningUp(_)
             | Self::BackingOff { .. }
+            | Self::Scheduled { .. }
             | Self::Stopped { .. } => {}
         }
         self
@@ -265,6 +275,7 @@ impl State {
             Self::Running(_) => StateName::Running,
             Self::Stopping(_) | Self::CleaningUp(_) => StateName::Stopping,
             Self::BackingOff { .. } => StateName::Backoff,
+            Self::Scheduled { .. } => StateName::Scheduled,
             Self::Stopped { why } => match why {
                 Stopped::NotStarted | Stopped::Operator | Stopped::Shutdown | Stopped::Replaced => StateName::Stopped,
                 Stopped::Completed => StateName::Completed,

@@ -15,6 +15,8 @@ pub enum StateName {
     Stopped,
     /// It waits for its restart.
     Backoff,
+    /// It waits for the next run of its schedule.
+    Scheduled,
     /// It has succeeded and is not restarted.
     Completed,
     /// It has failed and is not restarted, or a dependency has failed.
@@ -38,6 +40,7 @@ impl StateName {
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Backoff => "backoff",
+            Self::Scheduled => "scheduled",
             Self::Completed => "completed",
             Self::Failed => "failed",
         }

@@ -35,7 +35,7 @@ impl Supervisor {
         match self.services[id].state {
             // There is no process yet that a restart would replace.
             State::Spawning { .. } if matches!(then, AfterStop::Restart(_)) => {}
-            State::Waiting { .. } | State::BackingOff { .. } | State::Spawning { .. } => {
+            State::Waiting { .. } | State::BackingOff { .. } | State::Scheduled { .. } | State::Spawning { .. } => {
                 self.stop_without_process(id, then);
             }
             State::Executing(process) | State::Starting { process, .. } => self.send_stop_signal(id, process, then),
@@ -77,7 +77,7 @@ impl Supervisor {
         if matches!((cleaning_up.next, then), (AfterRun::StayStopped(_), AfterStop::StayStopped(_))) {
             return;
         }
-        let (next, decision) = self.after_stop(then);
+        let (next, decision) = self.after_stop_of(id, then);
         if let Some(Reason::Exited { decision: last, .. }) = &mut self.services[id].reason {
             *last = decision;
         }

@@ -87,7 +87,9 @@ impl Supervisor {
 
     /// Starts it, lets it wait for its dependencies, or fails it if a dependency has failed.
     pub(super) fn start_or_wait(&mut self, id: InstanceId, reason: Reason) {
-        if self.dependencies_are_ready(id.service) {
+        if self.awaits_schedule_after(id, &reason) {
+            self.enter(id, State::Scheduled { failure: None }, reason);
+        } else if self.dependencies_are_ready(id.service) {
             self.start(id, reason);
         } else if let Some(dependency) = self.dependency_that_is(Availability::Failed, id.service) {
             self.block_instance(id, dependency);
@@ -213,20 +215,20 @@ impl Supervisor {
         let result = Rc::new(RunResult { failure: Some(failure), ..RunResult::new(run, exit, Duration::ZERO) });
         self.services[id].last_run = Some(Rc::clone(&result));
         self.fail_unproven(id, &result);
-        let (why, decision) = if self.is_draining() {
-            (Stopped::Shutdown, RestartDecision::StayStopped)
+        let (next, decision) = if self.is_draining() {
+            (AfterRun::StayStopped(Stopped::Shutdown), RestartDecision::StayStopped)
         } else if id.is_surge() {
-            (Stopped::Replaced, RestartDecision::StayStopped)
+            (AfterRun::StayStopped(Stopped::Replaced), RestartDecision::StayStopped)
         } else {
             let failure_reason = FailureReason::BindFailed;
-            (self.failed(failure_reason), RestartDecision::Fail(failure_reason))
+            (self.after_last_run(id, Some(failure_reason)), RestartDecision::Fail(failure_reason))
         };
         let reason = self.ended(id, result, decision);
-        self.enter(id, State::Stopped { why }, reason);
+        self.conclude(id, next, reason);
     }
 
     /// The state of an instance that has failed and is not restarted.
-    const fn failed(&mut self, failure_reason: FailureReason) -> Stopped {
+    pub(super) const fn failed(&mut self, failure_reason: FailureReason) -> Stopped {
         self.failures = self.failures.saturating_add(1);
         Stopped::Failed { failure_reason, nth: self.failures }
     }
@@ -300,7 +302,7 @@ impl Supervisor {
                 let result = Rc::new(result);
                 self.end_by(id, &result, cause);
                 let then = if id.is_surge() { AfterStop::StayStopped(Stopped::Replaced) } else { then };
-                let (next, decision) = self.after_stop(then);
+                let (next, decision) = self.after_stop_of(id, then);
                 let reason = self.ended(id, result, decision);
                 self.end_run(ended, next, reason);
             }
@@ -350,8 +352,8 @@ impl Supervisor {
                 AfterRun::Restart { due: self.now + delay }
             }
             RestartDecision::StayStopped => AfterRun::StayStopped(Stopped::Shutdown),
-            RestartDecision::Complete => AfterRun::StayStopped(Stopped::Completed),
-            RestartDecision::Fail(failure_reason) => AfterRun::StayStopped(self.failed(failure_reason)),
+            RestartDecision::Complete => self.after_last_run(id, None),
+            RestartDecision::Fail(failure_reason) => self.after_last_run(id, Some(failure_reason)),
         };
         let reason = self.ended(id, result, decision);
         self.end_run(ended, next, reason);
@@ -397,6 +399,10 @@ impl Supervisor {
             AfterRun::Start if self.dependencies_are_ready(id.service) => self.start(id, reason),
             // If a dependency has failed, `propagate` fails the instance. The end of the run is recorded first.
             AfterRun::Start => self.wait(id, reason),
+            AfterRun::AwaitSchedule { .. } if self.is_draining() => {
+                self.enter(id, State::Stopped { why: Stopped::Shutdown }, reason);
+            }
+            AfterRun::AwaitSchedule { failure } => self.enter(id, State::Scheduled { failure }, reason),
             AfterRun::StayStopped(why) => self.enter(id, State::Stopped { why }, reason),
         }
     }
@@ -418,7 +424,7 @@ impl Supervisor {
             State::BackingOff { .. } => self.start(id, Reason::BackoffElapsed),
             State::Waiting { .. } => self.warn_of_wait(id.service),
             // These have no deadline.
-            State::Spawning { .. } | State::Executing(_) | State::Stopped { .. } => {}
+            State::Spawning { .. } | State::Executing(_) | State::Scheduled { .. } | State::Stopped { .. } => {}
         }
     }
 

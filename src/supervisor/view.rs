@@ -2,6 +2,7 @@
 
 use super::checks::HealthStatus;
 use super::instance::Instance;
+use super::planned::Runs;
 use super::record::Reason;
 use super::run_result::{Restarts, RunResult};
 use super::service_table::{InEffect, ServiceTable};
@@ -36,6 +37,10 @@ pub struct ServiceView<'a> {
     pub desired: u32,
     /// The definition of its next runs.
     pub definition: &'a Service,
+    /// When it runs next, or is restarted, as Unix time in seconds; `None`: it has no schedule, or that is suspended.
+    pub next_run: Option<i64>,
+    /// The runs of its schedule.
+    pub runs: Runs,
     table: &'a ServiceTable,
 }
 
@@ -103,7 +108,18 @@ impl<'a> ServiceView<'a> {
         let state = &table[index];
         let (available, counts) = (state.is_ready(), &state.counts);
         let (ready, is_active) = (available && counts.failed == 0, counts.active > 0);
-        Self { index, name, available, ready, is_active, desired: state.desired, definition: &state.definition, table }
+        Self {
+            index,
+            name,
+            available,
+            ready,
+            is_active,
+            desired: state.desired,
+            definition: &state.definition,
+            next_run: state.planned.next().filter(|_| is_active),
+            runs: state.planned.runs,
+            table,
+        }
     }
 
     /// The instances 0…n−1, followed by surplus instances that are being stopped.
@@ -148,6 +164,7 @@ impl Instance {
                 | State::Starting { .. }
                 | State::Running(_)
                 | State::BackingOff { .. }
+                | State::Scheduled { .. }
                 | State::Stopped { .. } => None,
             },
             health: if let State::Running(Running { checks, .. }) = self.state {

@@ -1,4 +1,5 @@
 //! Tests of the real program, as a child and as PID 1 of a PID namespace.
+#![recursion_limit = "256"]
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -63,6 +64,7 @@ mod reasons;
 mod refused_calls;
 mod reload;
 mod reload_again;
+mod schedule;
 #[path = "../common/services.rs"]
 mod services;
 #[path = "../common/session.rs"]

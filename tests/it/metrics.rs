@@ -88,6 +88,7 @@ fn metrics_are_valid_for_prometheus_and_correct() {
         "log = { stdout = \"prefix\", stderr = \"prefix\" }\n",
         "[services.flaky]\ncommand = [\"sh\", \"-c\", \"exit 3\"]\non_failure = \"ignore\"\nmax_restarts = 2\n",
         "backoff = { initial = \"1ms\" }\n",
+        "[services.job]\ncommand = \"true\"\nschedule = \"0 0 1 1 *\"\n",
     ));
     let running = set.start(Place::Child);
     let control = Control::at(&set.socket());
@@ -95,6 +96,7 @@ fn metrics_are_valid_for_prometheus_and_correct() {
     control.post("/v1/services/web.0/signal?signal=SIGKILL");
     let restarted = || control.instance("web.0")["restarts"].as_u64() == Some(1) && control.state("web.0") == "running";
     crate::harness::wait_until("the restart", || restarted().then_some(()));
+    control.post("/v1/services/job/start");
     let body = control.get("/metrics").body;
     check_documented(&body);
     let samples = parse(&body);
@@ -103,6 +105,7 @@ fn metrics_are_valid_for_prometheus_and_correct() {
     let whole = [
         ("keepalive_service_desired_instances{service=\"web\"}", 2),
         ("keepalive_service_ready{service=\"web\"}", 1),
+        ("keepalive_service_scheduled_runs_total{service=\"job\",result=\"succeeded\"}", 1),
         ("keepalive_service_ready{service=\"flaky\"}", 0),
         ("keepalive_instance_up{service=\"web\",instance=\"web.1\"}", 1),
         ("keepalive_instance_up{service=\"flaky\",instance=\"flaky.0\"}", 0),

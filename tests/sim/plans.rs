@@ -118,6 +118,7 @@ fn random_service(chance: &mut Chance, index: u32) -> Service {
         health: (kind == Kind::Service && chance.one_in(3)).then(|| Rc::new(random_health(chance))),
         watchdog: chance.one_in(5).then(|| chance.millis(1, 20_000)),
         reload: random_reload(chance),
+        schedule: None,
     }
 }
 

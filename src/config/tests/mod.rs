@@ -8,6 +8,7 @@ mod logs;
 mod mistakes;
 mod plans;
 mod readiness;
+mod schedules;
 mod semantics;
 mod sockets;
 mod variables;

@@ -58,6 +58,7 @@ fn minimal() -> Service {
         ready_timeout: Some(Duration::from_secs(30)),
         watchdog: None,
         health: None,
+        schedule: None,
         reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::from_secs(1) },
         process: Process {
             command: [fixed("node")].into(),

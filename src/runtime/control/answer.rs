@@ -378,6 +378,7 @@ fn sentence(instance: &InstanceView<'_>, snapshot: &StatusSnapshot<'_>) -> Strin
         StateName::Stopping => "is stopping",
         StateName::Stopped => "is stopped",
         StateName::Backoff => "is backing off",
+        StateName::Scheduled => "is waiting for its next run",
         StateName::Completed => "has completed",
         StateName::Failed => "has failed",
     };

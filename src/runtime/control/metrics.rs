@@ -8,7 +8,7 @@ use crate::model::ExitStatus;
 use crate::model::json::push;
 use crate::runtime::logging::Count;
 use crate::runtime::wording::Name;
-use crate::supervisor::{HealthStatus, InstanceView, RestartCause, ServiceView, StateName};
+use crate::supervisor::{HealthStatus, InstanceView, RestartCause, Runs, ServiceView, StateName};
 
 /// All samples of one metric.
 struct Family {
@@ -27,6 +27,10 @@ enum Samples {
     Service(fn(ServiceView<'_>) -> Value),
     /// One for each service and result of a reload.
     Reloads,
+    /// One for each service that has a schedule, and result of a run.
+    Runs,
+    /// One for each service; `None`: no value.
+    Schedule(fn(ServiceView<'_>) -> Option<Value>),
     /// One for each instance; `None`: no value yet.
     Instance(fn(&InstanceView<'_>, &StatusSnapshot<'_>) -> Option<Value>),
     /// One for each instance and state.
@@ -73,18 +77,19 @@ impl Display for ExitLabels {
     }
 }
 
-const STATES: [StateName; 8] = [
+const STATES: [StateName; 9] = [
     StateName::Waiting,
     StateName::Starting,
     StateName::Running,
     StateName::Stopping,
     StateName::Stopped,
     StateName::Backoff,
+    StateName::Scheduled,
     StateName::Completed,
     StateName::Failed,
 ];
 
-const FAMILIES: [Family; 28] = [
+const FAMILIES: [Family; 31] = [
     Family {
         name: "keepalive_up",
         kind: "gauge",
@@ -170,6 +175,30 @@ const FAMILIES: [Family; 28] = [
         kind: "gauge",
         help: "Whether the service is ready: no instance has failed, and all are ready, or as a oneshot have succeeded.",
         samples: Samples::Service(|service| Value::from(service.ready)),
+    },
+    Family {
+        name: "keepalive_service_scheduled_runs_total",
+        kind: "counter",
+        help: "Runs of the service's schedule, by result.",
+        samples: Samples::Runs,
+    },
+    Family {
+        name: "keepalive_service_next_run_time_seconds",
+        kind: "gauge",
+        help: "When the schedule of the service is due next, as Unix time.",
+        samples: Samples::Schedule(|service| {
+            Some(Value::Seconds(Duration::from_secs(u64::try_from(service.next_run?).ok()?)))
+        }),
+    },
+    Family {
+        name: "keepalive_service_last_run_duration_seconds",
+        kind: "gauge",
+        help: "Duration of the last finished run of the service's schedule.",
+        samples: Samples::Schedule(|service| {
+            let is_scheduled = service.definition.runs_on_schedule();
+            let run = service.instances().next().filter(|_| is_scheduled)?.last_run?;
+            Some(Value::Seconds(run.uptime))
+        }),
     },
     Family {
         name: "keepalive_instance_up",
@@ -293,6 +322,8 @@ impl Family {
             Samples::Version => push(out, format_args!("{name}{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION"))),
             Samples::Service(_)
             | Samples::Reloads
+            | Samples::Runs
+            | Samples::Schedule(_)
             | Samples::Instance(_)
             | Samples::States
             | Samples::Health
@@ -323,6 +354,21 @@ impl Family {
         }
         if let Samples::Reloads = self.samples {
             for (result, count) in ["succeeded", "failed"].into_iter().zip(snapshot.counts.reloads(service.index)) {
+                let (name, service) = (self.name, service.name);
+                push(out, format_args!("{name}{{service=\"{service}\",result=\"{result}\"}} {count}\n"));
+            }
+            return true;
+        }
+        if let Samples::Schedule(value) = self.samples {
+            if let Some(value) = value(service) {
+                push(out, format_args!("{}{{service=\"{}\"}} {value}\n", self.name, service.name));
+            }
+            return true;
+        }
+        if let Samples::Runs = self.samples {
+            let Runs { succeeded, failed, skipped } = service.runs;
+            let results = [("succeeded", succeeded), ("failed", failed), ("skipped", skipped)];
+            for (result, count) in results.into_iter().filter(|_| service.definition.schedule.is_some()) {
                 let (name, service) = (self.name, service.name);
                 push(out, format_args!("{name}{{service=\"{service}\",result=\"{result}\"}} {count}\n"));
             }
@@ -383,7 +429,13 @@ impl Family {
                     push(out, format_args!("{name}{{{labels},stream=\"{stream}\"}} {}\n", value(count)));
                 }
             }
-            Samples::Streams(_) | Samples::Own(_) | Samples::Version | Samples::Service(_) | Samples::Reloads => {}
+            Samples::Streams(_)
+            | Samples::Own(_)
+            | Samples::Version
+            | Samples::Service(_)
+            | Samples::Reloads
+            | Samples::Runs
+            | Samples::Schedule(_) => {}
         }
     }
 }

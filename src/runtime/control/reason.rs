@@ -1,6 +1,7 @@
 //! Why an instance is in its state, and what it waits for.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::snapshot::{StatusSnapshot, neediest, word_of};
 use crate::model::ServiceIndex;
@@ -65,6 +66,9 @@ fn push_own_reason(text: &mut String, instance: &InstanceView<'_>, snapshot: &St
     if instance.state == StateName::Running && planned.kind == Kind::Oneshot {
         return text.push_str("has not finished");
     }
+    if instance.state == StateName::Scheduled {
+        return push_scheduled(text, instance, reason, snapshot);
+    }
     let unhealthy = Reason::Fault(Fault::Unhealthy, instance.check_failure.cloned());
     let reason = if is_unhealthy(instance) { &unhealthy } else { reason };
     // Nothing else stops an instance that stays.
@@ -87,6 +91,20 @@ fn push_own_reason(text: &mut String, instance: &InstanceView<'_>, snapshot: &St
             StopStage::SignalSent => write!(text, "; SIGKILL in {remaining}"),
             StopStage::Killed(_) => write!(text, "; SIGKILL sent"),
         };
+    }
+}
+
+/// How the last run of a schedule has ended, and when the next one begins: `exited with code 1, ran 2s; next run in 3m`.
+fn push_scheduled(text: &mut String, instance: &InstanceView<'_>, reason: &Reason, snapshot: &StatusSnapshot<'_>) {
+    // At first it was only started.
+    if !matches!(reason, Reason::StartRequested(_) | Reason::RestartRequested(_)) {
+        let (plan, to) = (snapshot.plan, instance.state);
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{}; ", Why { plan, instance: instance.id, to, reason, remaining: None });
+    }
+    let next = snapshot.view.service(instance.id.service).and_then(|service| service.next_run);
+    if let Some(next) = next.and_then(|next| u64::try_from(next).ok()) {
+        let _ = write!(text, "next run in {}", Span(Duration::from_secs(next).saturating_sub(snapshot.wall)));
     }
 }
 

@@ -16,7 +16,7 @@ use crate::runtime::probe::Probes;
 use crate::runtime::processes::Processes;
 use crate::runtime::subsystem::Context;
 use crate::supervisor::{InstanceView, ServiceView, StateName, View};
-use crate::sys::process;
+use crate::sys::{process, wall};
 
 /// The size of a piece of a body, in bytes. A piece may be slightly longer.
 const PIECE_SIZE: usize = 32 << 10;
@@ -40,6 +40,8 @@ pub(in crate::runtime) struct StatusSnapshot<'a> {
     pub(in crate::runtime) started_at: Mono,
     /// `started_at` as Unix time.
     pub(in crate::runtime) started_at_wall: Duration,
+    /// The wall clock, as Unix time.
+    pub(in crate::runtime) wall: Duration,
 }
 
 /// Other subsystems whose data the server shows.
@@ -76,6 +78,7 @@ impl<'a> StatusSnapshot<'a> {
             now: context.now,
             started_at: context.journal.started_at(),
             started_at_wall: context.journal.started_at_wall(),
+            wall: wall(),
         }
     }
 }
@@ -95,13 +98,14 @@ pub(super) fn is_full(out: &[u8]) -> bool {
 
 /// The instance of a service that most needs attention.
 pub(super) fn neediest(service: ServiceView<'_>) -> Option<InstanceView<'_>> {
-    const ORDER: [StateName; 8] = [
+    const ORDER: [StateName; 9] = [
         StateName::Failed,
         StateName::Backoff,
         StateName::Stopping,
         StateName::Starting,
         StateName::Waiting,
         StateName::Running,
+        StateName::Scheduled,
         StateName::Stopped,
         StateName::Completed,
     ];
@@ -119,5 +123,9 @@ pub(super) fn word_of(service: ServiceView<'_>) -> &'static str {
 /// Whether it runs and is ready, or as a oneshot has succeeded.
 pub(super) fn is_ready(instance: &InstanceView<'_>, plan: &Plan) -> bool {
     let kind = plan.services.get(instance.id.service.position()).map(|service| service.kind);
-    if kind == Some(Kind::Oneshot) { instance.state == StateName::Completed } else { instance.ready }
+    if kind == Some(Kind::Oneshot) {
+        matches!(instance.state, StateName::Completed | StateName::Scheduled)
+    } else {
+        instance.ready
+    }
 }

@@ -1,14 +1,17 @@
 //! The JSON of the status.
 
+use std::time::Duration;
+
 use super::reason::reason_of;
 use super::snapshot::{Cursor, StatusSnapshot, is_full, is_ready, word_of};
+use crate::logs::timestamp::Timestamp;
 use crate::model::json::{Object, push, text};
 use crate::model::plan::Kind;
 use crate::runtime::journal::events::write_exit;
 use crate::runtime::run_wording::numbers;
 use crate::runtime::unready::probe_target;
 use crate::runtime::wording::Name;
-use crate::supervisor::{HealthStatus, InstanceView, ServiceView, StateName};
+use crate::supervisor::{HealthStatus, InstanceView, Runs, ServiceView, StateName};
 
 /// Writes the next piece of the status. Returns whether it was the last one.
 pub(super) fn status(cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) -> bool {
@@ -69,6 +72,17 @@ pub(super) fn begin_service(service: ServiceView<'_>, snapshot: &StatusSnapshot<
     if service.desired == 0 {
         object.text("reason", "no instances");
     }
+    if service.definition.schedule.is_some() {
+        let next = service.next_run.and_then(|next| u64::try_from(next).ok());
+        let next = next.map(|next| Timestamp::since_epoch(Duration::from_secs(next)));
+        object.optional_shown("next_run", next.as_ref().map(Timestamp::as_str));
+        let Runs { succeeded, failed, skipped } = service.runs;
+        let mut runs = object.object("runs");
+        runs.plain("succeeded", succeeded);
+        runs.plain("failed", failed);
+        runs.plain("skipped", skipped);
+        runs.end();
+    }
     object.value("instances").push(b'[');
 }
 
@@ -87,6 +101,9 @@ pub(super) fn write_instance(instance: &InstanceView<'_>, snapshot: &StatusSnaps
     object.plain("restarts", instance.restarts.automatic());
     object.optional("uptime_ms", instance.since.map(|since| snapshot.now.since(since).as_millis()));
     write_exit(instance.last_run.map(|run| run.exit), &mut object);
+    if instance.definition.runs_on_schedule() {
+        object.optional("last_run_ms", instance.last_run.map(|run| run.uptime.as_millis()));
+    }
     object.text("reason", &reason_of(instance, snapshot));
     if let Some(health) = &instance.definition.health {
         let numbers = numbers(instance.definition, instance.id);

@@ -10,7 +10,7 @@ use crate::logs::timestamp::Timestamp;
 use crate::model::json::Object;
 use crate::model::{ExitStatus, InstanceId, Mono, Plan};
 use crate::runtime::text::Counted;
-use crate::runtime::wording::{Line, Name, SuppressedLine, Why, service_name};
+use crate::runtime::wording::{Line, Name, Skipped, SuppressedLine, Why, service_name};
 use crate::supervisor::{Cause, Changes, Exit, Fault, JournalEvent, Reason, StateName};
 
 /// The number of events that are kept.
@@ -103,6 +103,7 @@ event_names! {
     Unhealthy = "unhealthy",
     Healthy = "healthy",
     Scaled = "scaled",
+    RunSkipped = "run_skipped",
     ServiceFailed = "service_failed",
     DependencyAwaited = "dependency_awaited",
     SignalForwarded = "signal_forwarded",
@@ -228,11 +229,8 @@ fn write_members(plan: &Plan, event: &JournalEvent, object: &mut Object<'_>) {
         }
         JournalEvent::Unhealthy { instance, failure } => {
             write_instance(plan, *instance, object);
-            let reason = Reason::Fault(Fault::Unhealthy, failure.clone());
-            object.shown(
-                "reason",
-                Why { plan, instance: *instance, to: StateName::Running, reason: &reason, remaining: None },
-            );
+            let (to, reason) = (StateName::Running, &Reason::Fault(Fault::Unhealthy, failure.clone()));
+            object.shown("reason", Why { plan, instance: *instance, to, reason, remaining: None });
         }
         JournalEvent::Healthy { instance } => write_instance(plan, *instance, object),
         JournalEvent::Scaled { service, from, to } => {
@@ -243,6 +241,10 @@ fn write_members(plan: &Plan, event: &JournalEvent, object: &mut Object<'_>) {
         JournalEvent::DependencyAwaited { service, dependency, .. } => {
             object.text("service", service_name(plan, *service));
             object.text("dependency", service_name(plan, *dependency));
+        }
+        JournalEvent::RunSkipped { service, why } => {
+            object.text("service", service_name(plan, *service));
+            object.shown("reason", Skipped(*why));
         }
         JournalEvent::ServiceFailed { service }
         | JournalEvent::ReloadStarted { service }
@@ -314,6 +316,7 @@ const fn journal_event_name(event: &JournalEvent) -> EventName {
         JournalEvent::Unhealthy { .. } => EventName::Unhealthy,
         JournalEvent::Healthy { .. } => EventName::Healthy,
         JournalEvent::Scaled { .. } => EventName::Scaled,
+        JournalEvent::RunSkipped { .. } => EventName::RunSkipped,
         JournalEvent::ServiceFailed { .. } => EventName::ServiceFailed,
         JournalEvent::DependencyAwaited { .. } => EventName::DependencyAwaited,
         JournalEvent::SignalForwarded { .. } => EventName::SignalForwarded,

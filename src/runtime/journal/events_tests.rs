@@ -9,7 +9,7 @@ use super::*;
 use crate::model::plan::{Control, Health, HttpCheck, LogStyle, OnUnhealthy, Probe, Process, Service, SignalActions};
 use crate::model::{Pid, ProbeFailure, ServiceIndex, Signal, StartFailure, StartStep};
 use crate::supervisor::{
-    FailureReason, Fault, ReloadFailure, Requester, RestartDecision, RolloutError, RunResult, StateName,
+    FailureReason, Fault, ReloadFailure, Requester, RestartDecision, RolloutError, RunResult, SkipReason, StateName,
 };
 
 const DOCUMENT: &str = include_str!("../../../docs/events.md");
@@ -198,6 +198,8 @@ fn run(status: ExitStatus) -> RunResult {
 fn ended(run: RunResult, decision: RestartDecision) -> Reason {
     Reason::Exited { run: run.into(), decision, definition: Rc::new(service("web")) }
 }
+
+const SKIPPED: JournalEvent = JournalEvent::RunSkipped { service: SERVICE, why: SkipReason::StillRunning };
 
 fn cleaned_up(run: RunResult, decision: RestartDecision) -> Reason {
     Reason::CleanedUp { run: run.into(), decision, definition: Rc::new(service("web")) }
@@ -403,6 +405,7 @@ fn journal_events() -> Vec<(JournalEvent, &'static str)> {
         (JournalEvent::Healthy { instance: INSTANCE }, "web.0 is healthy again"),
         (JournalEvent::Scaled { service: SERVICE, from: 2, to: 4 }, "web scaled from 2 to 4 instances"),
         (JournalEvent::ServiceFailed { service: SERVICE }, "web has failed"),
+        (SKIPPED, "web due by its schedule, skipped: the last run is not over"),
         (awaited(StateName::Running, Some(30)), "web waits for web, which has been running for 30s"),
         (awaited(StateName::Stopped, None), "web waits for web, which is stopped"),
         (awaited(StateName::Backoff, None), "web waits for web, which is backing off"),

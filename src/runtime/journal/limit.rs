@@ -40,6 +40,7 @@ impl Subject {
             | JournalEvent::LeftoverProcessesFound { .. }
             | JournalEvent::Unkillable { .. }
             | JournalEvent::Scaled { .. }
+            | JournalEvent::RunSkipped { .. }
             | JournalEvent::ServiceFailed { .. }
             | JournalEvent::DependencyAwaited { .. }
             | JournalEvent::ReloadStarted { .. }

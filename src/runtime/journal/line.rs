@@ -47,6 +47,7 @@ fn level_of(event: &JournalEvent) -> Level {
         | JournalEvent::Unkillable { .. }
         | JournalEvent::Unhealthy { .. }
         | JournalEvent::DependencyAwaited { .. }
+        | JournalEvent::RunSkipped { .. }
         | JournalEvent::ReloadRolledBack { .. }
         | JournalEvent::ReloadFinished { failure: Some(_), .. }
         | JournalEvent::ShutdownForced { .. }
@@ -76,7 +77,12 @@ fn level_of(event: &JournalEvent) -> Level {
 fn level_of_transition(from: StateName, to: StateName, reason: &Reason) -> Level {
     match reason {
         // It has failed when its leftover processes are gone, which is another line.
-        Reason::Exited { decision: RestartDecision::Fail(_), .. } if to == StateName::Stopping => Level::Warn,
+        // Or it runs again on its schedule.
+        Reason::Exited { decision: RestartDecision::Fail(_), .. }
+            if matches!(to, StateName::Stopping | StateName::Scheduled) =>
+        {
+            Level::Warn
+        }
         Reason::Exited { decision: RestartDecision::Fail(_), .. }
         | Reason::CleanedUp { decision: RestartDecision::Fail(_), .. }
         | Reason::DependencyCompleted { .. }
@@ -100,6 +106,7 @@ fn level_of_transition(from: StateName, to: StateName, reason: &Reason) -> Level
             | StateName::Stopping
             | StateName::Stopped
             | StateName::Backoff
+            | StateName::Scheduled
             | StateName::Completed
             | StateName::Failed => Level::Info,
         },

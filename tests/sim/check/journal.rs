@@ -75,6 +75,7 @@ impl Checker {
                 self.model.get_mut(*instance).on_unkillable(*instance, self.now)
             }
             JournalEvent::Unhealthy { instance, .. } => self.check_marked(*instance),
+            JournalEvent::RunSkipped { service, why } => self.check_skipped(*service, *why),
             // It was expected.
             JournalEvent::Healthy { .. }
             | JournalEvent::LeftoverProcessesFound { .. }

@@ -17,6 +17,7 @@ mod reloads;
 mod reports;
 mod requests;
 mod restarts;
+mod schedules;
 mod shutdown;
 mod signals;
 mod waits;
@@ -245,7 +246,7 @@ impl Checker {
         self.event = Some(event.clone());
         match event {
             Event::Tick => self.requests.ticked_at = now,
-            Event::Boot | Event::NoChildren | Event::TerminalClosed => {}
+            Event::Boot | Event::WallClock(_) | Event::NoChildren | Event::TerminalClosed => {}
             // The fault has it.
             Event::WatchdogTriggered { .. } | Event::ProbeFailed { .. } => {}
             Event::Checked { run, failure } => self.on_checked(*run, failure.as_ref()),

@@ -34,12 +34,7 @@ pub(crate) struct Model {
 }
 
 pub(crate) const fn is_active(state: StateName) -> bool {
-    match state {
-        StateName::Waiting | StateName::Starting | StateName::Running | StateName::Stopping | StateName::Backoff => {
-            true
-        }
-        StateName::Stopped | StateName::Completed | StateName::Failed => false,
-    }
+    !state.is_inactive()
 }
 
 pub(crate) const fn is_live(state: StateName) -> bool {

@@ -41,7 +41,7 @@ pub(crate) fn check(until: Option<Mono>, now: Mono, model: &Model, shutdown: &Sh
                 .chain(instance.min_ready_until.filter(|at| *at > now))
                 .min(),
             StateName::Waiting => instance.waits_since.map(|since| since + LONG_WAIT),
-            StateName::Stopped | StateName::Completed | StateName::Failed => None,
+            StateName::Scheduled | StateName::Stopped | StateName::Completed | StateName::Failed => None,
         };
         if let Some(latest) = latest {
             rule!(until <= latest, "the deadline {until:?} is later than that of {id:?}, {latest:?}");

@@ -22,6 +22,7 @@ mod reload_untried;
 mod requests;
 mod restarts;
 mod scale;
+mod schedule;
 mod shutdown;
 mod stops;
 

@@ -112,6 +112,9 @@ impl Setup {
                     [service, dependency].map(|service| &self.plan.services[service.position()].name);
                 format!("{service} waits for {dependency}")
             }
+            JournalEvent::RunSkipped { service, .. } => {
+                format!("{} skipped", self.plan.services[service.position()].name)
+            }
             JournalEvent::Scaled { service, from, to } => {
                 format!("{} scaled {from} → {to}", self.plan.services[service.position()].name)
             }
