@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn a_word_that_encodes_no_token_is_not_decoded() {
         let unknown =
-            [0, u64::from(Token::Signals) + 1, u64::from(Token::HttpListener) + 1, 19 << PAYLOAD_BITS, u64::MAX];
+            [0, u64::from(Token::Signals) + 1, u64::from(Token::HttpListener) + 1, 20 << PAYLOAD_BITS, u64::MAX];
         for word in unknown {
             assert_eq!(Token::decode(word), None, "{word:#x}");
         }

@@ -3,7 +3,9 @@
 use keepalive::model::{Pid, Signal};
 use keepalive::sys::{clock, kill, procfs};
 
-use crate::harness::{Place, Running, have_root, in_every_place, wait_for_death, wait_for_state, wait_until};
+use crate::harness::{
+    Place, Running, have_root, in_every_place, status_field, wait_for_death, wait_for_state, wait_until,
+};
 use crate::http::Control;
 use crate::port::ReservedPort;
 use crate::services::Set;
@@ -422,6 +424,13 @@ fn the_process_that_shares_the_descriptors_is_replaced_when_it_is_killed() {
         kill::signal_process(first, Signal::KILL).unwrap();
         holder(Some(first));
         wait_for_death(first);
+        wait_until("keepalive to rest", || {
+            let switches =
+                || ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"].map(|name| status_field(keepalive, name));
+            let before = switches();
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            (switches() == before).then_some(())
+        });
         running.send(Signal::TERM);
         assert_eq!(running.end(), 0);
     });
