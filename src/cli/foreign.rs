@@ -33,7 +33,7 @@ const WORDS: &str = concat!(
     "command: startup unstartup: let the container or systemd start `keepalive -c FILE`\n",
     "run: --watch --ignore-watch: not supported yet: use that of the program, such as `node --watch`\n",
     "run: --max-memory-restart: not supported yet: limit the memory of the container\n",
-    "run: --cron --cron-restart --on-calendar: write a keepalive.toml with `schedule`\n",
+    "run: --cron --cron-restart --on-calendar: write a keepalive.toml with `schedule` or `restart_schedule`\n",
     "run: -d --detach --daemon --no-daemon --nodaemon -n --attach --wait: remove it: keepalive stays in the foreground\n",
     "run: --time --timestamp: write `keepalive logs -t`\n",
     "run: --unit: write `--name NAME`\n",

@@ -92,7 +92,7 @@ fn write_plan(mut object: Object<'_>, plan: &Plan) {
 pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
     let Service { name, kind, instances, depends_on: _, autostart, restart, .. } = service;
     let Service { on_failure, on_success, stop, ready, probe_timeout, ready_timeout, .. } = service;
-    let Service { watchdog, health, reload, schedule, process, .. } = service;
+    let Service { watchdog, health, reload, schedule, max_lifetime, process, .. } = service;
     let mut object = Object::new(out);
     object.text("name", name);
     object.text("type", word_of(&KINDS, *kind));
@@ -123,6 +123,7 @@ pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
         object.optional_shown(key, schedule.as_ref().filter(|_| *kind == owner).map(|schedule| &schedule.text));
     }
     object.optional_shown("timezone", schedule.as_ref().map(|schedule| &schedule.zone_name));
+    object.optional("max_lifetime_ms", max_lifetime.map(|lifetime| lifetime.as_millis()));
     write_process(&mut object, process);
     object.end();
 }

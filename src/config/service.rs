@@ -72,7 +72,9 @@ pub(super) const SCHEMA: Schema = Schema {
         "oom_score_adj",
         "no_new_privs",
         "schedule",
+        "restart_schedule",
         "timezone",
+        "max_lifetime",
     ],
     later: &[
         "pre_start",
@@ -80,8 +82,6 @@ pub(super) const SCHEMA: Schema = Schema {
         "post_stop",
         "hook_timeout",
         "max_memory",
-        "max_lifetime",
-        "restart_schedule",
         "watch",
         "pid_file",
         "stop_sequence",
@@ -132,6 +132,7 @@ no_new_privs: no_new_privileges
 oom_score_adj: oom_score_adjust
 remove it, and let the program run in the foreground: pid_file
 write `timeout 1h` in front of the command: runtime_max_sec
+write `max_lifetime = \"24h\"`, or use the option of the program: max_requests
 remove it, since a oneshot that has succeeded stays completed: remain_after_exit
 user: uid
 group: gid
@@ -220,6 +221,7 @@ impl Decoder<'_> {
         service.on_failure = self.choice(table, "on_failure", &EXIT_ACTIONS).unwrap_or(service.on_failure);
         service.on_success = self.choice(table, "on_success", &EXIT_ACTIONS).unwrap_or(service.on_success);
         self.schedule(table, &mut service);
+        service.max_lifetime = self.positive_duration(table, "max_lifetime");
         self.stop(table, &mut service.stop);
         let env = service.process.env.clone();
         let ready = table.get("ready").and_then(|value| self.ready(value, &scope.with_env(&env), &service));
@@ -429,7 +431,8 @@ impl Decoder<'_> {
         if service.kind == Kind::Oneshot {
             let unused = |key: &str| match key {
                 "ready" => service.ready != Ready::Exec,
-                "listen" | "listen_mode" | "listen_fds" | "reload" | "health" | "on_unhealthy" => true,
+                "listen" | "listen_mode" | "listen_fds" | "reload" | "health" | "on_unhealthy" | "restart_schedule"
+                | "max_lifetime" => true,
                 _ => false,
             };
             for (key, _) in entries(table).into_iter().filter(|(key, _)| unused(key.get_ref())) {

@@ -107,6 +107,9 @@ pub fn service_text(plan: &Plan, service: &Service, note: &dyn Fn(ServiceIndex) 
         let title = if service.kind == Kind::Oneshot { "schedule" } else { "restart at" };
         line(title, &format!("{} in {}", schedule.text, schedule.zone_name));
     }
+    if let Some(lifetime) = service.max_lifetime {
+        line("lifetime", &format!("restarted after {} or up to a tenth earlier", format_duration(lifetime)));
+    }
     match service.instances {
         0 => line("instances", "0: it is off, and nothing waits for it"),
         1 => {}

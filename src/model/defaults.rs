@@ -86,6 +86,7 @@ impl Service {
             health: None,
             reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::from_secs(1) },
             schedule: None,
+            max_lifetime: None,
             process,
         }
     }

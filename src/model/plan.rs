@@ -169,6 +169,8 @@ pub struct Service {
     pub reload: Reload,
     /// `schedule` of a oneshot: when it runs. `restart_schedule` of a service: when its processes are replaced.
     pub schedule: Option<Rc<Schedule>>,
+    /// `max_lifetime`: a process that is older is replaced.
+    pub max_lifetime: Option<Duration>,
     /// How its processes are started. The supervisor does not use it.
     pub process: Process,
 }

@@ -174,8 +174,13 @@ fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, event: &JournalEvent
             let name = service_name(plan, *service);
             write!(formatter, "configuration reload deferred until the reload of {name} has ended")
         }
-        JournalEvent::ReloadStarted { service } => {
-            write!(formatter, "{} reload started", service_name(plan, *service))
+        JournalEvent::ReloadStarted { service, by } => {
+            let name = service_name(plan, *service);
+            if !matches!(by, Requester::Schedule | Requester::Lifetime) {
+                return write!(formatter, "{name} reload started");
+            }
+            write!(formatter, "{name} restart ")?;
+            write_requested(formatter, plan, "started", *by)
         }
         JournalEvent::InstanceReplaced { instance, old, new } => {
             write!(formatter, "{} replaced", Name(plan, *instance))?;
@@ -394,8 +399,7 @@ impl Display for Skipped {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self.0 {
             SkipReason::StillRunning => "the last run is not over",
-            SkipReason::Reloading => "it is being reloaded already",
-            SkipReason::NotRunning => "it does not run",
+            SkipReason::Reloading => "it is being reloaded, restarted or stopped already",
             SkipReason::TooLate(late) => {
                 let late = Span(Duration::from_secs(late.unsigned_abs()));
                 return write!(formatter, "{late} late, because the clock was set or keepalive was suspended");
@@ -414,6 +418,7 @@ fn write_requested(formatter: &mut Formatter<'_>, plan: &Plan, what: &str, by: R
         Requester::Config => (what, "a new configuration"),
         Requester::Scaling => (what, "scaling"),
         Requester::Schedule => (what, "its schedule"),
+        Requester::Lifetime => (what, "`max_lifetime`"),
     };
     write!(formatter, "{what} by {by}")
 }

@@ -227,7 +227,7 @@ impl Supervisor {
             self.start_dependencies(service, Requester::Config);
             let stays = |number: &u32| resize.is_none_or(|desired| *number < desired);
             let slots = ids.iter().map(|id| id.number).filter(stays).collect();
-            self.start_rollout(service, slots, Some(Rc::clone(old)), resize);
+            self.start_rollout(service, slots, Some(Rc::clone(old)), resize, Requester::Reload);
             work.reloads.push(service);
             return true;
         }

@@ -92,6 +92,12 @@ impl Supervisor {
     /// The definition of an instance that keeps its process has changed.
     pub(super) fn redefine_instance(&mut self, id: InstanceId, definition: &Rc<Service>) {
         let before = std::mem::replace(&mut self.services[id].definition, Rc::clone(definition));
+        if before.max_lifetime != definition.max_lifetime
+            && let State::Running(running) = self.services[id].state
+        {
+            let lifetime = self.lifetime_from(running.process.since, definition.max_lifetime);
+            self.update_running(id, |running| running.lifetime = lifetime);
+        }
         if before.health == definition.health {
             return;
         }

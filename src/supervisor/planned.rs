@@ -43,10 +43,8 @@ pub struct Runs {
 pub enum SkipReason {
     /// The run before it is not over.
     StillRunning,
-    /// The service is being reloaded or restarted already.
+    /// The service is being reloaded, restarted or stopped already.
     Reloading,
-    /// The service has no process that could be replaced.
-    NotRunning,
     /// The clock was set forward, or keepalive was suspended, by this many seconds.
     TooLate(i64),
 }

@@ -55,3 +55,19 @@ pub(super) struct WatchdogDeadline {
     pub(super) every: Duration,
     pub(super) by: Mono,
 }
+
+/// `max_lifetime`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lifetime {
+    Unlimited,
+    /// It is replaced at this time.
+    Until(Mono),
+    /// It is replaced as soon as no other instance of the service is.
+    Over,
+}
+
+impl Lifetime {
+    pub(super) const fn until(self) -> Option<Mono> {
+        if let Self::Until(until) = self { Some(until) } else { None }
+    }
+}

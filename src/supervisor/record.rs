@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::planned::SkipReason;
+pub use super::requester::Requester;
 use super::rollout::ReloadFailure;
 use super::run_result::{FailureReason, Fault, RestartDecision, RunResult};
 use super::state_name::StateName;
@@ -97,8 +98,8 @@ pub enum JournalEvent {
         /// One or more lines.
         reason: Rc<str>,
     },
-    /// The reload of a service has begun.
-    ReloadStarted { service: ServiceIndex },
+    /// The reload of a service has begun, or a restart that is performed in the same way.
+    ReloadStarted { service: ServiceIndex, by: Requester },
     /// A new process has taken the place of the old one.
     InstanceReplaced {
         instance: InstanceId,
@@ -188,25 +189,6 @@ pub enum Reason {
     DependencyCompleted { dependency: ServiceIndex },
     /// A dependency has failed and will not be restarted.
     DependencyFailed { dependency: ServiceIndex },
-}
-
-/// Who or what has requested a start, a restart or a stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Requester {
-    /// `autostart`.
-    Autostart,
-    /// An operator.
-    Operator,
-    /// This service depends on it.
-    Dependent(ServiceIndex),
-    /// A reload of the service.
-    Reload,
-    /// A new configuration.
-    Config,
-    /// A smaller number of instances.
-    Scaling,
-    /// `schedule`, `restart_schedule`.
-    Schedule,
 }
 
 /// Why keepalive shuts down.

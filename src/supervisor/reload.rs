@@ -52,19 +52,21 @@ impl Supervisor {
         slots: Vec<u32>,
         previous: Option<Rc<Service>>,
         resize: Option<u32>,
+        by: Requester,
     ) {
         let configured = self.services[service].definition.reload.strategy;
         let strategy = match (configured, &previous) {
-            // A changed definition needs a new process.
-            (Strategy::Signal(_), Some(_)) => Strategy::Restart,
+            // A changed definition needs a new process, and a restart is one.
+            (Strategy::Signal(_), before) if before.is_some() || by != Requester::Reload => Strategy::Restart,
             (strategy, _) => strategy,
         };
-        self.record(JournalEvent::ReloadStarted { service });
+        self.record(JournalEvent::ReloadStarted { service, by });
         let remaining = slots.into();
         let in_progress = Vec::new();
         let (has_started, failure, stopped, is_failure_handled) = (false, None, None, false);
         let rollout = Rollout {
             strategy,
+            by,
             remaining,
             in_progress,
             previous,
@@ -203,9 +205,11 @@ impl Supervisor {
             rollout.in_progress.retain_mut(|slot| matches!(self.advance(service, slot), Progress::Ongoing));
         }
         let surge = match rollout.strategy {
-            Strategy::Rolling => self.services[service].definition.reload.max_surge as usize,
             Strategy::Signal(_) => usize::MAX,
-            Strategy::Restart => 1,
+            Strategy::Rolling if rollout.by == Requester::Reload => {
+                self.services[service].definition.reload.max_surge as usize
+            }
+            Strategy::Rolling | Strategy::Restart => 1,
         };
         // A surge instance of an earlier reload may still be there: wait until it is gone.
         let is_free =
@@ -214,7 +218,7 @@ impl Supervisor {
             && let Some(position) = rollout.remaining.iter().position(|number| is_free(self, number))
             && let Some(number) = rollout.remaining.remove(position)
         {
-            if let Some(stage) = self.start_slot(InstanceId { service, number }, rollout.strategy) {
+            if let Some(stage) = self.start_slot(InstanceId { service, number }, rollout.strategy, rollout.by) {
                 rollout.in_progress.push(Slot { number, stage });
             }
         }
@@ -324,7 +328,7 @@ impl Supervisor {
     }
 
     /// Begins to replace one instance. `None`: the reload does not have to wait for it.
-    fn start_slot(&mut self, id: InstanceId, strategy: Strategy) -> Option<RolloutStage> {
+    fn start_slot(&mut self, id: InstanceId, strategy: Strategy, by: Requester) -> Option<RolloutStage> {
         if !self.services.has(id) {
             return None;
         }
@@ -344,7 +348,8 @@ impl Supervisor {
             }
             (Strategy::Rolling, State::Running(_)) => {
                 self.services.add_surge(id);
-                self.start(id.surge(), Reason::StartRequested(Requester::Reload));
+                self.services[id.surge()].ended_by = Some(by.restart_cause());
+                self.start(id.surge(), Reason::StartRequested(by));
                 Some(RolloutStage::StartingNew)
             }
             // These stay stopped.
@@ -355,7 +360,7 @@ impl Supervisor {
             ) => None,
             (_, State::Stopped { why: Stopped::Failed { .. } } | State::Scheduled { .. }) => {
                 self.services[id].reset_failures();
-                self.start_or_wait(id, Reason::StartRequested(Requester::Reload));
+                self.start_or_wait(id, Reason::StartRequested(by));
                 Some(RolloutStage::Restarting)
             }
             (_, State::Stopped { .. } | State::Waiting { .. }) => None,
@@ -367,7 +372,7 @@ impl Supervisor {
             }
             (_, State::Executing(_) | State::Starting { .. } | State::Running(_) | State::BackingOff { .. }) => {
                 self.services[id].reset_failures();
-                self.stop(id, AfterStop::Restart(Requester::Reload));
+                self.stop(id, AfterStop::Restart(by));
                 Some(RolloutStage::Restarting)
             }
         }

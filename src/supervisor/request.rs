@@ -197,7 +197,13 @@ impl Supervisor {
         let mut services = Vec::new();
         for group in groups {
             let Some(InstanceId { service, .. }) = group.first() else { continue };
-            self.start_rollout(*service, group.iter().map(|instance| instance.number).collect(), None, None);
+            self.start_rollout(
+                *service,
+                group.iter().map(|instance| instance.number).collect(),
+                None,
+                None,
+                Requester::Reload,
+            );
             services.push(*service);
         }
         self.requests.push(Pending::new(id, Vec::new(), Vec::new(), services));

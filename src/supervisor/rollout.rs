@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::requester::Requester;
 use super::run_result::RunResult;
 use crate::model::plan::{Service, Strategy};
 use crate::model::{InstanceId, ServiceIndex};
@@ -10,6 +11,7 @@ use crate::model::{InstanceId, ServiceIndex};
 #[derive(Debug)]
 pub(super) struct Rollout {
     pub(super) strategy: Strategy,
+    pub(super) by: Requester,
     /// The numbers of the instances that have not been replaced yet, in order.
     pub(super) remaining: VecDeque<u32>,
     pub(super) in_progress: Vec<Slot>,

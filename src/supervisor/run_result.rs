@@ -73,6 +73,10 @@ pub enum RestartCause {
     Operator,
     /// A reload has replaced it.
     Reload,
+    /// `restart_schedule` has replaced it.
+    Schedule,
+    /// It was older than `max_lifetime`.
+    Lifetime,
 }
 
 /// The number of restarts, by cause.
@@ -81,8 +85,17 @@ pub struct Restarts([u32; RestartCause::ALL.len()]);
 
 impl RestartCause {
     /// All causes.
-    pub const ALL: [Self; 7] =
-        [Self::Crash, Self::Exit, Self::ReadyTimeout, Self::Watchdog, Self::Unhealthy, Self::Operator, Self::Reload];
+    pub const ALL: [Self; 9] = [
+        Self::Crash,
+        Self::Exit,
+        Self::ReadyTimeout,
+        Self::Watchdog,
+        Self::Unhealthy,
+        Self::Operator,
+        Self::Reload,
+        Self::Schedule,
+        Self::Lifetime,
+    ];
 
     /// The cause of the restart after `run`, which has exited by itself or because of a fault.
     pub(super) fn of(run: &RunResult, success: &ExitSet) -> Self {
@@ -106,6 +119,8 @@ impl RestartCause {
             Self::Unhealthy => "unhealthy",
             Self::Operator => "operator",
             Self::Reload => "reload",
+            Self::Schedule => "schedule",
+            Self::Lifetime => "max_lifetime",
         }
     }
 }
@@ -126,10 +141,10 @@ impl Restarts {
         self.0.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// The number of restarts that nobody has requested.
+    /// The number of restarts that nobody has requested or planned.
     #[must_use]
     pub fn automatic(&self) -> u32 {
-        self.total().saturating_sub(self.of(RestartCause::Operator)).saturating_sub(self.of(RestartCause::Reload))
+        self.0.iter().take(RestartCause::Operator as usize).fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     pub(super) fn count(&mut self, cause: RestartCause) {

@@ -14,6 +14,7 @@ use super::planned::SkipReason;
 use super::record::{JournalEvent, Reason, Requester};
 use super::run_result::{FailureReason, RestartDecision};
 use super::state::{AfterRun, AfterStop, State, Stopped};
+use crate::model::plan::Kind;
 use crate::model::{InstanceId, ServiceIndex};
 
 /// When the clock was set by more than this, in seconds, what was due meanwhile was not missed: the clock was wrong. As in
@@ -72,6 +73,9 @@ impl Supervisor {
         if late >= MAX_CLOCK_STEP {
             return self.skip_run(service, SkipReason::TooLate(late));
         }
+        if self.services[service].definition.kind == Kind::Service {
+            return self.restart_instances(service);
+        }
         for id in self.services.ids_of(service) {
             match self.services[id].state {
                 State::Scheduled { .. } => self.request_start(id, Requester::Schedule),
@@ -85,6 +89,18 @@ impl Supervisor {
                 | State::CleaningUp(_)
                 | State::BackingOff { .. } => self.skip_run(service, SkipReason::StillRunning),
             }
+        }
+    }
+
+    /// `restart_schedule` is due.
+    fn restart_instances(&mut self, service: ServiceIndex) {
+        let ids: Vec<_> = self.services.ids_of(service).filter(|id| self.services.has(*id)).collect();
+        match self.reloadable(&ids) {
+            Ok(()) => {
+                let numbers = ids.iter().map(|id| id.number).collect();
+                self.start_rollout(service, numbers, None, None, Requester::Schedule);
+            }
+            Err(_) => self.skip_run(service, SkipReason::Reloading),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::checks::Checks;
 use super::event::Leftovers;
-use super::readiness::{Readiness, WatchdogDeadline};
+use super::readiness::{Lifetime, Readiness, WatchdogDeadline};
 use super::record::Requester;
 use super::run_result::{FailureReason, Fault};
 use super::state_name::StateName;
@@ -76,6 +76,7 @@ pub(super) struct Running {
     pub(super) min_ready_until: Option<Mono>,
     /// Its health checks.
     pub(super) checks: Option<Checks>,
+    pub(super) lifetime: Lifetime,
 }
 
 impl Running {
@@ -240,9 +241,10 @@ impl State {
             | Self::Stopping(Stopping { until, .. })
             | Self::CleaningUp(CleaningUp { until, .. })
             | Self::BackingOff { until } => Some(*until),
-            Self::Running(Running { readiness, watchdog, min_ready_until, checks, .. }) => {
+            Self::Running(Running { readiness, watchdog, min_ready_until, checks, lifetime, .. }) => {
                 let watchdog = watchdog.map(|watchdog| watchdog.by);
-                let deadlines = [readiness.until(), watchdog, *min_ready_until, checks.and_then(|checks| checks.due())];
+                let due = checks.and_then(|checks| checks.due());
+                let deadlines = [readiness.until(), watchdog, *min_ready_until, due, lifetime.until()];
                 deadlines.into_iter().flatten().min()
             }
             Self::Waiting { warn_at } => *warn_at,

@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use super::availability::Availability;
 use super::core::Supervisor;
 use super::event::{Action, Leftovers};
-use super::readiness::{Readiness, WatchdogDeadline};
-use super::record::{JournalEvent, Reason, Requester};
+use super::readiness::{Lifetime, Readiness, WatchdogDeadline};
+use super::record::{JournalEvent, Reason};
 use super::request::PROOF_TIME;
 use super::restart::{self, StartResult};
 use super::rollout::RolloutError;
@@ -204,7 +204,8 @@ impl Supervisor {
             }
         };
         let checks = self.checks_of(&self.services[id].definition);
-        let running = Running { process, readiness: Readiness::Ready, watchdog, min_ready_until, checks };
+        let lifetime = self.lifetime_from(process.since, self.services[id].definition.max_lifetime);
+        let running = Running { process, readiness: Readiness::Ready, watchdog, min_ready_until, checks, lifetime };
         self.enter(id, State::Running(running), Reason::Ready);
     }
 
@@ -297,8 +298,7 @@ impl Supervisor {
                 self.on_crash(ended, RunResult { fault: Some(fault), probe_failure, ..result }, start);
             }
             AfterStop::StayStopped(_) | AfterStop::Restart(_) => {
-                let is_reloaded = matches!(then, AfterStop::Restart(Requester::Reload | Requester::Config));
-                let cause = if is_reloaded { RestartCause::Reload } else { RestartCause::Operator };
+                let cause = if let AfterStop::Restart(by) = then { by.restart_cause() } else { RestartCause::Operator };
                 let result = Rc::new(result);
                 self.end_by(id, &result, cause);
                 let then = if id.is_surge() { AfterStop::StayStopped(Stopped::Replaced) } else { then };
@@ -442,6 +442,8 @@ impl Supervisor {
             }
         } else if running.checks.and_then(|checks| checks.due()).is_some_and(|due| due <= now) {
             self.start_check(id, running);
+        } else if running.lifetime.until().is_some_and(|until| until <= now) {
+            self.update_running(id, |running| running.lifetime = Lifetime::Over);
         } else {
             self.on_reload_report_missing(id);
         }

@@ -67,3 +67,26 @@ fn an_operator_runs_a_schedule_now_and_suspends_it() {
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
 }
+
+#[test]
+fn processes_that_are_old_are_replaced_one_after_the_other() {
+    let set = Set::new(
+        "[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\ninstances = 2\nmax_lifetime = \"100ms\"\nreload = { soak = \"0s\" }\n",
+    );
+    let mut running = set.start(Place::Child);
+    let control = Control::at(&set.socket());
+    let restarts = |samples: &str, id: &str| {
+        let series =
+            format!("keepalive_instance_restarts_total{{service=\"a\",instance=\"{id}\",reason=\"max_lifetime\"}} ");
+        let value = samples.lines().find_map(|line| line.strip_prefix(&series)?.parse::<u32>().ok());
+        value.unwrap_or_default()
+    };
+    wait_until("both to be replaced twice", || {
+        let samples = control.get("/metrics").body;
+        (restarts(&samples, "a.0") >= 2 && restarts(&samples, "a.1") >= 2).then_some(())
+    });
+    running.send(Signal::TERM);
+    assert_eq!(running.end(), 0);
+    let stderr = running.stderr();
+    assert!(stderr.contains("a restart started by `max_lifetime`"), "{stderr}");
+}

@@ -4,10 +4,13 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use keepalive::model::cron::Cron;
 use keepalive::model::plan::{
     Backoff, Control, ExitAction, Health, HttpCheck, KillMode, Kind, LogStyle, OnUnhealthy, Probe, Process, Ready,
     Reload, Restart, RestartPolicy, Service, SignalAction, SignalActions, Stop, Strategy,
 };
+use keepalive::model::schedule::Schedule;
+use keepalive::model::time_zone::TimeZone;
 use keepalive::model::{ExitStatus, Plan, ServiceIndex, Signal, Template};
 
 use crate::chance::Chance;
@@ -118,8 +121,15 @@ fn random_service(chance: &mut Chance, index: u32) -> Service {
         health: (kind == Kind::Service && chance.one_in(3)).then(|| Rc::new(random_health(chance))),
         watchdog: chance.one_in(5).then(|| chance.millis(1, 20_000)),
         reload: random_reload(chance),
-        schedule: None,
+        schedule: (kind == Kind::Service && chance.one_in(6)).then(|| random_schedule(chance)),
+        max_lifetime: (kind == Kind::Service && chance.one_in(6)).then(|| chance.millis(1, 100_000)),
     }
+}
+
+fn random_schedule(chance: &mut Chance) -> Rc<Schedule> {
+    let text = chance.pick(&["* * * * *", "*/7 * * * *", "0,30 * * * *", "15 10,11 * * *"]);
+    let cron = Cron::parse(text).expect("five fields");
+    Rc::new(Schedule { text: text.into(), zone_name: "UTC".into(), cron, zone: Rc::new(TimeZone::utc()) })
 }
 
 fn random_ready(chance: &mut Chance) -> Ready {

@@ -125,6 +125,10 @@ struct Run {
     budget: u32,
     /// The number of actions left in this turn.
     left: u32,
+    /// The wall clock is so many seconds ahead of that of the world.
+    wall_offset: i64,
+    /// The wall clock was set.
+    is_clock_set: bool,
 }
 
 /// The next step after some actions.
@@ -165,6 +169,8 @@ impl Run {
             max_delay_millis,
             budget,
             left: 0,
+            wall_offset: 1_700_000_000,
+            is_clock_set: false,
         }
     }
 
@@ -207,7 +213,29 @@ impl Run {
                 break;
             }
         }
+        self.read_wall_clock()?;
         self.handle(Event::Tick)?;
+        self.perform_actions().map(drop)
+    }
+
+    /// The wall clock, in seconds since 1970.
+    fn wall_clock(&self) -> i64 {
+        (self.world.now.as_nanos() / 1_000_000_000).cast_signed() + self.wall_offset
+    }
+
+    /// When the supervisor needs the wall clock.
+    fn wall_wake(&self) -> Option<Mono> {
+        let rest = self.supervisor.wall_deadline()?.saturating_sub(self.wall_clock());
+        Some(self.world.now + Duration::from_secs(rest.max(0).unsigned_abs()))
+    }
+
+    /// Works as the timer of the runtime, which expires at the deadline and when the clock is set.
+    fn read_wall_clock(&mut self) -> Result<(), Violation> {
+        let is_due = self.supervisor.wall_deadline().is_some_and(|deadline| deadline <= self.wall_clock());
+        if !is_due && !std::mem::take(&mut self.is_clock_set) {
+            return Ok(());
+        }
+        self.handle(Event::WallClock(self.wall_clock()))?;
         self.perform_actions().map(drop)
     }
 
@@ -218,7 +246,11 @@ impl Run {
         self.checker.check_before_wait(until, self.supervisor.view(), &self.world)?;
         let timeout = until.map(|until| until.since(now));
         let timer = timeout.map(|timeout| self.world.now + timeout);
-        let wake = timer.into_iter().chain(self.world.next()).min();
+        let wake = timer.into_iter().chain(self.world.next()).chain(self.wall_wake()).min();
+        if self.supervisor.wall_deadline().is_some() && self.chance.one_in(100) {
+            self.wall_offset += self.chance.below(36_000).cast_signed() - 18_000;
+            self.is_clock_set = true;
+        }
         let Some(mut wake) = wake.filter(|wake| *wake < NEVER) else {
             return Err(Violation("no event and no deadline will follow, but the supervisor has not exited".into()));
         };

@@ -59,6 +59,7 @@ fn minimal() -> Service {
         watchdog: None,
         health: None,
         schedule: None,
+        max_lifetime: None,
         reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::from_secs(1) },
         process: Process {
             command: [fixed("node")].into(),

@@ -78,6 +78,31 @@ keepalive.toml:24:15: `c` runs on a schedule, and nothing can wait for it
     );
 }
 
+#[test]
+fn planned_restarts_are_for_services() {
+    let plan = plan("[services.a]\ncommand = \"x\"\nrestart_schedule = \"@daily\"\nmax_lifetime = \"24h\"\n");
+    let service = &plan.services[0];
+    assert!(!service.runs_on_schedule() && service.schedule.is_some());
+    assert_eq!((service.on_failure, service.kind), (ExitAction::Shutdown, Kind::Service));
+    assert_eq!(service.max_lifetime, Some(std::time::Duration::from_secs(86_400)));
+    check_keys(
+        "type = \"oneshot\"\nrestart_schedule = \"@daily\"\nmax_lifetime = \"1h\"\n",
+        r#"
+keepalive.toml:4:1: `restart_schedule` has no effect on a oneshot
+  4 | restart_schedule = "@daily"
+    | ^^^^^^^^^^^^^^^^
+  = remove it, or `type = "oneshot"`
+
+keepalive.toml:5:1: `max_lifetime` has no effect on a oneshot
+  5 | max_lifetime = "1h"
+    | ^^^^^^^^^^^^
+  = remove it, or `type = "oneshot"`
+
+2 errors in the configuration
+"#,
+    );
+}
+
 const SCHEDULED: &str = "[services.a]\ncommand = \"x\"\nschedule = \"@daily\"\n";
 
 /// The warnings or errors with this content of `usr/share/zoneinfo/Europe/Berlin`, and the name of the zone.

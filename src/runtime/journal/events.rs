@@ -247,7 +247,7 @@ fn write_members(plan: &Plan, event: &JournalEvent, object: &mut Object<'_>) {
             object.shown("reason", Skipped(*why));
         }
         JournalEvent::ServiceFailed { service }
-        | JournalEvent::ReloadStarted { service }
+        | JournalEvent::ReloadStarted { service, .. }
         | JournalEvent::ConfigReloadDeferred { service }
         | JournalEvent::ReloadRolledBack { service, .. } => object.text("service", service_name(plan, *service)),
         JournalEvent::SignalForwarded { signal, .. }

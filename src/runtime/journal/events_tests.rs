@@ -422,7 +422,7 @@ fn journal_events() -> Vec<(JournalEvent, &'static str)> {
             JournalEvent::ConfigReloadDeferred { service: SERVICE },
             "configuration reload deferred until the reload of web has ended",
         ),
-        (JournalEvent::ReloadStarted { service: SERVICE }, "web reload started"),
+        (JournalEvent::ReloadStarted { service: SERVICE, by: Requester::Reload }, "web reload started"),
         (
             JournalEvent::InstanceReplaced { instance: INSTANCE, old: Some(pid(7)), new: Some(pid(8)) },
             "web.0 replaced (old pid 7, new pid 8)",

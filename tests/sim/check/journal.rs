@@ -37,8 +37,10 @@ impl Checker {
             }
             JournalEvent::DependencyAwaited { service, dependency, .. } => self.check_long_wait(*service, *dependency),
             JournalEvent::Scaled { service, to, .. } => self.check_scaled(*service, *to),
-            JournalEvent::ReloadStarted { service } => {
+            JournalEvent::ReloadStarted { service, by } => {
                 match self.event {
+                    Some(Event::WallClock(_)) if *by == Requester::Schedule => {}
+                    _ if *by == Requester::Lifetime => self.check_expired(*service)?,
                     Some(Event::Request { id, request: Request::Control(_, Verb::Reload) }) => {
                         self.requests.on_reload_started(id, *service);
                     }

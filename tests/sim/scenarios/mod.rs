@@ -13,6 +13,7 @@ mod blocked;
 mod configure;
 mod health;
 mod in_order;
+mod lifetime;
 mod perform;
 mod ready;
 mod reload;

@@ -118,7 +118,7 @@ impl Setup {
             JournalEvent::Scaled { service, from, to } => {
                 format!("{} scaled {from} → {to}", self.plan.services[service.position()].name)
             }
-            JournalEvent::ReloadStarted { service } => {
+            JournalEvent::ReloadStarted { service, .. } => {
                 format!("{} reloads", self.plan.services[service.position()].name)
             }
             JournalEvent::ReloadFinished { service, failure } => {

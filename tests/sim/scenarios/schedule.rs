@@ -12,7 +12,7 @@ use super::{Setup, depending_on, seconds};
 use crate::plans::{oneshot, service};
 
 /// 2026-12-01 10:00 UTC, a Tuesday.
-const TEN: i64 = 1_796_119_200;
+pub(crate) const TEN: i64 = 1_796_119_200;
 const MINUTE: i64 = 60;
 const HOUR: i64 = 3_600;
 

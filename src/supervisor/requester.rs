@@ -1,0 +1,37 @@
+//! Who or what has requested something.
+
+use super::run_result::RestartCause;
+use crate::model::ServiceIndex;
+
+/// Who or what has requested a start, a restart or a stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requester {
+    /// `autostart`.
+    Autostart,
+    /// An operator.
+    Operator,
+    /// This service depends on it.
+    Dependent(ServiceIndex),
+    /// A reload of the service.
+    Reload,
+    /// A new configuration.
+    Config,
+    /// A smaller number of instances.
+    Scaling,
+    /// `schedule`, `restart_schedule`.
+    Schedule,
+    /// `max_lifetime`.
+    Lifetime,
+}
+
+impl Requester {
+    /// The cause of a restart that it has requested.
+    pub(super) const fn restart_cause(self) -> RestartCause {
+        match self {
+            Self::Autostart | Self::Operator | Self::Dependent(_) | Self::Scaling => RestartCause::Operator,
+            Self::Reload | Self::Config => RestartCause::Reload,
+            Self::Schedule => RestartCause::Schedule,
+            Self::Lifetime => RestartCause::Lifetime,
+        }
+    }
+}
