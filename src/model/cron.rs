@@ -64,14 +64,12 @@ impl Cron {
         let name = text.to_ascii_lowercase();
         let named = NAMED.iter().find(|(known, _)| *known == name).map(|(_, fields)| *fields);
         let fields: Vec<_> = named.unwrap_or(text).split_ascii_whitespace().collect();
-        let &[minute, hour, day, month, weekday] = fields.as_slice() else { return Err(wrong_form(text, &fields)) };
-        let [minutes, hours, days, months, weekdays] = [
-            bits(&FIELDS[0], minute)?,
-            bits(&FIELDS[1], hour)?,
-            bits(&FIELDS[2], day)?,
-            bits(&FIELDS[3], month)?,
-            bits(&FIELDS[4], weekday)?,
-        ];
+        let [minute, hour, day, _, weekday] = fields[..] else { return Err(wrong_form(text, &fields)) };
+        let mut sets = [0; 5];
+        for ((set, field), text) in sets.iter_mut().zip(&FIELDS).zip(&fields) {
+            *set = bits(field, text)?;
+        }
+        let [minutes, hours, days, months, weekdays] = sets;
         let is_star = |field: &str| field.starts_with('*');
         let cron = Self {
             minutes,

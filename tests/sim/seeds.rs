@@ -47,7 +47,7 @@ fn every_rule_holds_after_every_step() {
 }
 
 /// Each of these must occur in at least one run. Otherwise the runs do not test the rules.
-const SITUATIONS: [&str; 71] = [
+const SITUATIONS: [&str; 73] = [
     "action AbortCheck",
     "action AbortProbe",
     "action AnnounceStop",
@@ -73,6 +73,7 @@ const SITUATIONS: [&str; 71] = [
     "event MainPidChanged",
     "event StoppingReported",
     "event TimeoutExtended",
+    "event WallClock",
     "event WatchdogTriggered",
     "journal ProcessesAbandoned",
     "journal ConfigReloadFailed",
@@ -83,6 +84,7 @@ const SITUATIONS: [&str; 71] = [
     "journal ReloadFinished",
     "journal InstanceReplaced",
     "journal ReloadRolledBack",
+    "journal RunSkipped",
     "journal Healthy",
     "journal Scaled",
     "journal Unhealthy",
