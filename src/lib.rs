@@ -6,6 +6,8 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+#[cfg(feature = "import")]
+pub mod import;
 pub mod init;
 pub mod logs;
 pub mod model;

@@ -9,7 +9,8 @@ use keepalive::cli::drop_in::{self, Context};
 use keepalive::cli::{self, Form, Invocation, Stream};
 use keepalive::config::{self, Diagnostic, Environment, Files, LimitedFs, Loaded, Purpose, Report, json, show};
 use keepalive::init::Compat;
-use keepalive::model::exit_code::{INVALID_CONFIG, OS_ERROR, USAGE};
+use keepalive::model::errno;
+use keepalive::model::exit_code::{INVALID_CONFIG, NOT_FOUND, OS_ERROR, USAGE};
 use keepalive::model::plan::{Control, TERMINATION_LOG};
 use keepalive::model::visible;
 use keepalive::sys::{StandardError, needed, process};
@@ -47,6 +48,7 @@ fn run(arguments: Vec<OsString>) -> u8 {
             supervise(USAGE, None, Box::new(move |environment| config::load_inline(&inline, environment)))
         }
         Ok(Invocation::Check { config, form }) => check(config.as_deref(), form),
+        Ok(Invocation::Import(arguments)) => import(&arguments),
         Ok(Invocation::Print { stream: Stream::Stdout, text, code }) => control::print_text(&text).max(code),
         Ok(Invocation::Print { stream: Stream::Stderr, text, code }) => {
             print_error(&text);
@@ -67,6 +69,17 @@ fn run(arguments: Vec<OsString>) -> u8 {
             error.code()
         }
     }
+}
+
+/// Becomes keepalive-import. Returns only if that is not possible.
+fn import(arguments: &[OsString]) -> u8 {
+    let reason = sys::execute_companion(c"keepalive-import", arguments);
+    complain(&format!(
+        "keepalive: import is done by the program `keepalive-import`, which cannot be executed: {}\n  \
+         put it beside keepalive or into a directory of PATH: `make build` leaves it in dist/",
+        errno::words(reason)
+    ));
+    NOT_FOUND
 }
 
 /// What reading a configuration needs to know of the world, given to `read`.

@@ -13,12 +13,13 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Licences that an MIT-licensed binary may include. A person must review a new one.
-const LICENCES: [&str; 6] = [
+const LICENCES: [&str; 7] = [
     "MIT",
     "MIT OR Apache-2.0",
     "Apache-2.0 OR MIT",
     // As cargo wrote it before SPDX expressions.
     "Apache-2.0/MIT",
+    "MIT/Apache-2.0",
     "Unlicense OR MIT",
     // unicode-ident, which runs at build time only.
     "(MIT OR Apache-2.0) AND Unicode-3.0",

@@ -3,6 +3,8 @@
 
 use Values::{Choice, Commands, Directories, Files, Named, Nothing, Shells, Signals, Users};
 
+pub(super) use super::option::{Opt, Values};
+use super::option::{flag, option};
 use crate::control::Names;
 
 /// A command, or `keepalive` without a command.
@@ -23,48 +25,9 @@ pub(super) struct Definition {
     pub(super) text: &'static str,
 }
 
-#[derive(Debug)]
-pub(super) struct Opt {
-    /// `-x`, or empty.
-    pub(super) short: &'static str,
-    /// `--long`, or empty.
-    pub(super) long: &'static str,
-    /// The placeholder for its value; empty if it takes none.
-    pub(super) value: &'static str,
-    pub(super) values: Values,
-    pub(super) help: &'static str,
-}
-
-/// The values to which a shell can complete a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Values {
-    Nothing,
-    Files,
-    Directories,
-    Users,
-    Signals,
-    Shells,
-    Commands,
-    /// Names that a running keepalive knows; `keepalive completions` prints them.
-    Named(Names),
-    Choice(&'static [&'static str]),
-}
-
+/// The formats of `keepalive import`.
+pub(super) const IMPORT_FORMATS: [&str; 2] = ["procfile", "supervisord"];
 pub(super) const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
-
-const fn flag(short: &'static str, long: &'static str, help: &'static str) -> Opt {
-    Opt { short, long, value: "", values: Nothing, help }
-}
-
-const fn option(
-    short: &'static str,
-    long: &'static str,
-    value: &'static str,
-    values: Values,
-    help: &'static str,
-) -> Opt {
-    Opt { short, long, value, values, help }
-}
 
 const CONFIG: [Opt; 1] = [option("-c", "--config", "FILE", Files, "configuration file")];
 const JSON: [Opt; 1] = [flag("", "--json", "print JSON")];
@@ -195,7 +158,7 @@ pub(super) const PROGRAM: Definition = Definition {
 };
 
 /// All commands, in the order of the help.
-const COMMANDS: [Definition; 18] = [
+const COMMANDS: [Definition; 19] = [
     Definition {
         name: "run",
         forms: &[
@@ -429,6 +392,29 @@ If keepalive does not respond, or the usage is wrong, the exit code is 1, too.
         forms: &[("keepalive shutdown", "")],
         summary: "stop all services in order, and keepalive",
         text: "Returns when the shutdown has started.\n",
+        ..COMMAND_DEFAULTS
+    },
+    Definition {
+        name: "import",
+        forms: &[("keepalive import FILE [-o FILE]", "")],
+        summary: "make a keepalive.toml of the configuration of another program",
+        options: &[
+            &[
+                option("-o", "--output", "FILE", Files, "write to FILE, which must not exist (default: stdout)"),
+                option(
+                    "",
+                    "--from",
+                    "FORMAT",
+                    Choice(&IMPORT_FORMATS),
+                    "the format of FILE, if its name does not say it",
+                ),
+            ],
+            &HELP,
+        ],
+        operands: &[Files],
+        text: "\
+FILE: a Procfile, supervisord.conf. Done by the program keepalive-import.
+",
         ..COMMAND_DEFAULTS
     },
     Definition {

@@ -15,6 +15,7 @@ mod help;
 mod init_options;
 mod invocation;
 mod man;
+mod option;
 mod read;
 mod run;
 mod usage_error;
@@ -24,3 +25,9 @@ pub use crate::control::Form;
 pub use invocation::{Invocation, Stream};
 pub use read::read;
 pub use usage_error::UsageError;
+
+/// The text of `keepalive import --help`.
+#[cfg(feature = "import")]
+pub(crate) fn import_help() -> String {
+    help::for_command_name("import")
+}

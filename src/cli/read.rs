@@ -15,7 +15,7 @@ use crate::config::nearest;
 use crate::control::Form;
 
 /// Commands that are reserved for later versions.
-const RESERVED_COMMANDS: [&str; 4] = ["reexec", "import", "new", "schema"];
+const RESERVED_COMMANDS: [&str; 3] = ["reexec", "new", "schema"];
 
 /// Parses `arguments`; the first one is the name of the program.
 ///
@@ -69,6 +69,10 @@ impl CommandLine<'_> {
                 "check" => {
                     options.refuse_with("check")?;
                     return with_command("check", check(parser, config, self.command));
+                }
+                "import" => {
+                    options.refuse_with("import")?;
+                    return Ok(import(parser.raw_args().map_or_else(|_| Vec::new(), Iterator::collect)));
                 }
                 "help" if self.command.is_none() => {
                     options.refuse_with("help")?;
@@ -127,6 +131,14 @@ impl CommandLine<'_> {
     }
 }
 
+/// `keepalive import`, whose arguments are parsed by a program of its own; its help is ours.
+fn import(arguments: Vec<OsString>) -> Invocation {
+    match arguments.as_slice() {
+        [only] if only == "-h" || only == "--help" => Invocation::Help(help::for_command_name("import")),
+        _ => Invocation::Import(arguments),
+    }
+}
+
 /// What to write if `word` is the name of a script, or of a configuration. `program`: it, and what follows.
 fn file_hint(word: &str, program: &str) -> Option<String> {
     if is_other_configuration(word) {
@@ -141,8 +153,7 @@ fn file_hint(word: &str, program: &str) -> Option<String> {
     }
 }
 
-const OTHER_CONFIGURATION: &str =
-    "keepalive reads keepalive.toml: write `[services.NAME]` with `command` for each program";
+const OTHER_CONFIGURATION: &str = "keepalive reads keepalive.toml, which `keepalive import FILE` makes of it";
 
 /// Whether `word` is the name of a configuration of another program.
 fn is_other_configuration(word: &str) -> bool {

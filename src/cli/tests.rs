@@ -149,7 +149,7 @@ fn a_command_without_the_dashes_gets_a_hint_with_them() {
     let script = "`server.js` is not a command of keepalive";
     let hint = "write `keepalive run -- node server.js -p 80`, or its `command` in keepalive.toml";
     check_error("server.js -p 80", script, hint);
-    let file = "keepalive reads keepalive.toml: write `[services.NAME]` with `command` for each program";
+    let file = "keepalive reads keepalive.toml, which `keepalive import FILE` makes of it";
     check_error("ecosystem.config.js", "`ecosystem.config.js` is not a command of keepalive", file);
     for word in ["Procfile", "app.service", "Dockerfile"] {
         check_error(word, &format!("`{word}` is not a command of keepalive"), file);

@@ -1,7 +1,7 @@
 //! Files of other programs that are taken for a configuration.
 
 /// What `text`, which is not valid TOML, looks like; `None` if it may be TOML with errors.
-pub(super) fn other_format(text: &str) -> Option<&'static str> {
+pub(crate) fn other_format(text: &str) -> Option<&'static str> {
     const MARKS: [(&str, &str); 9] = [
         ("module.exports", "an ecosystem file of PM2"),
         ("export default", "an ecosystem file of PM2"),

@@ -174,8 +174,14 @@ impl ServiceDraft {
     }
 }
 
+/// The place of a key in the documentation's order; `None`: this version does not support it.
+#[cfg(feature = "import")]
+pub(crate) fn service_key_position(key: &str) -> Option<usize> {
+    SCHEMA.keys.iter().position(|known| *known == key)
+}
+
 /// Why `name` is not a valid name of a service; `None` if it is.
-pub(super) fn invalid_name(name: &str) -> Option<&'static str> {
+pub(crate) fn invalid_name(name: &str) -> Option<&'static str> {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     match name.as_bytes() {
         [] => Some("a service needs a name"),

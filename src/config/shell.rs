@@ -20,6 +20,22 @@ pub(super) fn is_shell(program: &[u8]) -> bool {
     matches!(name, b"sh" | b"ash" | b"bash" | b"dash" | b"ksh" | b"zsh")
 }
 
+/// Whether only a shell would run the command `text` as it is meant, apart from `$NAME` and `${NAME}`.
+#[cfg(feature = "import")]
+pub(crate) fn needs_shell(text: &str) -> bool {
+    let joined = join_lines(text.as_bytes());
+    let Some(words) = shlex::bytes::split(&joined) else { return true };
+    let is_variable =
+        |syntax: &ShellSyntax| syntax.hint.starts_with("write `${") && !syntax.hint.starts_with("write `${HOME}/");
+    let uses_syntax = shell_syntax(&joined, &words).iter().any(|syntax| !is_variable(syntax));
+    // `${NAME:-default}`, brace expansion and patterns of a shell.
+    let plain = text
+        .split("${")
+        .map(|part| part.split_once('}').filter(|(name, _)| name_length(name.as_bytes()) == name.len()));
+    let rest: String = plain.zip(text.split("${")).map(|(after, part)| after.map_or(part, |(_, rest)| rest)).collect();
+    uses_syntax || rest.contains(['?', '[', '{', '(']) || text.split("${").skip(1).any(|part| !part.contains('}'))
+}
+
 /// Removes each backslash before a newline, and the newline, as a shell does.
 pub(super) fn join_lines(text: &[u8]) -> Vec<u8> {
     let mut scanner = Scanner { text, position: 0, quote: None };

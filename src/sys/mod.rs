@@ -12,6 +12,7 @@ pub mod bounded;
 mod child_env;
 mod child_memory;
 pub mod clock;
+mod companion;
 pub mod counters;
 pub mod cpus;
 pub mod datagram;
@@ -59,6 +60,7 @@ pub mod timer;
 pub mod wait;
 
 pub use clock::{file_time, now, wall};
+pub use companion::execute_companion;
 pub use deferred_close::deferred_close;
 pub use kill::{PidLiveness, signal_everyone, signal_exactly, signal_group, signal_process};
 pub use message::StandardError;

@@ -22,7 +22,7 @@ const EVENT_LOOP: &str = "src/runtime/event_loop.rs";
 const MAX_RUNTIME_FIELDS: usize = 14;
 
 /// The rooms that each room may use. Every room must be listed.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("model", &[]),
     ("config", &["model"]),
     ("supervisor", &["model"]),
@@ -31,6 +31,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("init", &["model", "sys"]),
     ("cli", &["model", "config", "control", "init"]),
     ("control", &["model", "sys"]),
+    ("import", &["model", "config", "cli"]),
     ("runtime", &["model", "supervisor", "config", "control", "logs", "sys"]),
 ];
 

@@ -1,0 +1,103 @@
+//! Arguments → the exit code.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+
+use super::arguments::{self, Arguments, Command};
+use super::config_file::ConfigFile;
+use super::import_error::ImportError;
+use super::kind::{KINDS, Kind};
+use super::{procfile, supervisord};
+use crate::config::describe;
+use crate::model::exit_code::USAGE;
+
+/// The result could not be written.
+const REFUSED: u8 = 1;
+/// The maximum size of a source in bytes.
+const MAX_SOURCE_SIZE: u64 = 1 << 20;
+
+/// Imports what `arguments` name, of which the first is the name of the program. Returns the exit code.
+#[must_use]
+pub fn run(arguments: Vec<OsString>) -> u8 {
+    let arguments = match arguments::read(arguments) {
+        Ok(Command::Import(arguments)) => arguments,
+        Ok(Command::Help) => return print(&crate::cli::import_help()),
+        Ok(Command::Version) => return print(concat!("keepalive ", env!("CARGO_PKG_VERSION"), "\n")),
+        Err(message) => {
+            complain(&format!("keepalive import: {message}\nsee keepalive import --help\n"));
+            return USAGE;
+        }
+    };
+    match import(&arguments).and_then(|text| write(&text, arguments.output.as_deref())) {
+        Ok(()) => 0,
+        Err(error) => {
+            complain(&error.to_string());
+            error.code
+        }
+    }
+}
+
+/// The text of keepalive.toml.
+fn import(arguments: &Arguments) -> Result<String, ImportError> {
+    let path = arguments.source.as_path();
+    let text = read(path)?;
+    let name = path.display().to_string();
+    let kind = arguments.kind.or_else(|| Kind::of(path, &text));
+    let Some(kind) = kind else {
+        let names: Vec<_> = KINDS.iter().map(|(name, _)| *name).collect();
+        let remedy = format!("say what it is: --from {}", names.join("|"));
+        return Err(ImportError::new(name, "the format of this file is not recognised", remedy));
+    };
+    let config: ConfigFile = match kind {
+        Kind::Procfile => procfile::import(path, &text)?,
+        Kind::Supervisord => supervisord::import(path, &text)?,
+    };
+    if config.services.is_empty() {
+        return Err(ImportError::new(name, "it defines no process", "name the file that does"));
+    }
+    Ok(config.write(&name))
+}
+
+/// The content of a source.
+pub(super) fn read(path: &Path) -> Result<String, ImportError> {
+    let failed = |message: String| ImportError::new(path.display().to_string(), message, "");
+    let cannot = |error: io::Error| failed(format!("cannot be read: {}", describe(&error)));
+    let mut bytes = Vec::new();
+    File::open(path).map_err(cannot)?.take(MAX_SOURCE_SIZE + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > MAX_SOURCE_SIZE {
+        return Err(failed("larger than 1 MiB".to_owned()));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8".to_owned()))?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text).replace("\r\n", "\n"))
+}
+
+/// Writes the result to `path`, which must not exist, or to stdout.
+fn write(text: &str, path: Option<&Path>) -> Result<(), ImportError> {
+    let place = path.map_or_else(|| "stdout".to_owned(), |path| path.display().to_string());
+    let refused = |error: &io::Error| {
+        let exists = error.kind() == io::ErrorKind::AlreadyExists;
+        let message = format!("cannot be written: {}", describe(error));
+        let remedy = if exists { "nothing is overwritten: remove it, or name another file" } else { "" };
+        ImportError { code: REFUSED, ..ImportError::new(place.clone(), message, remedy) }
+    };
+    let result = match path {
+        None => io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()),
+        Some(path) => fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .and_then(|mut file| file.write_all(text.as_bytes())),
+    };
+    result.map_err(|error| refused(&error))
+}
+
+fn print(text: &str) -> u8 {
+    write(text, None).map_or(REFUSED, |()| 0)
+}
+
+fn complain(text: &str) {
+    // There is nobody left to complain to if this fails.
+    io::stderr().write_all(text.as_bytes()).ok();
+}

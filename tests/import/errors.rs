@@ -1,0 +1,91 @@
+//! Errors name file, line and remedy.
+
+use crate::scratch::Scratch;
+use crate::{import, text};
+
+/// `name` with this content is refused with exactly this message.
+#[track_caller]
+fn check_error(name: &str, content: &str, expect: &str) {
+    let scratch = Scratch::new();
+    scratch.write(name, content);
+    let output = import(scratch.path(), &[name]);
+    assert_eq!(text(&output.stderr), format!("keepalive import: {expect}\n"));
+    assert_eq!(output.status.code(), Some(78));
+    assert_eq!(text(&output.stdout), "");
+}
+
+#[test]
+fn a_source_that_cannot_be_imported_is_named_with_its_line() {
+    let message = "Procfile:2: this line is not understood\n  a line of a Procfile is `NAME: COMMAND`";
+    check_error("Procfile", "web: x\nnonsense\n", message);
+    check_error("Procfile", "# nothing\n", "Procfile: it defines no process\n  name the file that does");
+}
+
+#[test]
+fn an_error_in_supervisord_conf_has_its_line() {
+    for (content, expect) in [
+        ("[program:a]\nuser=x\n", "supervisord.conf:1: [program:a] has no `command`\n  add it, or remove the section"),
+        (
+            "[program:a]\ncommand=x 'y\n",
+            "supervisord.conf:2: the command is empty, or a quote is not closed\n  close it",
+        ),
+        (
+            "[program:a]\ncommand=x\n\nnumprocs=two\n",
+            "supervisord.conf:4: `numprocs=two` is not a number\n  such as 10",
+        ),
+        (
+            "[program:a]\ncommand=x %(nothing)s\n",
+            "supervisord.conf:2: `%(nothing)` is unknown\n  correct it in the source, then import again",
+        ),
+    ] {
+        check_error("supervisord.conf", content, expect);
+    }
+}
+
+#[test]
+fn a_file_is_never_overwritten() {
+    let scratch = Scratch::new();
+    scratch.write("Procfile", "web: true\n");
+    let first = import(scratch.path(), &["Procfile", "-o", "keepalive.toml"]);
+    assert_eq!((first.status.code(), text(&first.stdout)), (Some(0), String::new()));
+    scratch.write("Procfile", "other: true\n");
+    let second = import(scratch.path(), &["Procfile", "-o", "keepalive.toml"]);
+    assert_eq!(second.status.code(), Some(1));
+    assert_eq!(
+        text(&second.stderr),
+        "keepalive import: keepalive.toml: cannot be written: file exists\n  nothing is overwritten: remove it, or name another file\n"
+    );
+    let written = std::fs::read_to_string(scratch.path().join("keepalive.toml")).unwrap();
+    assert!(written.contains("[services.web]"), "{written}");
+}
+
+#[test]
+fn a_wrong_command_line_has_exit_code_2() {
+    let scratch = Scratch::new();
+    for arguments in [&["--from", "nothing", "x"][..], &[], &["--nothing", "x"], &["x", "y"]] {
+        assert_eq!(import(scratch.path(), arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+/// `keepalive import` executes keepalive-import, which cargo puts beside it.
+#[test]
+fn keepalive_executes_the_program_beside_it() {
+    let scratch = Scratch::new();
+    scratch.write("Procfile", "web: true\n");
+    let run = |program: &std::path::Path, path: &str| {
+        let mut command = std::process::Command::new(program);
+        command.args(["import", "Procfile"]).current_dir(scratch.path()).env("PATH", path).output().unwrap()
+    };
+    let beside = run(crate::KEEPALIVE.as_ref(), "");
+    assert_eq!(text(&beside.stderr), "");
+    assert!(text(&beside.stdout).contains("[services.web]"));
+    let alone = scratch.path().join("keepalive");
+    std::fs::copy(crate::KEEPALIVE, &alone).unwrap();
+    let in_path = std::path::Path::new(crate::IMPORT).parent().unwrap();
+    assert_eq!(run(&alone, in_path.to_str().unwrap()).stdout, beside.stdout);
+    let missing = run(&alone, "/nonexistent");
+    assert_eq!(missing.status.code(), Some(127));
+    let expect = "keepalive: import is done by the program `keepalive-import`, which cannot be executed: No such file or directory\n  \
+                  put it beside keepalive or into a directory of PATH: `make build` leaves it in dist/\n";
+    assert_eq!(text(&missing.stderr), expect);
+}

@@ -1,0 +1,83 @@
+//! Each fixture becomes the keepalive.toml beside it, and `check` accepts that.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use crate::scratch::Scratch;
+use crate::{KEEPALIVE, fixtures, import, text};
+
+/// Imports `source` of the fixture `name` and compares the result with its `expected.toml`.
+#[track_caller]
+fn check(name: &str, source: &str) {
+    check_with(name, &[source]);
+}
+
+#[track_caller]
+fn check_with(name: &str, arguments: &[&str]) {
+    let directory = fixtures().join(name);
+    let output = import(&directory, arguments);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let result = text(&output.stdout).replace(&directory.display().to_string(), "HERE");
+    let expected = directory.join("expected.toml");
+    if std::env::var_os("KEEPALIVE_TEST_WRITE_GOLDEN").is_some() {
+        fs::write(&expected, &result).unwrap();
+    }
+    assert_eq!(result, fs::read_to_string(&expected).unwrap(), "{name}");
+    check_accepts(&directory, &result.replace("HERE", &directory.display().to_string()));
+}
+
+/// `keepalive check` says nothing against `result` where its programs, directories and variables exist.
+#[track_caller]
+fn check_accepts(directory: &Path, result: &str) {
+    let scratch = Scratch::new();
+    for entry in fs::read_dir(directory).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+        fs::copy(entry.path(), scratch.path().join(entry.file_name())).unwrap();
+    }
+    let config = scratch.write("keepalive.toml", result);
+    for program in programs(result) {
+        let path = if program.contains('/') { program } else { format!("bin/{program}") };
+        let stub = scratch.write(&path, "#!/bin/sh\n");
+        fs::set_permissions(&stub, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:{}", scratch.path().join("bin").display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new(KEEPALIVE);
+    command.args(["check", "-c"]).arg(config).env("PATH", path).current_dir(scratch.path());
+    for name in variables(result) {
+        if std::env::var_os(&name).is_none() {
+            command.env(name, "1");
+        }
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}\n{result}", text(&output.stderr));
+    assert_eq!(text(&output.stderr), "", "{result}");
+}
+
+/// The programs that are searched in PATH or in the current directory.
+fn programs(result: &str) -> BTreeSet<String> {
+    let lines = result.lines().filter(|line| !line.starts_with('#'));
+    let commands = lines.flat_map(|line| line.split("command = [").chain(line.split("exec = [")).skip(1));
+    let first = commands.filter_map(|rest| rest.split(['"', '\'']).nth(1));
+    first.filter(|program| !program.starts_with('/') && !program.contains('$')).map(str::to_owned).collect()
+}
+
+/// The names in `${NAME}`.
+fn variables(result: &str) -> BTreeSet<String> {
+    let lines = result.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .flat_map(|line| line.split("${").skip(1))
+        .map(|part| part.split(['}', ':']).next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn a_procfile_with_env() {
+    check("procfile", "Procfile");
+}
+
+#[test]
+fn a_supervisord_conf_with_includes() {
+    check("supervisord", "supervisord.conf");
+}
