@@ -1,14 +1,21 @@
 //! The keepalive.toml that is being made, and how it is written.
 
+use std::time::Duration;
+
 use toml_writer::{ToTomlKey as _, ToTomlValue as _, TomlKeyBuilder, TomlStringBuilder};
 
 use super::text::Text;
 use crate::config::{invalid_name, service_key_position};
+use crate::model::units::{format_duration, parse_duration};
 
 /// The width of comments, in characters.
 const COMMENT_WIDTH: usize = 110;
 /// An inline table that is longer becomes a table of its own.
 const MAX_INLINE_LENGTH: usize = 100;
+
+/// For the rest of a shutdown, besides the longest `stop_timeout`.
+const SHUTDOWN_MARGIN: Duration = Duration::from_secs(4);
+const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// A value of TOML.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +86,22 @@ impl Service {
     pub(super) fn set(&mut self, key: &str, value: impl Into<Value>) {
         self.keys.retain(|(known, _)| known != key);
         self.keys.push((key.to_owned(), value.into()));
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.keys.iter().any(|(known, _)| known == key)
+    }
+
+    /// Whether `program` is the first word of the command.
+    pub(super) fn runs(&self, program: &str) -> bool {
+        let command = self.keys.iter().find(|(known, _)| known == "command").map(|(_, value)| value);
+        matches!(command, Some(Value::Array(words)) if words.first() == Some(&Value::from(program)))
+    }
+
+    fn stop_timeout(&self) -> Option<Duration> {
+        let (_, value) = self.keys.iter().find(|(known, _)| known == "stop_timeout")?;
+        let Value::Text(text) = value else { return None };
+        parse_duration(&text.fixed()?)
     }
 
     /// Adds an entry to the table `key`.
@@ -174,6 +197,18 @@ impl ConfigFile {
             service.note(format!("`{wanted}` there: a name is made of letters, digits, `-` and `_`, and is used once"));
         }
         self.services.push(service);
+    }
+
+    /// Gives the whole shutdown the time that its services need.
+    pub(super) fn set_shutdown_timeout(&mut self) {
+        let longest = self.services.iter().filter_map(Service::stop_timeout).max().unwrap_or_default();
+        if longest + SHUTDOWN_MARGIN > DEFAULT_SHUTDOWN_TIMEOUT {
+            let time = format_duration(longest + SHUTDOWN_MARGIN);
+            self.note(
+                "The container needs the time of `shutdown_timeout` to stop: docker stop --time, stop_grace_period.",
+            );
+            self.settings.insert(0, ("shutdown_timeout".to_owned(), Value::from(time)));
+        }
     }
 
     fn free_name(&self, wanted: &str) -> String {

@@ -7,10 +7,12 @@ use std::path::Path;
 pub(super) enum Kind {
     Procfile,
     Supervisord,
+    Pm2,
 }
 
 /// The words of `--from`.
-pub(super) const KINDS: [(&str, Kind); 2] = [("procfile", Kind::Procfile), ("supervisord", Kind::Supervisord)];
+pub(super) const KINDS: [(&str, Kind); 3] =
+    [("pm2", Kind::Pm2), ("procfile", Kind::Procfile), ("supervisord", Kind::Supervisord)];
 
 impl Kind {
     pub(super) fn named(name: &str) -> Option<Self> {
@@ -27,6 +29,9 @@ impl Kind {
         match () {
             () if name == "procfile" || name.starts_with("procfile.") => Some(Self::Procfile),
             () if name.starts_with("supervisord") && name.ends_with(".conf") => Some(Self::Supervisord),
+            () if [".config.js", ".config.cjs", ".config.mjs"].iter().any(|ending| name.ends_with(ending)) => {
+                Some(Self::Pm2)
+            }
             () => None,
         }
     }
@@ -35,6 +40,9 @@ impl Kind {
         match crate::config::other_format(text)? {
             "a Procfile" => Some(Self::Procfile),
             "a configuration of supervisord" => Some(Self::Supervisord),
+            "an ecosystem file of PM2" => Some(Self::Pm2),
+            "JSON" if text.contains("\"script\"") => Some(Self::Pm2),
+            "YAML" if text.lines().any(|line| line.trim_start_matches("- ").starts_with("apps:")) => Some(Self::Pm2),
             _ => None,
         }
     }

@@ -10,6 +10,8 @@ mod config_file;
 mod import_error;
 mod ini;
 mod kind;
+mod node;
+mod pm2;
 mod procfile;
 mod run;
 mod supervisord;

@@ -43,6 +43,47 @@ fn an_error_in_supervisord_conf_has_its_line() {
 }
 
 #[test]
+fn an_error_in_an_ecosystem_file_has_its_line_where_that_is_known() {
+    let json = "ecosystem.json:3: invalid JSON: trailing comma\n  JSON has no comments and no commas at the end; \
+                PM2 itself reads such a file as .config.js, too";
+    check_error("ecosystem.json", "{ \"apps\": [\n  { \"script\": \"x.js\" },\n] }", json);
+    let yaml = "ecosystem.yml:3: `kill_timeout: soon` is not a time\n  such as 3000, in milliseconds";
+    check_error("ecosystem.yml", "apps:\n  - script: x.js\n    kill_timeout: soon\n", yaml);
+    let missing = "ecosystem.yml:2: an app has no `script`\n  such as script: 'server.js'";
+    check_error("ecosystem.yml", "apps:\n  - name: x\n", missing);
+}
+
+/// `content` of an ecosystem.config.js is refused with a message that contains `expect`.
+#[track_caller]
+fn check_javascript(content: &str, path: Option<&str>, expect: &str) {
+    let scratch = Scratch::new();
+    scratch.write("ecosystem.config.js", content);
+    let mut command = std::process::Command::new(crate::IMPORT);
+    command.arg("ecosystem.config.js").current_dir(scratch.path());
+    path.map(|path| command.env("PATH", path));
+    let output = command.output().unwrap();
+    let message = text(&output.stderr);
+    assert!(message.starts_with("keepalive import: ecosystem.config.js: ") && message.contains(expect), "{message}");
+    assert_eq!(output.status.code(), Some(78));
+}
+
+#[test]
+fn javascript_that_node_cannot_load_is_refused() {
+    check_javascript(
+        "module.exports = {};",
+        Some("/nonexistent"),
+        "a JavaScript file is read by node, which is not in PATH\n",
+    );
+    if !crate::has_node() {
+        return crate::skip("node is not installed");
+    }
+    check_javascript("module.exports = { apps: [", None, "node cannot load it: ");
+    check_javascript("throw new Error('the reason');", None, "node cannot load it: the reason\n");
+    check_javascript("process.exit(3);", None, "node has ended before it printed the configuration\n");
+    check_javascript("for (;;);", None, "it did not end within 10 seconds\n");
+}
+
+#[test]
 fn a_file_is_never_overwritten() {
     let scratch = Scratch::new();
     scratch.write("Procfile", "web: true\n");

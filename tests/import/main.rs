@@ -38,3 +38,7 @@ pub(crate) fn skip(reason: &str) {
     assert!(std::env::var_os("KEEPALIVE_TEST_NO_SKIP").is_none(), "would skip: {reason}");
     eprintln!("SKIPPED: {reason}");
 }
+
+pub(crate) fn has_node() -> bool {
+    Command::new("node").arg("--version").output().is_ok_and(|output| output.status.success())
+}

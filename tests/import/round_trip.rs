@@ -127,3 +127,47 @@ fn what_supervisord_runs_is_what_keepalive_runs() {
     let ours = reports(&scratch, "keepalive", 6, keepalive.env("OUTER", "outer").env("X", "x"));
     assert_eq!(ours, theirs);
 }
+
+/// As [`REPORT`], of what is the same with PM2, which adds all of its settings to the environment.
+const REPORT_IN_JAVASCRIPT: &str = r#"
+const fs = require('fs');
+// PM2 numbers single processes, too.
+process.env.NODE_APP_INSTANCE ||= '0';
+const names = ['A', 'B', 'REDIS', 'OUTER', 'NODE_APP_INSTANCE', 'PORT'];
+const report = {
+    arguments: process.argv.slice(2), options: process.execArgv, directory: process.cwd(), user: process.getuid(),
+    group: process.getgid(), environment: Object.fromEntries(names.map((name) => [name, process.env[name]])),
+};
+const file = `${process.env.DUMP}/${process.argv[2]}-${process.env.NODE_APP_INSTANCE}`;
+fs.writeFileSync(`${file}.new`, JSON.stringify(report, null, 1));
+fs.renameSync(`${file}.new`, file);
+setInterval(() => {}, 1000);
+"#;
+
+#[test]
+fn what_pm2_runs_is_what_keepalive_runs() {
+    if !Command::new("pm2-runtime").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        return skip("pm2 is not installed (npm install --global pm2)");
+    }
+    let scratch = Scratch::new();
+    report_program(&scratch);
+    scratch.write("report.js", REPORT_IN_JAVASCRIPT);
+    let directory = scratch.path().display().to_string();
+    scratch.write(
+        "ecosystem.config.js",
+        &format!(
+            "module.exports = {{ apps: [\n\
+             {{ name: 'plain', script: 'report.js', args: ['plain', 'a b', '$HOME ${{X}} $$'], node_args: '--no-warnings --stack-size=900',\n\
+             env: {{ A: 1, B: '${{x}} $y', REDIS: process.env.REDIS || 'here' }} }},\n\
+             {{ name: 'many', script: './report.js', cwd: '{directory}', args: \"many --name 'x y'\", instances: 3, exec_mode: 'fork',\n\
+             env: {{ PORT: 3000, A: process.env.OUTER }}, increment_var: 'PORT' }},\n\
+             {{ name: 'user', script: '{directory}/report.js', args: 'user', cwd: '/usr', uid: 'www-data', gid: 'www-data' }},\n] }};\n"
+        ),
+    );
+    let mut pm2 = Command::new("pm2-runtime");
+    pm2.args(["start", "ecosystem.config.js"]).current_dir(scratch.path()).env("PM2_HOME", scratch.path().join("pm2"));
+    let theirs = reports(&scratch, "by-pm2", 5, pm2.env("OUTER", "outer"));
+    let mut keepalive = keepalive(&scratch, "ecosystem.config.js", scratch.path());
+    let ours = reports(&scratch, "by-keepalive", 5, keepalive.env("OUTER", "outer"));
+    assert_eq!(ours, theirs);
+}

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::include;
 use super::program::{self, Program};
-use crate::import::config_file::{ConfigFile, Value};
+use crate::import::config_file::ConfigFile;
 use crate::import::import_error::ImportError;
 use crate::import::ini::Section;
 
@@ -17,23 +17,17 @@ const DEFAULTS: [&str; 3] = [
      for the file only. HOME, USER and LOGNAME are those of `user`.",
     "`reload = \"restart\"`: the old process ends before the new one starts, as there.",
 ];
-/// Seconds for the whole shutdown, besides the longest of a program.
-const SHUTDOWN_MARGIN: u64 = 5;
-const DEFAULT_STOP_SECONDS: u64 = 10;
-
 /// The programs of the file `path`.
 pub(in crate::import) fn import(path: &Path, text: &str) -> Result<ConfigFile, ImportError> {
     let (sections, notes) = include::sections(path, text)?;
     let mut config = ConfigFile { notes: DEFAULTS.map(str::to_owned).to_vec(), ..ConfigFile::default() };
     notes.into_iter().for_each(|note| config.note(note));
     let global = sections.iter().find(|section| section.name == "supervisord");
-    let mut longest = 0;
     for section in &sections {
         let (kind, name) = section.name.split_once(':').unwrap_or((&section.name, ""));
         match kind.trim() {
             "program" | "fcgi-program" => {
                 let program = Program { section, name: name.trim(), group: group_of(name.trim(), &sections), global };
-                longest = longest.max(program.number("stopwaitsecs")?.unwrap_or(DEFAULT_STOP_SECONDS));
                 program::services(&program)?.into_iter().for_each(|service| config.add(service));
             }
             "eventlistener" => {
@@ -61,11 +55,7 @@ pub(in crate::import) fn import(path: &Path, text: &str) -> Result<ConfigFile, I
             _ => config.note(format!("[{}] is unknown to supervisord, too", section.name)),
         }
     }
-    let time = crate::import::units::seconds(longest + SHUTDOWN_MARGIN);
-    if longest > 0 {
-        config.note("The container must be given the time of `shutdown_timeout` to stop: docker stop --time, stop_grace_period.");
-        config.settings.push(("shutdown_timeout".to_owned(), Value::from(time)));
-    }
+    config.set_shutdown_timeout();
     Ok(config)
 }
 
