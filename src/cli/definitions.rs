@@ -26,7 +26,7 @@ pub(super) struct Definition {
 }
 
 /// The formats of `keepalive import`.
-pub(super) const IMPORT_FORMATS: [&str; 3] = ["pm2", "procfile", "supervisord"];
+pub(super) const IMPORT_FORMATS: [&str; 4] = ["compose", "pm2", "procfile", "supervisord"];
 pub(super) const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
 const CONFIG: [Opt; 1] = [option("-c", "--config", "FILE", Files, "configuration file")];
@@ -413,8 +413,8 @@ If keepalive does not respond, or the usage is wrong, the exit code is 1, too.
         ],
         operands: &[Files],
         text: "\
-FILE: ecosystem file of PM2, Procfile, supervisord.conf. What has no counterpart becomes a
-comment. Done by the program keepalive-import, which stands beside keepalive.
+FILE: ecosystem file of PM2, supervisord.conf, Procfile, Compose file. What has no counterpart
+becomes a comment. Done by the program keepalive-import, which stands beside keepalive.
 ",
         ..COMMAND_DEFAULTS
     },

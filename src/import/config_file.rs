@@ -9,7 +9,7 @@ use crate::config::{invalid_name, service_key_position};
 use crate::model::units::{format_duration, parse_duration};
 
 /// The width of comments, in characters.
-const COMMENT_WIDTH: usize = 110;
+const COMMENT_WIDTH: usize = 118;
 /// An inline table that is longer becomes a table of its own.
 const MAX_INLINE_LENGTH: usize = 100;
 
@@ -262,20 +262,26 @@ fn value_text(value: &Value) -> String {
     }
 }
 
-/// A comment, in lines of limited width.
+/// A comment, in lines of limited width. What stands in backquotes is not broken.
 fn push_comment(output: &mut String, text: &str) {
+    let quoted = text
+        .split('`')
+        .enumerate()
+        .map(|(number, part)| if number % 2 == 1 { part.replace(' ', "\0") } else { part.to_owned() });
     let mut width = 0;
-    // A control character in a comment is an error of TOML.
-    for word in text.split_whitespace().map(|word| word.replace(char::is_control, "?")) {
+    for word in quoted.collect::<Vec<_>>().join("`").split_whitespace() {
+        // A control character in a comment is an error of TOML.
+        let word = word.replace('\0', " ").replace(char::is_control, "?");
         let length = word.chars().count();
         if width == 0 || width + length > COMMENT_WIDTH {
             output.push_str(if width == 0 { "# " } else { "\n#   " });
-            width = 2;
+            width = if width == 0 { 2 } else { 4 };
         } else {
             output.push(' ');
+            width += 1;
         }
         output.push_str(&word);
-        width += length + 1;
+        width += length;
     }
     output.push('\n');
 }

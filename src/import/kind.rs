@@ -8,11 +8,12 @@ pub(super) enum Kind {
     Procfile,
     Supervisord,
     Pm2,
+    Compose,
 }
 
 /// The words of `--from`.
-pub(super) const KINDS: [(&str, Kind); 3] =
-    [("pm2", Kind::Pm2), ("procfile", Kind::Procfile), ("supervisord", Kind::Supervisord)];
+pub(super) const KINDS: [(&str, Kind); 4] =
+    [("compose", Kind::Compose), ("pm2", Kind::Pm2), ("procfile", Kind::Procfile), ("supervisord", Kind::Supervisord)];
 
 impl Kind {
     pub(super) fn named(name: &str) -> Option<Self> {
@@ -32,6 +33,9 @@ impl Kind {
             () if [".config.js", ".config.cjs", ".config.mjs"].iter().any(|ending| name.ends_with(ending)) => {
                 Some(Self::Pm2)
             }
+            () if name.contains("compose") && (name.ends_with(".yml") || name.ends_with(".yaml")) => {
+                Some(Self::Compose)
+            }
             () => None,
         }
     }
@@ -43,6 +47,7 @@ impl Kind {
             "an ecosystem file of PM2" => Some(Self::Pm2),
             "JSON" if text.contains("\"script\"") => Some(Self::Pm2),
             "YAML" if text.lines().any(|line| line.trim_start_matches("- ").starts_with("apps:")) => Some(Self::Pm2),
+            "a file of Docker Compose" => Some(Self::Compose),
             _ => None,
         }
     }

@@ -6,6 +6,7 @@
 //! `text.rs` is text with the variables of the source.
 
 mod arguments;
+mod compose;
 mod config_file;
 mod import_error;
 mod ini;

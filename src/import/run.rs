@@ -9,7 +9,7 @@ use super::arguments::{self, Arguments, Command};
 use super::config_file::ConfigFile;
 use super::import_error::ImportError;
 use super::kind::{KINDS, Kind};
-use super::{pm2, procfile, supervisord};
+use super::{compose, pm2, procfile, supervisord};
 use crate::config::describe;
 use crate::model::exit_code::USAGE;
 
@@ -52,6 +52,7 @@ fn import(arguments: &Arguments) -> Result<String, ImportError> {
     };
     let config: ConfigFile = match kind {
         Kind::Procfile => procfile::import(path, &text)?,
+        Kind::Compose => compose::import(path, &text)?,
         Kind::Pm2 => pm2::import(path, &text)?,
         Kind::Supervisord => supervisord::import(path, &text)?,
     };

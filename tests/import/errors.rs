@@ -53,6 +53,23 @@ fn an_error_in_an_ecosystem_file_has_its_line_where_that_is_known() {
     check_error("ecosystem.yml", "apps:\n  - name: x\n", missing);
 }
 
+#[test]
+fn an_error_in_a_compose_file_has_its_line() {
+    for (content, expect) in [
+        ("name: x\n", "compose.yml:1: there is no table `services`\n  name the file that has it"),
+        (
+            "services:\n  a:\n    command: x\n    restart: sometimes\n",
+            "compose.yml:4: `restart: sometimes` is not understood\n  no, always, on-failure or unless-stopped",
+        ),
+        (
+            "services:\n  a:\n    command: x 'y\n",
+            "compose.yml:3: a quote of `command` is not closed\n  write a list: [\"a\", \"b\"]",
+        ),
+    ] {
+        check_error("compose.yml", content, expect);
+    }
+}
+
 /// `content` of an ecosystem.config.js is refused with a message that contains `expect`.
 #[track_caller]
 fn check_javascript(content: &str, path: Option<&str>, expect: &str) {

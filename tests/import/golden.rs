@@ -115,3 +115,8 @@ fn an_ecosystem_file_in_json() {
 fn an_ecosystem_file_in_yaml() {
     check("pm2-yaml", "ecosystem.yml");
 }
+
+#[test]
+fn a_compose_file() {
+    check("compose", "compose.yaml");
+}
