@@ -26,7 +26,7 @@ pub(super) struct Definition {
 }
 
 /// The formats of `keepalive import`.
-pub(super) const IMPORT_FORMATS: [&str; 4] = ["compose", "pm2", "procfile", "supervisord"];
+pub(crate) const IMPORT_FORMATS: [&str; 7] = ["compose", "pm2", "procfile", "runit", "s6", "supervisord", "systemd"];
 pub(super) const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
 const CONFIG: [Opt; 1] = [option("-c", "--config", "FILE", Files, "configuration file")];
@@ -413,7 +413,8 @@ If keepalive does not respond, or the usage is wrong, the exit code is 1, too.
         ],
         operands: &[Files],
         text: "\
-FILE: ecosystem file of PM2, supervisord.conf, Procfile, Compose file. What has no counterpart
+FILE: ecosystem file of PM2, supervisord.conf, Procfile, Compose file, unit of systemd, or a
+directory of services of s6-overlay or runit. What has no counterpart, or another meaning,
 becomes a comment. Done by the program keepalive-import, which stands beside keepalive.
 ",
         ..COMMAND_DEFAULTS

@@ -26,6 +26,9 @@ pub use invocation::{Invocation, Stream};
 pub use read::read;
 pub use usage_error::UsageError;
 
+#[cfg(test)]
+pub(crate) use definitions::IMPORT_FORMATS;
+
 /// The text of `keepalive import --help`.
 #[cfg(feature = "import")]
 pub(crate) fn import_help() -> String {

@@ -81,6 +81,38 @@ pub(super) fn python(path: &Path, text: &str) -> Result<Vec<Section>, ImportErro
     Ok(sections)
 }
 
+/// As systemd.syntax(7): comments have lines of their own, a backslash at the end of a line joins it with the next one.
+pub(super) fn systemd(path: &Path, text: &str) -> Result<Vec<Section>, ImportError> {
+    let mut sections: Vec<Section> = Vec::new();
+    let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with(['#', ';']));
+    while let Some((number, line)) = lines.next() {
+        let mut content = line.trim().to_owned();
+        while let Some(start) = content.strip_suffix('\\') {
+            let next = lines.next().map_or("", |(_, line)| line.trim());
+            content = format!("{} {next}", start.trim_end());
+        }
+        if content.is_empty() {
+            continue;
+        }
+        if let Some(name) = section_name(&content) {
+            sections.push(Section {
+                name: name.to_owned(),
+                path: path.to_owned(),
+                line: number + 1,
+                entries: Vec::new(),
+            });
+            continue;
+        }
+        let (Some((key, value)), Some(section)) = (content.split_once('='), sections.last_mut()) else {
+            let remedy = "expected `Key=value` or `[Section]`";
+            return Err(ImportError::at(path, number + 1, "this line is not understood", remedy));
+        };
+        let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
+        section.entries.push(Entry { key, value, line: number + 1 });
+    }
+    Ok(sections)
+}
+
 /// `line` up to a `;` or `#` at its start or after a blank.
 fn without_comment(line: &str) -> &str {
     let mut previous = ' ';
@@ -112,5 +144,17 @@ mod tests {
         assert_eq!(shown, [("key", "one\nthree\nfive;six", 3), ("other", "a=b", 7), ("x", "", 10)]);
         assert_eq!(python(Path::new("f"), "[a]\nx\n").unwrap_err().place, "f:2");
         assert_eq!(python(Path::new("f"), "x=1\n").unwrap_err().place, "f:1");
+    }
+
+    // systemd.syntax(7): "Lines ending in a backslash are concatenated with the following non-comment line".
+    #[test]
+    fn continuation_lines_and_comments_are_those_of_systemd() {
+        let text = "# c\n[Service]\nExecStart=/bin/a \\\n  # c\n  --b ; c \\\n  d\n; c\n\nUser = x # y\n";
+        let sections = systemd(Path::new("f"), text).unwrap();
+        let entries: Vec<_> = sections.iter().flat_map(|section| &section.entries).collect();
+        let shown: Vec<_> =
+            entries.iter().map(|entry| (entry.key.as_str(), entry.value.as_str(), entry.line)).collect();
+        assert_eq!(shown, [("ExecStart", "/bin/a --b ; c d", 3), ("User", "x # y", 9)]);
+        assert_eq!(systemd(Path::new("f"), "[Service]\nx\n").unwrap_err().place, "f:2");
     }
 }

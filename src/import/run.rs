@@ -1,23 +1,21 @@
 //! Arguments → the exit code.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::fs;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use super::arguments::{self, Arguments, Command};
 use super::config_file::ConfigFile;
 use super::import_error::ImportError;
 use super::kind::{KINDS, Kind};
-use super::{compose, pm2, procfile, supervisord};
+use super::source::read;
+use super::{compose, pm2, procfile, s6, supervisord, systemd};
 use crate::config::describe;
 use crate::model::exit_code::USAGE;
 
 /// The result could not be written.
 const REFUSED: u8 = 1;
-/// The maximum size of a source in bytes.
-const MAX_SOURCE_SIZE: u64 = 1 << 20;
-
 /// Imports what `arguments` name, of which the first is the name of the program. Returns the exit code.
 #[must_use]
 pub fn run(arguments: Vec<OsString>) -> u8 {
@@ -42,37 +40,31 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
 /// The text of keepalive.toml.
 fn import(arguments: &Arguments) -> Result<String, ImportError> {
     let path = arguments.source.as_path();
-    let text = read(path)?;
     let name = path.display().to_string();
-    let kind = arguments.kind.or_else(|| Kind::of(path, &text));
-    let Some(kind) = kind else {
-        let names: Vec<_> = KINDS.iter().map(|(name, _)| *name).collect();
-        let remedy = format!("say what it is: --from {}", names.join("|"));
-        return Err(ImportError::new(name, "the format of this file is not recognised", remedy));
-    };
-    let config: ConfigFile = match kind {
-        Kind::Procfile => procfile::import(path, &text)?,
-        Kind::Compose => compose::import(path, &text)?,
-        Kind::Pm2 => pm2::import(path, &text)?,
-        Kind::Supervisord => supervisord::import(path, &text)?,
-    };
+    let config = if path.is_dir() { s6::import(path)? } else { import_file(path, &name, arguments.kind)? };
     if config.services.is_empty() {
         return Err(ImportError::new(name, "it defines no process", "name the file that does"));
     }
     Ok(config.write(&name))
 }
 
-/// The content of a source.
-pub(super) fn read(path: &Path) -> Result<String, ImportError> {
-    let failed = |message: String| ImportError::new(path.display().to_string(), message, "");
-    let cannot = |error: io::Error| failed(format!("cannot be read: {}", describe(&error)));
-    let mut bytes = Vec::new();
-    File::open(path).map_err(cannot)?.take(MAX_SOURCE_SIZE + 1).read_to_end(&mut bytes).map_err(cannot)?;
-    if bytes.len() as u64 > MAX_SOURCE_SIZE {
-        return Err(failed("larger than 1 MiB".to_owned()));
+fn import_file(path: &Path, name: &str, kind: Option<Kind>) -> Result<ConfigFile, ImportError> {
+    let text = read(path)?;
+    match kind.or_else(|| Kind::of(path, &text)) {
+        Some(Kind::Procfile) => procfile::import(path, &text),
+        Some(Kind::Compose) => compose::import(path, &text),
+        Some(Kind::Pm2) => pm2::import(path, &text),
+        Some(Kind::Supervisord) => supervisord::import(path, &text),
+        Some(Kind::Systemd) => systemd::import(path, &text),
+        Some(Kind::ServiceDirectories) => {
+            Err(ImportError::new(name, "a tree of services is a directory, and this is a file", "name the directory"))
+        }
+        None => {
+            let names: Vec<_> = KINDS.iter().map(|(name, _)| *name).collect();
+            let remedy = format!("say what it is: --from {}", names.join("|"));
+            Err(ImportError::new(name, "the format of this file is not recognised", remedy))
+        }
     }
-    let text = String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8".to_owned()))?;
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text).replace("\r\n", "\n"))
 }
 
 /// Writes the result to `path`, which must not exist, or to stdout.

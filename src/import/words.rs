@@ -90,6 +90,11 @@ pub(super) fn name_length(text: &str) -> usize {
     if is_first { length.unwrap_or(text.len()) } else { 0 }
 }
 
+/// One word for a shell script.
+pub(super) fn quoted(word: &str) -> String {
+    shlex::try_quote(word).map_or_else(|_| word.to_owned(), std::borrow::Cow::into_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

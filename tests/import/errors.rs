@@ -70,6 +70,40 @@ fn an_error_in_a_compose_file_has_its_line() {
     }
 }
 
+#[test]
+fn an_error_in_a_unit_has_its_line() {
+    for (content, expect) in [
+        (
+            "[Service]\nUser=x\n",
+            "a.service: there is no `ExecStart=` in a section [Service]\n  name a unit that starts a program",
+        ),
+        ("[Service]\nExecStart=/bin/x 'y\n", "a.service:2: a quote is not closed\n  correct the command line"),
+        (
+            "[Service]\nExecStart=/bin/x\nTimeoutStopSec=soon\n",
+            "a.service:3: `TimeoutStopSec=soon` is not a time\n  such as 30s",
+        ),
+    ] {
+        check_error("a.service", content, expect);
+    }
+}
+
+#[test]
+fn an_error_in_a_service_directory_names_its_file() {
+    let scratch = Scratch::new();
+    for (name, content, expect) in [
+        ("none/file", "", "none: it defines no process\n  name the file that does"),
+        ("web/type", "longrun\n", "web/run: cannot be read: no such file or directory"),
+        ("web/run", "#!/bin/sh\nexec true\n", ""),
+        ("web/timeout-kill", "soon\n", "web/timeout-kill: `soon` is not a number\n  such as 3"),
+    ] {
+        scratch.write(name, content);
+        let output = import(scratch.path(), &[name.split('/').next().unwrap()]);
+        let expect = if expect.is_empty() { String::new() } else { format!("keepalive import: {expect}\n") };
+        assert_eq!(text(&output.stderr), expect);
+        assert_eq!(output.status.code(), Some(if expect.is_empty() { 0 } else { 78 }));
+    }
+}
+
 /// `content` of an ecosystem.config.js is refused with a message that contains `expect`.
 #[track_caller]
 fn check_javascript(content: &str, path: Option<&str>, expect: &str) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::expansion::{Names, ProcessNumber, expand, here};
 use crate::import::import_error::ImportError;
 use crate::import::ini::{self, Section};
-use crate::import::run::read;
+use crate::import::source::read;
 use crate::import::text::{Piece, Text};
 use crate::model::glob;
 
