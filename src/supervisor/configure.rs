@@ -115,6 +115,12 @@ impl Supervisor {
             self.populate(service, new, work);
             return;
         }
+        // A scheduled run that is in progress goes on. The next one is that of the new definition.
+        let has_same_processes = old.same_process_spec(new) || (old.runs_on_schedule() && new.runs_on_schedule());
+        if !has_same_processes {
+            let before = self.services[service].worked_before(old);
+            self.services[service].untried = Some(Untried { before });
+        }
         let mut resize = (old.instances != new.instances).then_some(new.instances);
         if resize == Some(0) {
             work.changes.adjusted += 1;
@@ -132,16 +138,11 @@ impl Supervisor {
             resize = None;
         }
         let underway = work.underway();
-        // A run that is in progress goes on. The next one is that of the new definition.
-        let has_same_processes = old.same_process_spec(new) || (old.runs_on_schedule() && new.runs_on_schedule());
         if has_same_processes {
             for id in self.services.ids_of(service) {
                 self.redefine_instance(id, new);
             }
             self.retry_untried(service, work);
-        } else {
-            let before = self.services[service].worked_before(old);
-            self.services[service].untried = Some(Untried { before });
         }
         if has_same_processes || !self.replace_processes(service, old, resize, work) {
             if let Some(desired) = resize {

@@ -73,6 +73,7 @@ impl Supervisor {
             OnUnhealthy::Mark | OnUnhealthy::Shutdown if self.is_new(id) => {
                 self.stop(id, AfterStop::Fail(Fault::Unhealthy));
             }
+            OnUnhealthy::Shutdown if self.is_tentative(id) => self.stop(id, AfterStop::Fail(Fault::Unhealthy)),
             OnUnhealthy::Restart => self.stop(id, AfterStop::Fail(Fault::Unhealthy)),
             OnUnhealthy::Mark => self.record(JournalEvent::Unhealthy { instance: id, failure }),
             OnUnhealthy::Shutdown => {

@@ -40,6 +40,7 @@ use crate::model::plan::Service;
 use crate::model::{InstanceId, Mono, ProbeFailure, StartFailure};
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub(super) struct Instance {
     pub(super) id: InstanceId,
     /// The definition of the current or last run.
@@ -53,6 +54,8 @@ pub(super) struct Instance {
     pub(super) ended_by: Option<RestartCause>,
     /// It has executed its program in some run.
     pub(super) has_executed: bool,
+    /// Its failure can end keepalive: it was started at boot, or has been ready since a request has started it.
+    pub(super) is_established: bool,
     /// The current run has been ready.
     pub(super) has_been_ready: bool,
     /// The current run has reported `STOPPING=1`.
@@ -92,6 +95,7 @@ impl Instance {
             restarts: Restarts::NONE,
             ended_by: None,
             has_executed: false,
+            is_established: false,
             has_been_ready: false,
             has_reported_stopping: false,
             ready_again_by: None,
@@ -123,6 +127,7 @@ impl Instance {
     /// Its start is requested while it is stopped: that is no restart on its own.
     pub(super) fn on_start_requested(&mut self) {
         self.reset_failures();
+        self.is_established = false;
         self.ended_by = self.ended_by.map(|_| RestartCause::Operator);
     }
 

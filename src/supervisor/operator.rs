@@ -132,6 +132,8 @@ pub(super) struct Pending {
     pub(super) awaiting_ready: Vec<InstanceId>,
     /// Instances that must stop.
     pub(super) awaiting_stop: Vec<InstanceId>,
+    /// Instances that are restarted when the dependencies of those that run are ready.
+    pub(super) restarts: Vec<InstanceId>,
     /// Services whose reload must finish.
     pub(super) reloads: Vec<ServiceIndex>,
     /// The failures of these reloads.
@@ -150,7 +152,16 @@ impl Pending {
         awaiting_stop: Vec<InstanceId>,
         reloads: Vec<ServiceIndex>,
     ) -> Self {
-        Self { id, awaiting_ready, awaiting_stop, reloads, failures: Vec::new(), died: Vec::new(), is_loading: false }
+        Self {
+            id,
+            awaiting_ready,
+            awaiting_stop,
+            restarts: Vec::new(),
+            reloads,
+            failures: Vec::new(),
+            died: Vec::new(),
+            is_loading: false,
+        }
     }
 
     /// Cannot be done before the configuration has been loaded.

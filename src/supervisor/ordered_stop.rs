@@ -2,6 +2,8 @@
 //! starts again when its dependencies have been restarted and are ready.
 
 use super::core::Supervisor;
+use super::operator::Pending;
+use super::record::Requester;
 use super::state::AfterStop;
 use super::state_name::StateName;
 use crate::model::{InstanceId, ServiceIndex};
@@ -15,6 +17,36 @@ impl Supervisor {
             }
         }
         self.drive_ordered_stops();
+    }
+
+    /// Begins the restarts that are requested, unless they have to wait: a process that runs is not stopped before the
+    /// dependencies are ready without which it cannot start again.
+    pub(super) fn drive_restarts(&mut self) {
+        let is_requested = |pending: &&Pending| !pending.restarts.is_empty();
+        let requests: Vec<_> =
+            self.requests.iter().filter(is_requested).map(|it| (it.id, it.restarts.clone())).collect();
+        for (request, targets) in requests {
+            if let Some(refusal) = self.unavailable_dependency(&targets) {
+                self.requests.retain(|pending| pending.id != request);
+                self.reply(request, Err(refusal));
+            } else if self.awaited_by_restart(&targets).is_none() {
+                self.stop_in_order(&targets, AfterStop::Restart(Requester::Operator));
+                if let Some(position) = self.requests.iter().position(|pending| pending.id == request) {
+                    let mut pending = self.requests.remove(position);
+                    pending.restarts.clear();
+                    pending.died.clear();
+                    self.require_proof(&pending);
+                    self.requests.insert(position, pending);
+                }
+            }
+        }
+    }
+
+    /// Another request stops an instance, or removes it, before its restart has begun.
+    pub(super) fn cancel_restart(&mut self, id: InstanceId) {
+        for pending in &mut self.requests {
+            pending.restarts.retain(|other| *other != id);
+        }
     }
 
     /// Whether it is to be stopped when its dependents have stopped.

@@ -21,11 +21,10 @@ use std::rc::Rc;
 use super::availability::Availability;
 use super::core::Supervisor;
 use super::event::{Action, Scope};
-use super::readiness::Readiness;
 use super::record::{JournalEvent, Reason, Requester};
 use super::request::PROOF_TIME;
 use super::rollout::{ReloadFailure, Rollout, RolloutError, RolloutStage, Slot};
-use super::service_table::{InEffect, ServiceOutcome};
+use super::service_table::{InEffect, ServiceOutcome, Untried};
 use super::state::{AfterRun, AfterStop, CleaningUp, Running, State, Stopped, Stopping};
 use crate::model::plan::{Plan, Ready, Service, Strategy};
 use crate::model::{InstanceId, ServiceIndex};
@@ -88,9 +87,9 @@ impl Supervisor {
     }
 
     /// A request stops an instance. If it is being reloaded, or is about to be, its reload is not performed. An instance that
-    /// is removed needs none.
+    /// is removed needs none, unless no other remains.
     pub(super) fn note_stop_in_rollout(&mut self, id: InstanceId) {
-        if self.services.has(id)
+        if (self.services.has(id) || self.services[id.service].desired == 0)
             && let Some(rollout) = self.rollouts.get_mut(&id.service)
             && (rollout.remaining.contains(&id.number)
                 || rollout.in_progress.iter().any(|slot| slot.number == id.number))
@@ -360,6 +359,7 @@ impl Supervisor {
             ) => None,
             (_, State::Stopped { why: Stopped::Failed { .. } } | State::Scheduled { .. }) => {
                 self.services[id].reset_failures();
+                self.services[id].is_established = false;
                 self.start_or_wait(id, Reason::StartRequested(by));
                 Some(RolloutStage::Restarting)
             }
@@ -381,7 +381,7 @@ impl Supervisor {
     fn advance(&mut self, service: ServiceIndex, slot: &mut Slot) -> Progress {
         let id = InstanceId { service, number: slot.number };
         if slot.stage == RolloutStage::StartingNew {
-            if !is_proven(self.state_of_surge(id)) {
+            if !self.state_of_surge(id).is_proven() {
                 return if self.services.find(id.surge()).is_some() { Progress::Ongoing } else { Progress::Done };
             }
             self.swap_with_surge(id);
@@ -402,7 +402,7 @@ impl Supervisor {
             (RolloutStage::StoppingOld, _) => self.state_of_surge(id).is_inactive(),
             // The surge instance of a process that has exited may have leftover processes.
             (RolloutStage::Restarting, _) if !self.state_of_surge(id).is_inactive() => false,
-            (RolloutStage::Restarting, state) => state.is_none_or(|state| state.is_inactive() || is_proven(state)),
+            (RolloutStage::Restarting, state) => state.is_none_or(|state| state.is_inactive() || state.is_proven()),
         };
         if is_over { Progress::Done } else { Progress::Ongoing }
     }
@@ -466,6 +466,9 @@ impl Supervisor {
     /// Replaces the definition of a service.
     pub(super) fn redefine(&mut self, service: ServiceIndex, definition: Rc<Service>) {
         let mut plan = Plan::clone(&self.plan);
+        let untried = &mut self.services[service].untried;
+        let has_worked = |untried: &mut Untried| untried.before.as_ref().is_some_and(|it| Rc::ptr_eq(it, &definition));
+        untried.take_if(has_worked);
         if let Some(entry) = plan.services.get_mut(service.position()) {
             *entry = definition;
         }
@@ -474,10 +477,4 @@ impl Supervisor {
         self.read_calendar();
         self.act(Action::ApplyConfig(Rc::clone(&self.plan)));
     }
-}
-
-/// Whether the new process of a reload can take the place of the old one.
-fn is_proven(state: State) -> bool {
-    let State::Running(running) = state else { return false };
-    running.readiness == Readiness::Ready && running.is_ready() && running.min_ready_until.is_none()
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::availability::Availability;
 use super::core::Supervisor;
 use super::event::{Action, Scope};
 use super::operator::{Pending, Refusal, Request, RequestId, Target, Verb};
@@ -99,15 +98,14 @@ impl Supervisor {
             }
             Verb::Reload => return self.reload(id, targets, wanted),
             Verb::Stop => {
+                targets.iter().for_each(|target| self.cancel_restart(*target));
                 self.stop_in_order(&targets, AfterStop::StayStopped(Stopped::Operator));
                 Pending::new(id, Vec::new(), targets, Vec::new())
             }
             Verb::Restart => {
-                if let Some(refusal) = self.unavailable_dependency(&targets) {
-                    return self.reply(id, Err(refusal));
-                }
-                self.stop_in_order(&targets, AfterStop::Restart(Requester::Operator));
-                Pending::new(id, targets, Vec::new(), Vec::new())
+                let restarts = targets.clone();
+                self.requests.push(Pending { restarts, ..Pending::new(id, targets, Vec::new(), Vec::new()) });
+                return self.drive_restarts();
             }
         };
         self.require_proof(&pending);
@@ -130,7 +128,7 @@ impl Supervisor {
     }
 
     /// Processes that are ready as soon as they run may exit at once: these instances must run for [`PROOF_TIME`].
-    fn require_proof(&mut self, pending: &Pending) {
+    pub(super) fn require_proof(&mut self, pending: &Pending) {
         for id in &pending.awaiting_ready {
             if let Some(State::Running(Running { process, .. })) =
                 self.services.find(*id).map(|instance| instance.state)
@@ -163,22 +161,6 @@ impl Supervisor {
                 pending.died.push(id);
             }
         }
-    }
-
-    /// A dependency of a target that runs, without which the target cannot start again, and which nobody starts.
-    fn unavailable_dependency(&self, targets: &[InstanceId]) -> Option<Refusal> {
-        let running = targets.iter().filter(|target| self.services[**target].state.has_process());
-        let refusals = running.map(|target| target.service).filter_map(|service| {
-            let is_target = |dependency: &ServiceIndex| targets.iter().any(|target| target.service == *dependency);
-            let is_unavailable = |dependency: &ServiceIndex| match self.availability(*dependency) {
-                Availability::Ready | Availability::Coming => false,
-                Availability::Stopped | Availability::Failed => !is_target(dependency),
-            };
-            let dependency = self.services[service].definition.depends_on.iter().copied().find(is_unavailable)?;
-            Some((service, dependency))
-        });
-        // The first ones of the configuration.
-        refusals.min().map(|(service, dependency)| Refusal::DependencyUnavailable(service, dependency))
     }
 
     /// Reloads the targets. If they are all services, those are left out that cannot be reloaded.
@@ -226,7 +208,7 @@ impl Supervisor {
             if let State::Stopped { why } = state {
                 !matches!(why, Stopped::Failed { .. })
             } else {
-                will_stay_stopped(state)
+                state.will_stay_stopped()
             }
         };
         if targets.iter().all(is_stopped) { Err(Refusal::NotRunning(*first)) } else { Ok(()) }
@@ -263,7 +245,7 @@ impl Supervisor {
         }
         let current: Vec<_> = self.services.ids_of(service).filter(|id| self.services.has(*id)).collect();
         if desired as usize > current.len()
-            && let Some(refusal) = self.unavailable_dependency(&current)
+            && let Some(refusal) = self.unavailable_dependency(&[InstanceId { service, number: 0 }])
         {
             return self.reply(id, Err(refusal));
         }
@@ -322,6 +304,7 @@ impl Supervisor {
 
     pub(super) fn request_stop(&mut self, id: InstanceId) {
         self.cancel_queued_stop(id);
+        self.cancel_restart(id);
         self.cancel_surge(id, Stopped::Replaced);
         if !self.services[id].state.is_inactive() {
             self.note_stop_in_rollout(id);
@@ -360,7 +343,7 @@ impl Supervisor {
                 None => return Progress::Ongoing,
             }
         }
-        if pending.is_loading {
+        if pending.is_loading || !pending.restarts.is_empty() {
             return Progress::Ongoing;
         }
         let ready = pending.awaiting_ready.iter().map(|id| (id, Awaited::Ready));
@@ -483,13 +466,4 @@ impl Supervisor {
     pub(super) fn reply(&mut self, id: RequestId, result: Result<(), Refusal>) {
         self.act(Action::Reply { id, result });
     }
-}
-
-/// Whether it is being stopped and is not started again.
-const fn will_stay_stopped(state: State) -> bool {
-    matches!(
-        state,
-        State::Stopping(Stopping { then: AfterStop::StayStopped(_), .. })
-            | State::CleaningUp(CleaningUp { next: AfterRun::StayStopped(_), .. })
-    )
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::availability::Availability;
 use super::core::Supervisor;
+use super::instance::Instance;
 use super::phase::Phase;
 use super::record::{Cause, JournalEvent, Outcome, Reason, Requester};
 use super::rollout::{ReloadFailure, RolloutError};
@@ -39,11 +40,13 @@ impl Supervisor {
             self.begin_schedule(service, by);
             return vec![service];
         }
+        let is_boot = by == Requester::Autostart;
         let mut pending = vec![(service, by)];
         let mut visited = Vec::new();
         while let Some((index, by)) = pending.pop() {
             for id in self.services.ids_of(index) {
                 if matches!(self.services[id].state, State::Stopped { why: Stopped::NotStarted }) {
+                    self.services[id].is_established = is_boot;
                     self.wait(id, Reason::StartRequested(by));
                 }
             }
@@ -189,6 +192,7 @@ impl Supervisor {
                 self.propagate_service(service);
             }
             self.drive_ordered_stops();
+            self.drive_restarts();
             self.answer_requests();
             self.propagate_all();
             if self.dirty.is_empty() {
@@ -212,8 +216,7 @@ impl Supervisor {
         if status.outcome != before.outcome && !self.services[service].is_retiring() {
             self.on_outcome(service, status.outcome);
         }
-        // One that is degraded has not proved that it works.
-        if status.is_ready && self.services[service].counts.failed == 0 && !self.is_soaking(service) {
+        if self.services[service].untried.is_some() && self.has_worked(service) {
             self.services[service].untried = None;
         }
         if status.is_ready && !before.is_ready {
@@ -229,12 +232,24 @@ impl Supervisor {
         }
     }
 
-    /// Whether an instance has not been ready for long enough yet.
-    fn is_soaking(&self, service: ServiceIndex) -> bool {
-        let state = |id: InstanceId| self.services[id].state;
-        self.services
-            .ids_of(service)
-            .any(|id| matches!(state(id), State::Running(Running { min_ready_until: Some(_), .. })))
+    /// Whether its definition has worked: the service is ready, and all its processes have this definition and have been
+    /// ready for long enough. One that is degraded, or off, has not proved anything.
+    fn has_worked(&self, service: ServiceIndex) -> bool {
+        let state = &self.services[service];
+        let works = |instance: &Instance| {
+            instance.state.is_inactive()
+                || matches!(instance.state, State::Running(Running { min_ready_until: None, .. }))
+                    && instance.definition.same_process_spec(&state.definition)
+        };
+        state.is_ready() && !state.is_off() && state.counts.failed == 0 && state.instances().iter().all(works)
+    }
+
+    /// Whether its failure does not end keepalive: a reload has brought its definition, or a request has started it, and it
+    /// has not been ready since.
+    pub(super) fn is_tentative(&self, id: InstanceId) -> bool {
+        let (service, instance) = (&self.services[id.service], &self.services[id]);
+        let is_untried = service.untried.is_some() && instance.definition.same_process_spec(&service.definition);
+        is_untried || !instance.is_established
     }
 
     fn on_service_ready(&mut self, service: ServiceIndex) {
@@ -290,12 +305,15 @@ impl Supervisor {
         let Failure { instance, run, failure_reason, .. } = last;
         self.record(JournalEvent::ServiceFailed { service });
         // What works goes on, with the definition that has worked. A new definition stays untried until it is ready.
-        if let Some(before) = self.services[service].untried.as_ref().map(|untried| untried.before.clone()) {
+        if self.is_tentative(instance) {
+            let before = self.services[service].untried.as_ref().and_then(|untried| untried.before.clone());
             if let Some(before) = before {
+                let error = RolloutError::Exited(run);
+                if self.rollouts.contains_key(&service) {
+                    return self.fail_rollout(instance, error);
+                }
                 let definition = Rc::clone(&self.services[instance].definition);
-                let failure = ReloadFailure { instance, definition, error: RolloutError::Exited(run) };
-                self.roll_back(service, before, failure);
-                self.services[service].untried = None;
+                self.roll_back(service, before, ReloadFailure { instance, definition, error });
             }
             return;
         }
@@ -338,7 +356,7 @@ impl Supervisor {
     fn propagate_all(&mut self) {
         let total = *self.services.total();
         match self.phase {
-            Phase::Running if total.active == 0 && total.stopped_by_operator == 0 && !self.is_any_scaled_to_zero() => {
+            Phase::Running if total.active == 0 && total.stopped_by_operator == 0 && !self.is_held_open() => {
                 let failure = self.first_failure();
                 let code = match &failure {
                     Some((_, run, _)) => failure_code(run),
@@ -351,9 +369,12 @@ impl Supervisor {
         }
     }
 
-    fn is_any_scaled_to_zero(&self) -> bool {
-        let mut services = self.services.service_indexes().map(|index| &self.services[index]);
-        services.any(|service| service.membership == Membership::ScaledToZero)
+    /// Whether a request has ended the last run of a service: it was scaled to 0, or what the request has started has failed.
+    fn is_held_open(&self) -> bool {
+        self.services.service_indexes().map(|index| &self.services[index]).any(|service| {
+            service.membership == Membership::ScaledToZero
+                || service.failures().any(|failure| self.is_tentative(failure.instance))
+        })
     }
 
     /// The instance that failed first.

@@ -194,9 +194,24 @@ impl State {
         )
     }
 
+    /// Whether it is being stopped and is not started again.
+    pub(super) const fn will_stay_stopped(&self) -> bool {
+        matches!(
+            self,
+            Self::Stopping(Stopping { then: AfterStop::StayStopped(_), .. })
+                | Self::CleaningUp(CleaningUp { next: AfterRun::StayStopped(_), .. })
+        )
+    }
+
     /// Whether there is a main process that has not been reaped.
     pub(super) const fn has_process(&self) -> bool {
         self.process().is_some()
+    }
+
+    /// Whether it is ready, and has been for as long as it must.
+    pub(super) fn is_proven(&self) -> bool {
+        let Self::Running(running) = self else { return false };
+        running.readiness == Readiness::Ready && running.is_ready() && running.min_ready_until.is_none()
     }
 
     /// Whether there is a process that is not being stopped, or one was requested.

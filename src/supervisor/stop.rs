@@ -32,7 +32,10 @@ impl Supervisor {
 
     /// Stops an instance, whatever its state is.
     pub(super) fn stop(&mut self, id: InstanceId, then: AfterStop) {
-        match self.services[id].state {
+        let state = self.services[id].state;
+        let is_new = matches!(then, AfterStop::Restart(_)) && !matches!(state, State::Spawning { .. });
+        self.services[id].is_established &= !is_new;
+        match state {
             // There is no process yet that a restart would replace.
             State::Spawning { .. } if matches!(then, AfterStop::Restart(_)) => {}
             State::Waiting { .. } | State::BackingOff { .. } | State::Scheduled { .. } | State::Spawning { .. } => {

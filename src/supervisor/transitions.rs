@@ -64,6 +64,12 @@ impl Supervisor {
     /// The only place that replaces a state. It updates the counts, the timers and the index of runs. Returns the old state.
     pub(super) fn set_state(&mut self, id: InstanceId, state: State) -> State {
         let before = self.services.replace_state(id, state);
+        let instance = &mut self.services[id];
+        let has_worked = match instance.definition.kind {
+            Kind::Service => state.is_proven(),
+            Kind::Oneshot => false,
+        };
+        instance.is_established |= has_worked || state.name() == StateName::Completed;
         self.timers.change(id, before.deadline(), state.deadline());
         if before.run() != state.run() {
             if let Some(run) = before.run() {
@@ -197,7 +203,7 @@ impl Supervisor {
         let min_ready_until = match kind {
             Kind::Oneshot => ready_timeout.map(|timeout| process.since + timeout),
             Kind::Service => {
-                let is_new = self.is_unproven(id) || self.services[id.service].untried.is_some();
+                let is_new = self.is_unproven(id) || self.is_tentative(id);
                 let soaks_until = (!reload.soak.is_zero() && is_new).then(|| self.now + reload.soak);
                 let proven_at = self.is_proof_awaited(id).then(|| process.since + PROOF_TIME);
                 soaks_until.max(proven_at.filter(|at| *at > self.now))
@@ -337,7 +343,6 @@ impl Supervisor {
             decision = RestartDecision::StayStopped;
         }
         let untried = self.services[id.service].untried.as_ref().filter(|_| service.kind == Kind::Oneshot);
-        let is_untried = untried.is_some();
         if untried.is_some_and(|untried| untried.before.is_some())
             && matches!(decision, RestartDecision::Restart { .. })
         {
@@ -346,9 +351,7 @@ impl Supervisor {
         let next = match decision {
             RestartDecision::Restart { delay, unstable, .. } => {
                 self.services[id].unstable = unstable;
-                if service.kind == Kind::Service || is_untried {
-                    self.fail_requests(id);
-                }
+                self.fail_requests(id);
                 AfterRun::Restart { due: self.now + delay }
             }
             RestartDecision::StayStopped => AfterRun::StayStopped(Stopped::Shutdown),

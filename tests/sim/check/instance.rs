@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use keepalive::model::plan::{Kind, Ready, Service};
 use keepalive::model::{InstanceId, Mono, Pid, RunId, StartFailure};
-use keepalive::supervisor::{Exit, Fault, StateName, Verb};
+use keepalive::supervisor::{Exit, Fault, Reason, RestartDecision, StateName, Verb};
 
 use super::health::Checks;
+use super::requests::{MAX_SOAK, PROOF_TIME};
 use super::restarts::Expected;
 use super::{Verdict, rule};
 
@@ -29,6 +30,8 @@ pub(crate) struct Instance {
     pub(crate) state: StateName,
     /// An operator has stopped it.
     pub(crate) stopped_by_operator: bool,
+    /// Its run has ended, and it is not started again when its leftovers are gone.
+    pub(super) stays_stopped: bool,
     /// It is stopping, and a start or restart is requested.
     pub(crate) start_requested: bool,
     /// Its run that has been spawned, without a result yet.
@@ -44,6 +47,8 @@ pub(crate) struct Instance {
     /// Leftovers cannot be killed and are no longer awaited.
     pub(super) has_given_up: bool,
     pub(crate) since: Mono,
+    /// Since when it is in the state running.
+    pub(super) running_since: Mono,
     pub(crate) failure: Option<StartFailure>,
     pub(crate) unstable: u32,
     /// A reload may have reset `unstable`.
@@ -89,6 +94,10 @@ pub(crate) struct Instance {
     pub(crate) delayed_until: Option<Mono>,
     /// The end of the soak time that a process has in the first definition with which it is ready.
     pub(super) soaks_until: Option<Mono>,
+    /// It was started at boot, or has been ready for long enough since a request has started it: its failure may end keepalive.
+    pub(crate) may_end: bool,
+    /// The same, if it has certainly been ready for long enough: its failure must end keepalive.
+    pub(crate) must_end: bool,
     /// The end of the soak time of a surge instance.
     pub(crate) min_ready_until: Option<Mono>,
     /// The deadline after its stop signal.
@@ -141,9 +150,12 @@ impl Instance {
             has_announced_stop: false,
             delayed_until: None,
             soaks_until: None,
+            may_end: false,
+            must_end: false,
             min_ready_until: None,
             state: StateName::Stopped,
             stopped_by_operator: false,
+            stays_stopped: false,
             start_requested: false,
             spawning: None,
             main: None,
@@ -152,6 +164,7 @@ impl Instance {
             lingering_since: Mono::default(),
             has_given_up: false,
             since: Mono::from_nanos(0),
+            running_since: Mono::from_nanos(0),
             failure: None,
             unstable: 0,
             may_forget_failures: false,
@@ -176,6 +189,36 @@ impl Instance {
     /// Whether its process is ready as soon as it has executed its program, and goes on.
     pub(crate) fn is_ready_at_once(&self) -> bool {
         self.definition.kind == Kind::Service && self.definition.ready == Ready::Exec
+    }
+
+    /// Its failure ends keepalive.
+    pub(super) const fn establish(&mut self) {
+        (self.may_end, self.must_end) = (true, true);
+    }
+
+    /// A request starts it: its failure does not end keepalive.
+    pub(super) const fn put_to_test(&mut self) {
+        (self.may_end, self.must_end) = (false, false);
+    }
+
+    /// It is not running any more.
+    pub(super) fn note_run(&mut self, now: Mono) {
+        if self.state == StateName::Running && self.definition.kind == Kind::Service {
+            let ran = now.since(self.running_since);
+            self.may_end |= ran >= self.definition.reload.soak;
+            self.must_end |= ran > PROOF_TIME + MAX_SOAK && !self.is_not_ready();
+        }
+    }
+
+    pub(super) fn on_entered(&mut self, reason: &Reason, now: Mono) {
+        let is_over =
+            matches!(reason, Reason::Exited { decision, .. } if !matches!(decision, RestartDecision::Restart { .. }));
+        self.stays_stopped = self.state == StateName::Stopping && is_over;
+        match self.state {
+            StateName::Running => self.running_since = now,
+            StateName::Completed => self.establish(),
+            _ => {}
+        }
     }
 
     /// Whether an operator has stopped it, or it is being stopped for one.

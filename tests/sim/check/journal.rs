@@ -130,6 +130,9 @@ impl Checker {
             reason,
             Reason::StopRequested(Requester::Operator) | Reason::RestartRequested(Requester::Operator)
         );
+        if matches!(reason, Reason::StartRequested(_) | Reason::RestartRequested(_)) {
+            self.requests.begin_deferred(&mut self.model);
+        }
         let queued = self.model.get(id).queued.filter(|_| is_operator);
         if let Some(verb) = queued {
             let dependent = self.model.stopping_dependent(id.service);
@@ -138,7 +141,9 @@ impl Checker {
             requests::apply(id, verb, &mut self.model);
             self.model.get_mut(id).stops_in_order = true;
         }
-        if queued.is_none() && !std::mem::take(&mut self.model.get_mut(id).stop_is_due) {
+        let may_be_due = is_operator || matches!(reason, Reason::StartRequested(Requester::Operator));
+        let is_due = may_be_due && std::mem::take(&mut self.model.get_mut(id).stop_is_due);
+        if queued.is_none() && !is_due {
             self.check_cause(id, reason)?;
         }
         if let Reason::DependencyCompleted { dependency } | Reason::DependencyFailed { dependency } = reason {
@@ -161,7 +166,29 @@ impl Checker {
         }
         self.model.on_reload_transition(id.service, to);
         self.model.apply_transition(id, to, reason, self.now, self.shutdown.stage())?;
+        self.update_trial(id, reason);
         self.apply_transition_to_checks(id, from, to, reason)?;
+        self.update_after_transition(id, to);
+        if to == StateName::Stopping && self.model.get(id).main.is_some() {
+            self.expect_stop_signal(id, from, reason);
+        }
+        if to.is_inactive() && !id.is_surge() {
+            self.expected_actions.push(Action::ReleaseInstance { instance: id });
+        }
+        Ok(())
+    }
+
+    /// What a request starts has to be ready before its failure can end keepalive.
+    fn update_trial(&mut self, id: InstanceId, reason: &Reason) {
+        if matches!(reason, Reason::StartRequested(_) | Reason::RestartRequested(_))
+            && let Some(instance) = self.model.find_any_mut(id)
+        {
+            let is_boot = self.event == Some(Event::Boot);
+            if is_boot { instance.establish() } else { instance.put_to_test() }
+        }
+    }
+
+    fn update_after_transition(&mut self, id: InstanceId, to: StateName) {
         // A surplus instance that has stopped is gone.
         if self.model.find(id).is_some() {
             let instance = self.model.get_mut(id);
@@ -174,13 +201,6 @@ impl Checker {
                 (instance.stop_is_due, instance.stops_in_order) = (true, to == StateName::Stopping);
             }
         }
-        if to == StateName::Stopping && self.model.get(id).main.is_some() {
-            self.expect_stop_signal(id, from, reason);
-        }
-        if to.is_inactive() && !id.is_surge() {
-            self.expected_actions.push(Action::ReleaseInstance { instance: id });
-        }
-        Ok(())
     }
 
     /// Checks that a transition that a report causes follows from the current event.

@@ -20,12 +20,13 @@ mod restarts;
 mod schedules;
 mod shutdown;
 mod signals;
+mod targets;
 mod waits;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use keepalive::model::plan::{Kind, Strategy};
+use keepalive::model::plan::Strategy;
 use keepalive::model::{InstanceId, Mono, Pid, Plan, RunId, Woken};
 use keepalive::supervisor::{Action, Event, InstanceView, Leftovers, StateName, View};
 
@@ -270,7 +271,7 @@ impl Checker {
                 // Its surge instance takes its place, and it has not died for a request.
                 let is_promoted = self.model.has_promotable_surge(instance);
                 let restarts = matches!(of.expected, Some(Expected::Restart { .. }));
-                if of.definition.kind == Kind::Service && restarts && !is_promoted {
+                if restarts && !is_promoted {
                     self.requests.on_died(instance);
                 }
                 self.expected_actions = vec![Action::ReleaseRun { run: *run, instance }];
@@ -382,6 +383,7 @@ impl Checker {
             rule!(forgotten.is_none() || self.shutdown.has_begun(), "{forgotten:?} has not been started");
         }
         rule!(self.expected_actions.is_empty(), "{:?} is missing", self.expected_actions);
+        self.requests.begin_deferred(&mut self.model);
         self.check_effect_of_report()?;
         self.check_health()?;
         let expected = self.model.all().chain(self.model.surges()).map(|(id, _)| id);
@@ -429,28 +431,6 @@ impl Checker {
         }
         self.shutdown.check_no_reason_to_begin(&self.model, &self.plan)?;
         self.check_waiting_instances()
-    }
-
-    fn check_waiting_instances(&self) -> Verdict {
-        for (id, _) in self.model.all().filter(|(_, instance)| instance.blocked) {
-            let free = self.model.dependencies_are_satisfied(id.service);
-            rule!(!free, "{id:?} is blocked though its dependencies are ready");
-        }
-        for (id, instance) in self.model.all().filter(|(_, instance)| instance.state == StateName::Waiting) {
-            rule!(
-                !self.model.dependencies_are_satisfied(id.service),
-                "{id:?} waits though its dependencies are ready: {instance:?}"
-            );
-            for dependency in &self.plan.services[id.service.position()].depends_on {
-                let satisfied = self.model.is_satisfied(*dependency);
-                let is_over = self.model.cannot_become_ready(*dependency);
-                rule!(!is_over, "{id:?} waits for {dependency:?}, which cannot become ready");
-                let may_come =
-                    satisfied || self.model.is_active(*dependency) || self.model.is_stopped_by_operator(*dependency);
-                rule!(may_come, "{id:?} waits for {dependency:?}, which does not start");
-            }
-        }
-        Ok(())
     }
 
     /// Checks the state before the supervisor waits.

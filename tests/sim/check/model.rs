@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use keepalive::model::plan::{KillMode, Kind};
+use keepalive::model::plan::{KillMode, Kind, Service};
 use keepalive::model::{ExitStatus, InstanceId, Mono, Pid, Plan, RunId, ServiceIndex, StartFailure};
 use keepalive::supervisor::{Exit, FailureReason, Leftovers, Reason, RestartDecision, StateName};
 use nix::errno::Errno;
@@ -27,8 +27,11 @@ pub(crate) struct Model {
     pub(super) reloading: BTreeMap<ServiceIndex, ReloadState>,
     /// The number of failures so far, to find the first and the last one.
     failures: u32,
-    /// The services whose definitions have come by a reload and have not been ready: their failures end nothing.
-    pub(super) untried: BTreeSet<ServiceIndex>,
+    /// The services whose definitions have come by a reload and have not been ready: their failures end nothing. With the
+    /// definition before.
+    pub(super) untried: BTreeMap<ServiceIndex, Option<Rc<Service>>>,
+    /// The services that may still be untried: a request may have waited for their processes to run for longer.
+    pub(super) doubtful: BTreeSet<ServiceIndex>,
     /// The services whose instances have all been taken away: they can be scaled up again, so keepalive goes on.
     scaled_to_zero: BTreeSet<ServiceIndex>,
 }
@@ -53,7 +56,8 @@ impl Model {
             surges: BTreeMap::new(),
             reloading: BTreeMap::new(),
             failures: 0,
-            untried: BTreeSet::new(),
+            untried: BTreeMap::new(),
+            doubtful: BTreeSet::new(),
             scaled_to_zero: BTreeSet::new(),
         }
     }
@@ -271,8 +275,10 @@ impl Model {
     ) -> Verdict {
         let failures = self.failures;
         let instance = self.get_mut(id);
+        instance.note_run(now);
         check_expected(id, instance, to, reason, stage)?;
         let from = std::mem::replace(&mut instance.state, to);
+        instance.on_entered(reason, now);
         instance.blocked = matches!(reason, Reason::DependencyCompleted { .. } | Reason::DependencyFailed { .. });
         match reason {
             Reason::Exited { decision: RestartDecision::Restart { delay, unstable, .. }, .. } => {
@@ -449,15 +455,6 @@ impl Model {
             }
         }
         None
-    }
-
-    /// The code of the first failure that is not repaired; 1 if instances are only blocked; else 0.
-    pub(crate) fn code_when_nothing_is_left(&self) -> u8 {
-        let failed = self.all().filter(|(_, instance)| instance.state == StateName::Failed);
-        let Some((_, first)) = failed.min_by_key(|(_, instance)| instance.failed.unwrap_or(u32::MAX)) else {
-            return 0;
-        };
-        if first.failed.is_some() { first.failure_code() } else { 1 }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The rules for rolling reloads.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use keepalive::model::plan::Kind;
@@ -8,7 +9,8 @@ use keepalive::supervisor::{Event, Fault, Reason, ReloadFailure, StateName, Targ
 
 use super::health;
 use super::instance::{Instance, Progress, ReportedStop};
-use super::model::Model;
+use super::model::{Model, is_active};
+use super::requests::{MAX_SOAK, PROOF_TIME};
 use super::restarts::Expected;
 use super::{Verdict, Violation, rule};
 
@@ -65,6 +67,10 @@ impl Model {
         rule!(reloaded.is_some(), "{service:?} was not being reloaded");
         let left = self.surges.keys().find(|surge| surge.service == service);
         rule!(left.is_none(), "{left:?} exists after the reload");
+        // What still soaks has lasted for long enough.
+        for instance in &mut self.instances[service.position()] {
+            instance.may_end |= instance.state == StateName::Running;
+        }
         let definition = &self.plan.services[service.position()];
         let is_old = |instance: &&Instance| {
             instance.state == StateName::Running && !instance.definition.same_process_spec(definition)
@@ -134,14 +140,22 @@ impl Model {
     /// The plan has changed: a configuration has been loaded, or a service returns to its previous definition. Instances with the
     /// same process specification get the new definition.
     pub(crate) fn apply_config(&mut self, plan: &Rc<Plan>, event: Option<&Event>, now: Mono) {
-        let is_loaded = matches!(event, Some(Event::ConfigLoaded { .. }));
+        let is_loaded = matches!(event, Some(Event::ConfigLoaded { plan: loaded, .. }) if Rc::ptr_eq(loaded, plan));
         let mut kept = Vec::new();
         for (position, new) in (0..).zip(&plan.services) {
             let old = self.plan.services.get(position as usize);
             let is_kept = old.is_some_and(|old| !old.is_removed && old.same_process_spec(new));
-            if !is_kept {
-                self.untried.insert(ServiceIndex(position));
-            } else if is_loaded && self.untried.contains(&ServiceIndex(position)) {
+            let index = ServiceIndex(position);
+            let returns =
+                self.untried.get(&index).and_then(Option::as_ref).is_some_and(|before| Rc::ptr_eq(before, new));
+            // It returns to the previous definition.
+            if returns && !is_loaded {
+                self.untried.remove(&index);
+            } else if !is_kept {
+                self.untried.entry(index).or_insert_with(|| old.cloned());
+            } else if is_loaded && self.doubtful.contains(&index) {
+                self.instances[position as usize].iter_mut().for_each(Instance::on_perhaps_retried);
+            } else if is_loaded && self.untried.contains_key(&index) {
                 self.instances[position as usize].iter_mut().for_each(Instance::on_retried);
             }
             kept.push(is_kept && old != Some(new));
@@ -167,9 +181,27 @@ impl Model {
         };
         let is_degraded =
             |service: ServiceIndex| self.of(service).iter().any(|instance| instance.state == StateName::Failed);
-        let is_untried =
-            |service: &ServiceIndex| !self.is_satisfied(*service) || is_degraded(*service) || is_soaking(*service);
-        self.untried = untried.into_iter().filter(is_untried).collect();
+        // A process of the old definition proves nothing, nor does a service without instances.
+        let is_old = |service: ServiceIndex| {
+            let definition = &self.plan.services[service.position()];
+            let is_old = |one: &Instance| is_active(one.state) && !one.definition.same_process_spec(definition);
+            self.desired(service) == 0 || self.of(service).iter().any(is_old)
+        };
+        let is_untried = |service: &ServiceIndex| {
+            !self.is_satisfied(*service) || is_degraded(*service) || is_soaking(*service) || is_old(*service)
+        };
+        let is_young = |service: ServiceIndex| {
+            let is_young = |one: &Instance| one.is_ready_at_once() && now <= one.since + PROOF_TIME + MAX_SOAK;
+            self.of(service).iter().any(is_young)
+        };
+        let doubtful = self.doubtful.clone();
+        let mut doubtful: BTreeSet<_> =
+            doubtful.into_iter().filter(|service| is_untried(service) || is_young(*service)).collect();
+        let (kept, worked): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            untried.into_iter().partition(|(service, _)| is_untried(service));
+        doubtful.extend(worked.into_keys().filter(|service| is_young(*service)));
+        doubtful.retain(|service| !kept.contains_key(service));
+        (self.untried, self.doubtful) = (kept, doubtful);
     }
 }
 
@@ -182,7 +214,13 @@ impl Instance {
             (self.start_requested, self.due, self.fault) = (true, None, None);
             (self.unstable, self.refusals) = (0, 0);
             self.request_stop();
+            self.put_to_test();
         }
+    }
+
+    /// As [`Self::on_retried`], if the earlier reload is not known to have succeeded.
+    fn on_perhaps_retried(&mut self) {
+        self.may_forget_failures = self.queued.is_none() && !self.stopped_by_operator;
     }
 
     /// `unstable`: what is shown.

@@ -10,6 +10,7 @@ use keepalive::supervisor::{Event, Refusal, ReloadFailure, Request, RequestId, S
 use super::instance::Instance;
 use super::model::{Model, is_active};
 use super::shutdown::ShutdownStage;
+use super::targets::{targets, unavailable_dependency};
 use super::{Verdict, Violation, rule};
 
 /// How long a process that is ready as soon as it runs must run before the request for its start is done.
@@ -19,7 +20,7 @@ pub(super) const MAX_SOAK: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
-    open: BTreeMap<RequestId, Open>,
+    pub(super) open: BTreeMap<RequestId, Open>,
     /// A configuration has turned a service off or on: a later one may wait for its instances.
     is_scaled_by_config: bool,
     /// The time of the last tick, which reports the end of deadlines.
@@ -28,17 +29,19 @@ pub(crate) struct Requests {
 
 /// A request that has not been answered.
 #[derive(Debug)]
-struct Open {
+pub(super) struct Open {
     request: Request,
     /// The instances to start or to signal.
-    up: Vec<InstanceId>,
+    pub(super) up: Vec<InstanceId>,
     /// The instances to stop.
     down: Vec<InstanceId>,
+    /// The instances whose restart has not begun, because what they depend on is not ready.
+    pub(super) deferred: Vec<InstanceId>,
     /// The reloads that it waits for.
     reloads: Vec<ServiceIndex>,
     has_failed_reload: bool,
     /// The instances to start whose processes have exited and are restarted.
-    died: Vec<InstanceId>,
+    pub(super) died: Vec<InstanceId>,
     /// The state of the configuration load for it.
     config: Config,
     /// The only correct reply, if the request is impossible.
@@ -65,16 +68,19 @@ impl Requests {
         let is_refused = refusal.is_some();
         let is_loading = request == Request::ReloadConfig && !is_refused;
         let config = if is_loading { Config::Loading } else { Config::Loaded };
-        let (up, down, died) = (Vec::new(), Vec::new(), Vec::new());
-        let mut open = Open { request: request.clone(), up, down, reloads, has_failed_reload, died, config, refusal };
+        let (up, down, died, deferred) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let request_of = request.clone();
+        let mut open =
+            Open { request: request_of, up, down, deferred, reloads, has_failed_reload, died, config, refusal };
         if !is_refused {
             match request {
-                Request::Control(target, verb) => open.apply_verb(targets(&[target], verb, model), verb, model),
-                Request::Several(wanted, verb) => open.apply_verb(targets(&wanted, verb, model), verb, model),
+                Request::Control(target, verb) => self.apply_verb(&mut open, &[target], verb, model),
+                Request::Several(wanted, verb) => self.apply_verb(&mut open, &wanted, verb, model),
                 Request::Scale(service, wanted) => {
                     let (before, from) = (model.of(service).len() as u32, model.desired(service));
                     let id = |number| InstanceId { service, number };
                     open.down = (wanted..before).map(id).collect();
+                    self.cancel_deferred(&open.down);
                     for id in &open.down {
                         stop(*id, model);
                     }
@@ -106,10 +112,11 @@ impl Requests {
         let (before, from) = (model.of(service).len() as u32, model.desired(service));
         let starts = if from == 0 { model.is_needed(service) } else { model.is_active(service) };
         if from == 0 {
-            model.untried.insert(service);
+            model.untried.insert(service, None);
         }
         let id = |number| InstanceId { service, number };
         let surplus: Vec<_> = (wanted..before).map(id).collect();
+        self.cancel_deferred(&surplus);
         surplus.iter().for_each(|id| stop(*id, model));
         model.scale(service, wanted);
         let added: Vec<_> = (from..wanted).map(id).filter(|_| starts).collect();
@@ -171,6 +178,11 @@ impl Requests {
     ) -> Verdict {
         let Some(open) = self.open.remove(&id) else { return Err(Violation(format!("another reply to {id:?}"))) };
         let request = open.request.clone();
+        if !open.deferred.is_empty() && matches!(result, Err(Refusal::DependencyUnavailable(..))) {
+            let expected = unavailable_dependency(&open.deferred, model).map_or(Ok(()), Err);
+            rule!(result == expected, "{request:?}: {result:?}");
+            return Ok(());
+        }
         if let Some(refusal) = open.refusal {
             rule!(result == Err(refusal), "{request:?}: {result:?}");
             return Ok(());
@@ -245,7 +257,7 @@ impl Open {
         Ok(())
     }
 
-    fn apply_verb(&mut self, targets: Vec<InstanceId>, verb: Verb, model: &mut Model) {
+    pub(super) fn apply_verb(&mut self, targets: Vec<InstanceId>, verb: Verb, model: &mut Model) {
         for target in &targets {
             let instance = model.get_mut(*target);
             let is_stop = matches!(verb, Verb::Stop | Verb::Restart);
@@ -336,7 +348,7 @@ impl Open {
     }
 
     fn is_done(&self, model: &Model) -> bool {
-        if !self.reloads.is_empty() || self.config == Config::Loading {
+        if !self.reloads.is_empty() || self.config == Config::Loading || !self.deferred.is_empty() {
             return false;
         }
         let is_down = |id: &InstanceId| model.find(*id).is_none_or(|instance| !is_active(instance.state));
@@ -347,7 +359,7 @@ impl Open {
     /// A load of the configuration also waits for definitions that an earlier one has brought.
     fn may_await_untried(&self, model: &Model, now: Mono) -> bool {
         let is_young = || model.all().any(|(id, _)| model.is_up(id) && !lasts(id, model, now));
-        self.request == Request::ReloadConfig && (!model.untried.is_empty() || is_young())
+        self.request == Request::ReloadConfig && (!model.untried.is_empty() || !model.doubtful.is_empty() || is_young())
     }
 
     /// Whether its processes run longer than any request waits for.
@@ -361,7 +373,8 @@ impl Open {
         let is_up = |id: &InstanceId| model.is_up(*id) && model.get(*id).queued.is_none() && lasts(*id, model, now);
         let is_signalled = |id: &InstanceId| matches!(model.get(*id).definition.reload.strategy, Strategy::Signal(_));
         let is_up = |id: &InstanceId| is_up(id) && !is_signalled(id);
-        self.up.iter().any(has_failed)
+        self.deferred.is_empty()
+            && self.up.iter().any(has_failed)
             && self.up.iter().all(|id| has_failed(id) || self.died.contains(id) || is_up(id))
             && self.down.iter().all(|id| model.find(*id).is_none_or(|instance| !is_active(instance.state)))
     }
@@ -432,6 +445,8 @@ fn start(instance: &mut Instance) {
     (instance.unstable, instance.refusals, instance.stopped_by_operator) = (0, 0, false);
     instance.start_requested = instance.state == StateName::Stopping;
     if instance.state == StateName::Stopping {
+        instance.put_to_test();
+        instance.stays_stopped = false;
         (instance.due, instance.fault) = (None, None);
         instance.request_stop();
     }
@@ -453,7 +468,8 @@ fn refusal(request: &Request, model: &Model) -> Option<Refusal> {
         Request::Scale(service, _) if model.is_oneshot(*service) => return Some(Refusal::Oneshot(*service)),
         Request::Scale(service, wanted) => {
             let current: Vec<_> = targets(&[Target::Service(*service)], Verb::Stop, model);
-            return if *wanted as usize > current.len() { unavailable_dependency(&current, model) } else { None };
+            let first = InstanceId { service: *service, number: 0 };
+            return if *wanted as usize > current.len() { unavailable_dependency(&[first], model) } else { None };
         }
         Request::ReloadConfig | Request::Shutdown => return None,
     };
@@ -467,31 +483,4 @@ fn refusal(request: &Request, model: &Model) -> Option<Refusal> {
         || wanted.iter().find_map(|target| if let Target::Service(service) = target { Some(*service) } else { None });
     let unknown = unknown.or_else(|| off().filter(|_| is_none).map(Refusal::NoInstances));
     unknown.or_else(|| unavailable_dependency(&restarted()?, model))
-}
-
-/// A process that runs is not restarted, nor are there more of its service, while nobody starts a dependency.
-fn unavailable_dependency(targets: &[InstanceId], model: &Model) -> Option<Refusal> {
-    let running = targets.iter().filter(|id| model.get(**id).main.is_some());
-    running.map(|id| id.service).find_map(|service| {
-        let is_unavailable = |dependency: &ServiceIndex| {
-            let mut states = model.of(*dependency).iter().map(|instance| instance.state);
-            let is_target = targets.iter().any(|target| target.service == *dependency);
-            !model.is_satisfied(*dependency) && !states.any(is_active) && !is_target
-        };
-        let dependency = model.depends_on(service).iter().copied().find(is_unavailable)?;
-        Some(Refusal::DependencyUnavailable(service, dependency))
-    })
-}
-
-/// The instances that are meant. What has completed is not started by a request for all, nor restarted what is stopped.
-fn targets(wanted: &[Target], verb: Verb, model: &Model) -> Vec<InstanceId> {
-    let is_all = wanted.contains(&Target::All);
-    let of = |service| (0..model.desired(service)).map(move |number| InstanceId { service, number });
-    let all = model.services().flat_map(of).filter(|id| wanted.iter().any(|target| target.includes(*id)));
-    let is_left_alone = |state| match verb {
-        Verb::Start => state == StateName::Completed,
-        Verb::Restart => matches!(state, StateName::Completed | StateName::Stopped),
-        Verb::Stop | Verb::Reload | Verb::Signal(_) => false,
-    };
-    all.filter(|id| !is_all || !is_left_alone(model.get(*id).state)).collect()
 }

@@ -120,7 +120,7 @@ impl Shutdown {
                 0
             }
             Cause::Unhealthy { instance, .. } => {
-                let health = plan.services[instance.service.position()].health.as_ref();
+                let health = model.get(*instance).definition.health.as_ref();
                 let is_wanted = health.is_some_and(|health| health.on_unhealthy == OnUnhealthy::Shutdown);
                 rule!(is_wanted && model.get(*instance).is_not_ready(), "{instance:?} is not unhealthy");
                 1
@@ -138,11 +138,14 @@ impl Shutdown {
                 let failed = model.get(*instance);
                 rule!(failed.failed == last, "{instance:?} is not the last failed instance");
                 rule!(failed.last_exit == Some(run.exit), "the run is not the last run of {instance:?}");
+                rule!(failed.may_end, "{instance:?} has not been ready since a request has started it");
                 failed.failure_code()
             }
             Cause::NothingLeft { .. } => {
                 rule!(nothing_is_left(model), "a service is active or stopped by an operator");
-                model.code_when_nothing_is_left()
+                let holds = model.all().find(|(_, instance)| instance.failed.is_some() && !instance.may_end);
+                rule!(holds.is_none(), "a request has started {holds:?}, which has not been ready since");
+                code_when_nothing_is_left(model)
             }
         };
         let deadline = now + plan.shutdown_timeout;
@@ -241,9 +244,12 @@ impl Shutdown {
 
     /// Without a shutdown, there is no reason for one.
     pub(crate) fn check_no_reason_to_begin(&self, model: &Model, plan: &Plan) -> Verdict {
-        rule!(!nothing_is_left(model), "nothing runs or will run, but there is no shutdown");
+        rule!(!nothing_is_left(model) || is_held_open(model), "nothing runs or will run, but there is no shutdown");
         for (service, index) in plan.services.iter().zip(model.services()) {
-            let is_tried = !model.untried.contains(&index);
+            let last = model.of(index).iter().max_by_key(|instance| instance.failed);
+            let is_tried = !model.untried.contains_key(&index)
+                && !model.doubtful.contains(&index)
+                && last.is_some_and(|last| last.must_end);
             let failed = service.on_failure == ExitAction::Shutdown && model.has_failed(index) && is_tried;
             rule!(!failed, "{index:?} has failed, but there is no shutdown");
             let completed = service.on_success == ExitAction::Shutdown && is_completed(model, index);
@@ -260,4 +266,20 @@ fn is_completed(model: &Model, service: keepalive::model::ServiceIndex) -> bool 
 
 fn nothing_is_left(model: &Model) -> bool {
     !model.any_active() && !model.services().any(|service| model.is_stopped_by_operator(service))
+}
+
+/// Whether a failure of what a request has started may keep keepalive running, although nothing else does.
+fn is_held_open(model: &Model) -> bool {
+    model.all().any(|(id, instance)| {
+        instance.failed.is_some() && (!instance.must_end || model.untried.contains_key(&id.service))
+    })
+}
+
+/// The code of the first failure that is not repaired; 1 if instances are only blocked; else 0.
+fn code_when_nothing_is_left(model: &Model) -> u8 {
+    let failed = model.all().filter(|(_, instance)| instance.state == StateName::Failed);
+    let Some((_, first)) = failed.min_by_key(|(_, instance)| instance.failed.unwrap_or(u32::MAX)) else {
+        return 0;
+    };
+    if first.failed.is_some() { first.failure_code() } else { 1 }
 }

@@ -7,7 +7,7 @@ use keepalive::supervisor::StateName;
 
 use super::model::Model;
 use super::shutdown::Shutdown;
-use super::{Verdict, rule};
+use super::{Checker, Verdict, rule};
 
 /// A longer wait is told.
 const LONG_WAIT: Duration = Duration::from_secs(30);
@@ -50,4 +50,28 @@ pub(crate) fn check(until: Option<Mono>, now: Mono, model: &Model, shutdown: &Sh
         rule!(due, "{id:?} has not restarted after its backoff");
     }
     Ok(())
+}
+
+impl Checker {
+    pub(super) fn check_waiting_instances(&self) -> Verdict {
+        for (id, _) in self.model.all().filter(|(_, instance)| instance.blocked) {
+            let free = self.model.dependencies_are_satisfied(id.service);
+            rule!(!free, "{id:?} is blocked though its dependencies are ready");
+        }
+        for (id, instance) in self.model.all().filter(|(_, instance)| instance.state == StateName::Waiting) {
+            rule!(
+                !self.model.dependencies_are_satisfied(id.service),
+                "{id:?} waits though its dependencies are ready: {instance:?}"
+            );
+            for dependency in &self.plan.services[id.service.position()].depends_on {
+                let satisfied = self.model.is_satisfied(*dependency);
+                let is_over = self.model.cannot_become_ready(*dependency);
+                rule!(!is_over, "{id:?} waits for {dependency:?}, which cannot become ready");
+                let may_come =
+                    satisfied || self.model.is_active(*dependency) || self.model.is_stopped_by_operator(*dependency);
+                rule!(may_come, "{id:?} waits for {dependency:?}, which does not start");
+            }
+        }
+        Ok(())
+    }
 }

@@ -50,11 +50,10 @@ fn a_new_service_whose_socket_is_in_use_never_ends_keepalive() {
 #[test]
 fn a_new_definition_that_has_worked_ends_keepalive_when_it_fails() {
     let mut setup = Setup::boot(vec![service("web")]);
-    setup.configure(vec![service("web"), once(oneshot("seed"))]);
+    setup.configure(vec![service("web"), once(service("seed"))]);
     setup.exits("seed.0", 4);
     setup.start("seed");
-    setup.exits("seed.0", 0);
-    setup.restart("seed");
+    setup.after(seconds(1));
     setup.forget();
     setup.exits("seed.0", 4);
     assert_eq!(setup.only("draining"), ["draining: failed"]);
