@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::checks::{CheckStage, Checks, HealthStatus};
 use super::core::Supervisor;
 use super::event::Action;
+use super::readiness::Lifetime;
 use super::record::{Cause, JournalEvent, Outcome};
 use super::run_result::Fault;
 use super::state::{AfterStop, Running, State};
@@ -108,12 +109,13 @@ impl Supervisor {
         self.update_running(id, |running| running.checks = checks);
     }
 
-    /// keepalive is shutting down: checks nothing any more.
+    /// keepalive is shutting down: checks and replaces nothing any more.
     pub(super) fn end_checks(&mut self) {
         for id in self.services.ids_with_surges() {
             let state = self.services[id].state;
             self.abort_check(&state);
             self.update_running(id, |running| {
+                running.lifetime = Lifetime::Unlimited;
                 running.checks = running.checks.map(|checks| Checks { stage: CheckStage::Ended, ..checks });
             });
         }
