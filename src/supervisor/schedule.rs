@@ -96,6 +96,8 @@ impl Supervisor {
     fn restart_instances(&mut self, service: ServiceIndex) {
         let ids: Vec<_> = self.services.ids_of(service).filter(|id| self.services.has(*id)).collect();
         match self.reloadable(&ids) {
+            // It is being scaled to zero: there is nothing to replace.
+            Ok(()) if ids.is_empty() => {}
             Ok(()) => {
                 let numbers = ids.iter().map(|id| id.number).collect();
                 self.start_rollout(service, numbers, None, None, Requester::Schedule);
