@@ -201,8 +201,11 @@ fn find_program((name, shown): (&CStr, &str), path: &[u8], directory: &Path) -> 
     }
     match found {
         Some(path) => {
-            let path = path.display();
-            Err((format!("`{path}` is not executable"), format!("chmod +x {path}")))
+            let (is_directory, path) = (path.is_dir(), path.display());
+            Err(match is_directory {
+                true => (format!("`{path}` is a directory"), "name a program".to_owned()),
+                false => (format!("`{path}` is not executable"), format!("chmod +x {path}")),
+            })
         }
         None if has_slash => Err((format!("program `{shown}` not found"), "the path is relative to `cwd`".to_owned())),
         None => {

@@ -31,7 +31,11 @@ pub fn plan_text(path: &Path, plan: &Plan) -> String {
         let after = dependencies(plan, service);
         let after = if after.is_empty() { String::new() } else { format!(" after {}", after.join(", ")) };
         let is_autostarted = order.get(position).is_some_and(|index| autostarted.contains_key(index));
-        let note = if is_autostarted { "" } else { " (autostart = false)" };
+        let note = match (is_autostarted, service.instances) {
+            (_, 0) => " (off: instances = 0)",
+            (true, _) => "",
+            (false, _) => " (autostart = false)",
+        };
         push(&mut text, format_args!("{:>4}. {}{after}{note}\n", position + 1, service.name));
     }
     for service in services() {

@@ -185,6 +185,11 @@ impl Decoder<'_> {
                 // The mark of systemd for a file that may be missing.
                 let marked = file.path.get_ref().as_str().and_then(|text| text.strip_prefix('-'));
                 let hint = marked.map(|rest| format!("write `{{ path = \"{rest}\", required = false }}`"));
+                let hint = hint.or_else(|| {
+                    is_absent((self.environment.files)(&FsQuery::Exists(&path))).then(|| {
+                        "`required = false` if it may be missing, `when = \"start\"` if it is written later".to_owned()
+                    })
+                });
                 let message = format!("cannot read `{}`: {reason}", self.shown_path(file.path, &path));
                 self.error(file.path.span(), message, hint.unwrap_or_default());
                 return Entries::new();

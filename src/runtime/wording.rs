@@ -227,7 +227,8 @@ pub(super) struct Changed<'a>(pub(super) &'a Plan, pub(super) &'a Changes, pub(s
 
 impl Display for Changed<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Self(plan, Changes { added, removed, reloaded, adjusted, unchanged, not_running }, of_reloaded) = self;
+        let Self(plan, Changes { added, removed, reloaded, adjusted, unchanged, not_running, awaited: _ }, of_reloaded) =
+            self;
         formatter.write_str("configuration reloaded: ")?;
         let counts = [
             (added, "added"),

@@ -56,6 +56,7 @@ impl Supervisor {
         for ((position, old), new) in (0..).zip(&before.services).zip(&plan.services) {
             self.change(ServiceIndex(position), old, new, &mut work);
         }
+        work.changes.awaited = work.awaiting_ready.iter().map(|id| id.service).collect();
         self.record(JournalEvent::ConfigReloaded(work.changes));
         self.read_calendar();
         for service in self.services.service_indexes() {

@@ -59,6 +59,7 @@ pub use event::{Action, Event, Leftovers, ReadySource, Scope, Step};
 pub use operator::{Refusal, Request, RequestId, Target, Verb};
 pub use planned::{Runs, SkipReason};
 pub use record::{Cause, Changes, JournalEntry, JournalEvent, Outcome, Reason, Requester};
+pub use request::PROOF_TIME;
 pub use rollout::{ReloadFailure, RolloutError};
 pub use run_result::{Exit, FailureReason, Fault, RestartCause, RestartDecision, Restarts, RunResult};
 pub use state::StopStage;

@@ -141,6 +141,8 @@ pub struct Changes {
     pub unchanged: u32,
     /// Services that do not run: their new definition is used at the next start.
     pub not_running: Vec<ServiceIndex>,
+    /// Services that the reload starts and that must work, without those whose own reload follows.
+    pub awaited: Vec<ServiceIndex>,
 }
 
 /// Why an instance has changed its state.

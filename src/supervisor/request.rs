@@ -13,7 +13,7 @@ use crate::model::plan::{Kind, Ready};
 use crate::model::{InstanceId, ServiceIndex, Signal};
 
 /// How long a process that is ready as soon as it runs must run before a request for its start is done.
-pub(super) const PROOF_TIME: Duration = Duration::from_secs(1);
+pub const PROOF_TIME: Duration = Duration::from_secs(1);
 
 /// What a request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,6 +30,7 @@ mod control_edges;
 mod control_slots;
 mod documents;
 mod env_files;
+mod failed_commands;
 mod fake_server;
 mod foreign_fds;
 mod health;

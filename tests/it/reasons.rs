@@ -171,7 +171,7 @@ fn what_waits_names_what_it_waits_for() {
     let no_answer = "exec sh: exited with code 2: no answer";
     wait_until("an attempt that has written a line", || (reason("asks.0") == no_answer).then_some(()));
     assert_eq!(reason("needs-slow.0"), format!("waiting for slow (starting: {refused})"));
-    assert_eq!(reason("last.0"), "waiting for needs-slow (waiting)");
+    assert_eq!(reason("last.0"), format!("waiting for needs-slow (waiting for slow (starting: {refused}))"));
     assert_eq!(reason("notify.0"), "waiting for READY=1");
     assert_eq!(reason("off.0"), "not started (autostart = false)");
     let ready = control.get("/readyz?service=needs-slow").reason();

@@ -81,6 +81,7 @@ d/3.toml:1:2: only the main file can have `[keepalive]`
 d/4.toml:3:22: cannot read `d/none.env`: no such file or directory
   3 | env_file = ["x.env", "none.env"]
     |                      ^^^^^^^^^^
+  = `required = false` if it may be missing, `when = "start"` if it is written later
 
 d/x.env:2:1: expected `NAME=value`
   = comments start with `#`

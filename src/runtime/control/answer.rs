@@ -87,9 +87,18 @@ pub(super) fn timeout(snapshot: &StatusSnapshot<'_>, request: &Request, after: D
         | Request::ReloadConfig
         | Request::Shutdown => !is_ready(instance, snapshot.plan),
     };
+    let awaits = |instance: &InstanceView<'_>| {
+        let service = snapshot.plan.services.get(instance.id.service.position())?;
+        let views = service.depends_on.iter().filter_map(|dependency| snapshot.view.service(*dependency));
+        views.filter(|dependency| !dependency.available).find_map(neediest)
+    };
     let surges =
         snapshot.view.services().flat_map(ServiceView::surges).filter(|surge| is_meant(request, surge.id.slot()));
-    let underway: Vec<_> = targets(snapshot, request).filter(is_underway).chain(surges).collect();
+    let mut underway: Vec<_> = targets(snapshot, request).filter(is_underway).chain(surges).collect();
+    if underway.is_empty() {
+        // A reload or a restart that has not begun: what it waits for.
+        underway.extend(targets(snapshot, request).find_map(|instance| awaits(&instance)));
+    }
     let named =
         underway.iter().take(MAX_NAMED).map(|instance| sentence(instance, snapshot)).collect::<Vec<_>>().join("; ");
     let more = match underway.len().saturating_sub(MAX_NAMED) {
@@ -231,6 +240,11 @@ fn done(snapshot: &StatusSnapshot<'_>, request: &Request) -> String {
             let mut reloaded = snapshot.view.services().filter(is_service).flat_map(ServiceView::instances);
             let mut text = match (target, verb) {
                 (Target::All, Verb::Reload) if !reloaded.any(is_reloaded) => "nothing to reload".to_owned(),
+                (Target::Service(service), Verb::Stop)
+                    if snapshot.view.service(*service).is_some_and(|service| service.desired == 0) =>
+                {
+                    format!("{} has no instances", service_name(snapshot.plan, *service))
+                }
                 _ => done_to(&target_name(snapshot, *target), *verb),
             };
             if *verb == Verb::Reload {

@@ -149,7 +149,7 @@ const FAMILIES: [Family; 31] = [
     Family {
         name: "keepalive_config_reload_failures_total",
         kind: "counter",
-        help: "Configuration reloads that failed.",
+        help: "Configuration reloads that failed, or brought a service that does not work.",
         samples: Samples::Own(|snapshot| Value::Count(snapshot.counts.config_reload_failures())),
     },
     Family {

@@ -8,7 +8,7 @@ use crate::model::ServiceIndex;
 use crate::model::plan::{Kind, Ready};
 use crate::runtime::text::Span;
 use crate::runtime::wording::{Name, Why};
-use crate::supervisor::{Fault, HealthStatus, InstanceView, Reason, StateName, StopStage};
+use crate::supervisor::{Fault, HealthStatus, InstanceView, Reason, ServiceView, StateName, StopStage};
 
 /// The number of dependencies that are named.
 const MAX_NAMED: usize = 5;
@@ -42,12 +42,38 @@ fn push_missing(text: &mut String, instance: &InstanceView<'_>, snapshot: &Statu
             text.push_str(": ");
             push_own_reason(text, &instance, snapshot);
         }
+        push_root(text, service, snapshot);
         text.push(')');
         named += 1;
         if named == MAX_NAMED {
             break;
         }
     }
+}
+
+/// What a dependency that waits itself waits for in the end: ` for db (backoff: …)`.
+fn push_root(text: &mut String, service: ServiceView<'_>, snapshot: &StatusSnapshot<'_>) {
+    let mut root = service;
+    for _ in 0..MAX_FOLLOWED {
+        if neediest(root).is_none_or(|instance| instance.state != StateName::Waiting) {
+            break;
+        }
+        let dependencies = snapshot.plan.services.get(root.index.position()).map(|planned| planned.depends_on.iter());
+        let mut missing = dependencies.into_iter().flatten().filter_map(|index| snapshot.view.service(*index));
+        let Some(next) = missing.find(|dependency| !dependency.available) else { break };
+        root = next;
+    }
+    if root.index == service.index {
+        return;
+    }
+    for part in [" for ", root.name, " (", word_of(root)] {
+        text.push_str(part);
+    }
+    if let Some(instance) = neediest(root).filter(|instance| instance.state != StateName::Waiting) {
+        text.push_str(": ");
+        push_own_reason(text, &instance, snapshot);
+    }
+    text.push(')');
 }
 
 fn is_unhealthy(instance: &InstanceView<'_>) -> bool {

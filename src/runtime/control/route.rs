@@ -179,6 +179,12 @@ fn scale(target: Target, query: &Query<'_>, view: View<'_>) -> Result<Request, I
     // `+` decodes to a blank, which no number contains.
     let text = text.replace(' ', "+");
     let now = || view.services().find(|known| known.index == service).map_or(0, |known| known.desired);
+    let instances = now();
+    if text.strip_prefix('-').and_then(whole).is_some_and(|fewer: u32| fewer > instances) {
+        return Err(Invalid::because(format!(
+            "`{text}` would leave fewer than 0 instances: there are {instances} now"
+        )));
+    }
     let wanted = match (text.strip_prefix('+'), text.strip_prefix('-')) {
         (Some(more), _) => whole(more).map(|more| now().saturating_add(more)),
         (_, Some(fewer)) => whole(fewer).and_then(|fewer| now().checked_sub(fewer)),

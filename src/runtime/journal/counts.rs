@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use crate::model::plan::Kind;
 use crate::model::{ExitStatus, InstanceId, Mono, ServiceIndex};
 use crate::runtime::by_instance::ByInstance;
-use crate::supervisor::{Changes, JournalEntry, JournalEvent, Reason, ReloadFailure, StateName};
+use crate::supervisor::{
+    Changes, JournalEntry, JournalEvent, PROOF_TIME, Reason, ReloadFailure, RestartDecision, StateName,
+};
 
 /// Counts since keepalive has started.
 #[derive(Debug, Default)]
@@ -22,6 +25,8 @@ pub(in crate::runtime) struct Counts {
     pub(in crate::runtime) changes: Changes,
     config_reload_failures: u64,
     last_config_reload_failed: bool,
+    /// The services that the last reload of the configuration has started, and that have not worked yet.
+    config_reload_awaits: Vec<ServiceIndex>,
     /// Clients that were rejected, or disconnected because they were too slow.
     pub(in crate::runtime) dropped_clients: u64,
 }
@@ -71,21 +76,56 @@ impl Counts {
         self.last_config_reload_failed = true;
     }
 
+    /// A service that the last reload of the configuration has started has failed, has worked, or has been stopped.
+    fn watch_config_reload(&mut self, service: ServiceIndex, from: StateName, to: StateName, reason: &Reason) {
+        if !self.config_reload_awaits.contains(&service) {
+            return;
+        }
+        let (has_failed, is_over) = if let Reason::Exited { run, definition, decision } = reason {
+            let is_failure = matches!(decision, RestartDecision::Fail(_) | RestartDecision::Restart { .. })
+                && (from != StateName::Stopping || run.fault.is_some());
+            let has_worked = from == StateName::Running
+                && definition.kind == Kind::Service
+                && run.uptime >= definition.reload.soak.max(PROOF_TIME);
+            (is_failure && !has_worked, has_worked || to == StateName::Completed)
+        } else {
+            (
+                matches!(reason, Reason::DependencyFailed { .. } | Reason::DependencyCompleted { .. }),
+                matches!(reason, Reason::StopRequested(_) | Reason::RestartRequested(_)),
+            )
+        };
+        if has_failed {
+            self.config_reload_awaits.clear();
+            self.config_reload_failed();
+        } else if is_over {
+            self.config_reload_awaits.retain(|awaited| *awaited != service);
+        }
+    }
+
     pub(in crate::runtime) fn record(&mut self, record: &JournalEntry) {
         if let JournalEvent::ReloadFinished { service, failure } = &record.event {
             self.on_reload_ended(*service, failure.as_ref());
         }
         if let JournalEvent::ConfigReloaded(changes) = &record.event {
             self.changes.clone_from(changes);
+            self.config_reload_awaits.clone_from(&changes.awaited);
             self.last_config_reload_failed = false;
         }
-        if let JournalEvent::ConfigReloadFailed { .. } = record.event {
+        // What the last reload has brought does not work: that counts once.
+        let is_rolled_back = matches!(record.event, JournalEvent::ReloadRolledBack { .. });
+        if matches!(record.event, JournalEvent::ConfigReloadFailed { .. })
+            || is_rolled_back && !self.last_config_reload_failed
+        {
+            self.config_reload_awaits.clear();
             self.config_reload_failed();
         }
         if let JournalEvent::ShutdownStarted { .. } = record.event {
             self.shutdown_started_at = Some(record.at);
         }
         let JournalEvent::Transition { instance, from, to, reason, .. } = &record.event else { return };
+        if !instance.is_surge() {
+            self.watch_config_reload(instance.service, *from, *to, reason);
+        }
         let Some(count) = self.instances.entry(*instance) else { return };
         if let Reason::Exited { run, .. } = reason {
             count.exited(run.exit.status);

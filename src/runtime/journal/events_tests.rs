@@ -376,8 +376,9 @@ fn journal_events() -> Vec<(JournalEvent, &'static str)> {
     let failure = |error| ReloadFailure { instance: INSTANCE, definition: Rc::new(service("web")), error };
     let crashed = Rc::new(run(ExitStatus::Code(1)));
     let last = (INSTANCE, crashed.clone(), FailureReason::RestartLimit(16));
+    let not_running = vec![ServiceIndex(0)];
     let changes =
-        Changes { added: 1, removed: 2, reloaded: 3, adjusted: 4, unchanged: 5, not_running: vec![ServiceIndex(0)] };
+        Changes { added: 1, removed: 2, reloaded: 3, adjusted: 4, unchanged: 5, not_running, ..Changes::default() };
     let draining = |cause| JournalEvent::ShutdownStarted { cause };
     let failed = |error| JournalEvent::ReloadFinished { service: SERVICE, failure: Some(failure(error)) };
     vec![
