@@ -68,7 +68,7 @@ fn load_all(path: &Path, main: Option<&[OsString]>, environment: &Environment<'_
     let tree = builder.parse(&first);
     let format = if builder.syntax_errors.is_empty() { None } else { str::from_utf8(&first.bytes).ok() };
     if let Some(format) = format.and_then(other_format) {
-        let hint = "keepalive reads TOML: write `[services.NAME]` with `command` for each program";
+        let hint = "keepalive reads TOML: `keepalive import FILE` makes it of what other programs read";
         return Err(unusable(first.name, format!("this looks like {format}"), hint));
     }
     let included = builder.included(path, &tree);

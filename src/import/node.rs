@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, Span, SpannedEventReceiver};
+use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::import_error::ImportError;
@@ -162,14 +162,20 @@ impl<'de> Visitor<'de> for NodeVisitor {
 /// Parses YAML: the first document.
 pub(super) fn from_yaml(path: &Path, text: &str) -> Result<Node, ImportError> {
     let mut builder = TreeBuilder::default();
-    let parsed = Parser::new_from_str(text).load(&mut builder, false);
-    parsed.map_err(|error| {
-        ImportError::at(path, error.marker().line(), format!("invalid YAML: {}", error.info()), "correct it")
-    })?;
+    // One by one, as `load` is recursive.
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event.map_err(|error| {
+            ImportError::at(path, error.marker().line(), format!("invalid YAML: {}", error.info()), "correct it")
+        })?;
+        builder.on_event(event, span);
+        if builder.is_too_large || builder.root.is_some() {
+            break;
+        }
+    }
     if builder.is_too_large {
         return Err(ImportError::new(
             path.display().to_string(),
-            "its aliases multiply to too many values",
+            "it has too many values, or they are nested too deep",
             "write them out",
         ));
     }
@@ -178,6 +184,9 @@ pub(super) fn from_yaml(path: &Path, text: &str) -> Result<Node, ImportError> {
 
 /// How many values a document may have: aliases can multiply them.
 const MAX_NODES: usize = 100_000;
+
+/// How deep values may be nested.
+const MAX_DEPTH: usize = 100;
 
 #[derive(Default)]
 struct TreeBuilder {
@@ -191,13 +200,14 @@ struct TreeBuilder {
 
 impl TreeBuilder {
     fn push(&mut self, node: Node, anchor: usize) {
-        if anchor > 0 && !self.is_too_large {
-            self.anchors.push((anchor, node.clone()));
-        }
         self.count += size_of_tree(&node);
-        self.is_too_large |= self.count > MAX_NODES;
+        self.is_too_large |= self.count > MAX_NODES || self.open.len() > MAX_DEPTH;
         if self.is_too_large {
             return;
+        }
+        if anchor > 0 {
+            self.count += size_of_tree(&node);
+            self.anchors.push((anchor, node.clone()));
         }
         match self.open.last_mut() {
             None => {
@@ -227,9 +237,10 @@ fn size_of_tree(node: &Node) -> usize {
     }
 }
 
-impl<'input> SpannedEventReceiver<'input> for TreeBuilder {
-    fn on_event(&mut self, event: Event<'input>, span: Span) {
+impl TreeBuilder {
+    fn on_event(&mut self, event: Event<'_>, span: Span) {
         let line = span.start.line();
+        self.is_too_large |= self.open.len() > MAX_DEPTH;
         match event {
             Event::Scalar(text, style, anchor, _) => self.push(Node { data: scalar(&text, style), line }, anchor),
             Event::SequenceStart(anchor, _) => {
@@ -288,12 +299,14 @@ mod tests {
     }
 
     #[test]
-    fn aliases_cannot_multiply_without_limit() {
+    fn values_cannot_multiply_or_nest_without_limit() {
         let mut yaml = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for number in 1..9 {
             let previous = format!("*a{}", number - 1);
             yaml.push_str(&format!("a{number}: &a{number} [{}]\n", vec![previous; 10].join(", ")));
         }
         assert!(from_yaml(Path::new("f"), &yaml).is_err());
+        assert!(from_yaml(Path::new("f"), &"- ".repeat(100_000)).is_err());
+        assert!(from_yaml(Path::new("f"), &"[".repeat(100_000)).is_err());
     }
 }

@@ -2,8 +2,18 @@
 
 use super::text::{Piece, Text};
 
+/// What a backslash escapes in double quotes.
+const OF_SHELL: &[char] = &['"', '\\', '$', '`', '\n'];
+/// As Python's `shlex.split`.
+pub(super) const OF_PYTHON: &[char] = &['"', '\\'];
+
 /// The words of `text`, without any expansion; `None`: a quote is not closed, or a backslash ends it. A variable never splits.
 pub(super) fn split(text: &Text) -> Option<Vec<Text>> {
+    split_escaping(text, OF_SHELL)
+}
+
+/// As [`split`]. `escaped`: what a backslash escapes in double quotes.
+pub(super) fn split_escaping(text: &Text, escaped: &[char]) -> Option<Vec<Text>> {
     let mut words = Vec::new();
     let mut word: Option<Text> = None;
     let mut quote = None;
@@ -16,7 +26,7 @@ pub(super) fn split(text: &Text) -> Option<Vec<Text>> {
         for letter in literal.chars() {
             if is_escaped {
                 is_escaped = false;
-                if quote == Some('"') && !matches!(letter, '"' | '\\' | '$' | '`' | '\n') {
+                if quote == Some('"') && !escaped.contains(&letter) {
                     word.get_or_insert_default().push('\\');
                 }
                 // A backslash before a newline joins lines.

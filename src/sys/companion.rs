@@ -10,8 +10,8 @@ use nix::unistd::{execv, execvp};
 /// fails.
 #[must_use]
 pub fn execute_companion(name: &CStr, arguments: &[OsString]) -> Errno {
-    let words = arguments.iter().filter_map(|word| CString::new(word.as_bytes()).ok());
-    let argv: Vec<CString> = std::iter::once(name.to_owned()).chain(words).collect();
+    let mut argv = vec![name.to_owned()];
+    argv.extend(arguments.iter().filter_map(|word| CString::new(word.as_bytes()).ok()));
     let own = std::env::current_exe().unwrap_or_default();
     let path = own.with_file_name(std::ffi::OsStr::from_bytes(name.to_bytes())).into_os_string().into_vec();
     let Err(beside) = CString::new(path).map_err(|_| Errno::EINVAL).and_then(|path| execv(&path, &argv));

@@ -107,7 +107,7 @@ fn what_supervisord_runs_is_what_keepalive_runs() {
         "conf.d/plain.conf",
         &format!(
             "[program:plain]\ncommand={report} plain 'one argument' \"two \\\" $HOME ${{X}} $$\" 100%% ; comment\n  \
-             --more {{json: \"a;b\"}} 'x;y'\n"
+             --more {{json: \"a;b\"}} 'x;y' \"\\$p \\` \\\\\" a\\ b\n"
         ),
     );
     scratch.write(

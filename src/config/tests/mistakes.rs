@@ -278,7 +278,7 @@ fn a_file_of_another_program_is_one_error() {
         ("web: node server.js\n", "a Procfile"),
         ("services:\n  web:\n    image: x\n", "a file of Docker Compose"),
     ] {
-        let hint = "keepalive reads TOML: write `[services.NAME]` with `command` for each program";
+        let hint = "keepalive reads TOML: `keepalive import FILE` makes it of what other programs read";
         check_words(text, &[(&format!("this looks like {format}"), hint)]);
     }
 }

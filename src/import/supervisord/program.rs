@@ -105,7 +105,7 @@ impl<'b> Builder<'b> {
             let message = format!("[{}] has no `command`", section.name);
             return Err(section.error("command", message, "add it, or remove the section"));
         };
-        let words = words::split(&command).filter(|words| !words.is_empty());
+        let words = words::split_escaping(&command, words::OF_PYTHON).filter(|words| !words.is_empty());
         let unclosed = || section.error("command", "the command is empty, or a quote is not closed", "close it");
         let mut words = words.ok_or_else(unclosed)?;
         if let Some(socket) = self.text("socket").filter(|_| section.name.starts_with("fcgi-program")) {
