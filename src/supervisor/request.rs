@@ -93,6 +93,11 @@ impl Supervisor {
                 return self.reply(id, result);
             }
             Verb::Start => {
+                // Of a service that has failed, one instance may be named, and another service that needs all of them.
+                for target in targets.iter().filter(|target| !self.services[**target].state.is_up()).collect::<Vec<_>>()
+                {
+                    self.start_dependencies(target.service, Requester::Operator);
+                }
                 targets.iter().for_each(|target| self.request_start(*target, Requester::Operator));
                 Pending::new(id, targets, Vec::new(), Vec::new())
             }
