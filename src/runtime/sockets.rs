@@ -291,25 +291,19 @@ impl Sockets {
         self.close_these(sockets);
     }
 
+    /// Each by itself: what a process can hold up is the socket of its own service.
     fn close_these(&mut self, sockets: Vec<BoundSocket>) {
-        let files: Vec<&SocketFile> = sockets.iter().filter_map(|bound| bound.file.as_ref()).collect();
-        if let Some(first) = files.first() {
-            let remove = || {
-                files.iter().for_each(|file| file.remove());
-                Ok(Report::default())
-            };
-            self.helpers.run(directory_of(first.path()), &[], &remove, &|_| ()).ok();
-        }
-        let listening = sockets.iter().filter(|bound| matches!(bound.address, Address::Tcp(_)));
-        let listening: Vec<BorrowedFd<'_>> = listening.map(|bound| bound.socket.as_fd()).collect();
-        if let Some(BoundSocket { address, .. }) = sockets.first().filter(|_| !listening.is_empty()) {
-            let stop = || {
-                listening.iter().for_each(listen::stop);
-                Ok(Report::default())
-            };
-            self.helpers.run(&place_of(address), &listening, &stop, &|_| ()).ok();
-        }
         for BoundSocket { address, socket, file, slot, .. } in sockets {
+            let end = || {
+                match &file {
+                    Some(file) => file.remove(),
+                    None => listen::stop(&socket),
+                }
+                Ok(Report::default())
+            };
+            if file.is_some() || matches!(address, Address::Tcp(_)) {
+                self.helpers.run(&place_of(&address), &[socket.as_fd()], &end, &|_| ()).ok();
+            }
             match (address, file) {
                 _ if self.helpers.is_direct() => {}
                 (Address::Unix { .. }, None) => peer_stream::close_abstract_listener(socket),
