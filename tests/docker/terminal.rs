@@ -29,17 +29,18 @@ fn check_shell(words: &[&str]) {
 pub(crate) fn use_the_shell(mut terminal: Terminal) {
     terminal.type_in("echo $((40 + 2))\n");
     terminal.wait_for_text("\n42");
-    terminal.type_in("echo sleep''ing; sleep 1000; echo code=$?\n");
+    // The program says that it has the terminal: before, Ctrl-C is for the shell.
+    terminal.type_in("sh -c 'echo sleep\"\"ing; exec sleep 1000'; echo code=$?\n");
     terminal.wait_for_text("\nsleeping");
     terminal.type_in(CTRL_C);
     terminal.type_in("echo still he''re\n");
     terminal.wait_for_text("\nstill here");
-    terminal.type_in("echo sleep''ing; sleep 1001\n");
+    terminal.type_in("sh -c 'echo sleep\"\"ing; exec sleep 1001'\n");
     terminal.wait_for_text("\nsleeping");
     terminal.type_in(CTRL_Z);
     terminal.wait_for_text("Stopped");
     terminal.type_in("fg\n");
-    terminal.wait_for_text("\nsleep 1001");
+    terminal.wait_for_text("sleep 1001");
     terminal.type_in(CTRL_C);
     terminal.type_in("exit 5\n");
 
