@@ -37,7 +37,6 @@ impl Subject {
             | JournalEvent::ConfigReloadDeferred { .. } => Some(Self::Config),
             JournalEvent::Transition { .. }
             | JournalEvent::StopTimedOut { .. }
-            | JournalEvent::HookFailed { .. }
             | JournalEvent::LeftoverProcessesFound { .. }
             | JournalEvent::Unkillable { .. }
             | JournalEvent::Scaled { .. }
