@@ -134,51 +134,37 @@ fn pipes_that_can_never_be_closed_do_not_keep_others_open() {
     });
 }
 
-// pipe(7): so many processes that cannot close the pipes of one service are enough.
+// pipe(7): close(2) and read(2) of helper processes wait for the lock, one for each run.
 #[test]
 fn a_service_whose_pipes_can_never_be_closed_is_not_started_again() {
     const EVIL: &str = "restart = \"always\"\nmax_restarts = 1000\nbackoff = { initial = \"100ms\", max = \"100ms\" }\n\
         ready = { fd = 3 }\nkill_mode = \"process\"\n";
     const WORDS: &str = "the pipes and sockets of its earlier processes are not closed yet; retry";
-    if !have_fuse() {
-        return;
-    }
-    in_each(&EVERYWHERE, |host| {
-        let setup = Setup::start(host, &format!("{}{EVIL}", attack(&["ready_pipe", "3"])));
-        setup.set.directory.file("go0", b"", 0o644);
-        wait_until("the start to be refused", || setup.set.read("stderr").contains(WORDS).then_some(()));
-        setup.others_are_served();
-        setup.the_event_loop_rests();
-        let (code, stderr) = setup.stop();
-        assert!([0, 137].contains(&code), "{code} {stderr}");
-    });
-}
-
-// pipe(7): so does read(2) of a helper process, one for each run.
-#[test]
-fn the_helpers_that_hang_because_of_one_service_are_few() {
-    const INSTANCES: usize = 12;
     const MAX_HANGING: usize = 8;
     if !have_fuse() {
         return;
     }
-    in_each(&EVERYWHERE, |host| {
-        let settings = format!("instances = {INSTANCES}\n{NEVER_READY}");
-        let setup = Setup::start(host, &format!("{}{settings}", attack(&["ready_pipe", "3", "writes"])));
-        one_after_the_other(&setup, INSTANCES);
-        let is_helper = |pid: &Pid| {
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
-            procfs::stat(*pid).is_some_and(|stat| stat.state == b'D') && name.is_ok_and(|name| name == "keepalive\n")
-        };
-        let keepalive = setup.running.keepalive();
-        let hanging = || procfs::children(keepalive).unwrap().flatten().filter(is_helper).count();
-        wait_until("few helpers to hang", || (1..=MAX_HANGING).contains(&hanging()).then_some(()));
-        setup.others_are_served();
-        setup.usage_is_flat();
-        setup.the_event_loop_rests();
-        let (code, stderr) = setup.stop();
-        assert!([0, 137].contains(&code), "{code} {stderr}");
-    });
+    for words in [&["ready_pipe", "3"][..], &["ready_pipe", "3", "writes"]] {
+        in_each(&EVERYWHERE, |host| {
+            let setup = Setup::start(host, &format!("{}{EVIL}", attack(words)));
+            setup.set.directory.file("go0", b"", 0o644);
+            let keepalive = setup.running.keepalive();
+            let is_helper = |pid: &Pid| {
+                let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+                procfs::stat(*pid).is_some_and(|stat| stat.state == b'D')
+                    && name.is_ok_and(|name| name == "keepalive\n")
+            };
+            wait_until("the start to be refused", || {
+                let hanging = procfs::children(keepalive)?.flatten().filter(is_helper).count();
+                assert!(hanging <= MAX_HANGING, "{hanging}");
+                setup.set.read("stderr").contains(WORDS).then_some(())
+            });
+            setup.others_are_served();
+            setup.the_event_loop_rests();
+            let (code, stderr) = setup.stop();
+            assert!([0, 137].contains(&code), "{code} {stderr}");
+        });
+    }
 }
 
 // pipe(7): a writer holds the lock of the pipe, and read(2) and ioctl(2) wait for it although the pipe is non-blocking.

@@ -69,7 +69,8 @@ pub(crate) fn configuration(host: Host, port: &ReservedPort, evil: &str) -> Stri
     } else {
         format!("user = \"{NOBODY_UID}\"\ngroup = \"{NOBODY_UID}\"\n")
     };
-    let restart = if evil.contains("restart = ") { "" } else { "restart = \"never\"\n" };
+    let own = evil.split("\n[").next().unwrap_or_default();
+    let restart = if own.contains("\nrestart = ") { "" } else { "restart = \"never\"\n" };
     format!(
         "[keepalive]\nhttp = \"{port}\"\nshutdown_timeout = \"2s\"\n\
          [services.victim]\ncommand = [\"sleep\", \"10000\"]\nmin_uptime = \"0s\"\n\
