@@ -40,7 +40,7 @@ pub(crate) fn use_the_shell(mut terminal: Terminal) {
     terminal.type_in(CTRL_Z);
     terminal.wait_for_text("Stopped");
     terminal.type_in("fg\n");
-    terminal.wait_for_text("sleep 1001");
+    terminal.wait_for_text("\nsh -c");
     terminal.type_in(CTRL_C);
     terminal.type_in("exit 5\n");
 
