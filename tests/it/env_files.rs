@@ -106,6 +106,8 @@ fn a_start_that_fails_before_the_program_shows_no_lines_of_an_earlier_run() {
     let (code, _, stderr) = restart.finish();
     assert!(code != 0 && stderr.contains("a.env"), "{stderr}");
     assert!(!stderr.contains("of the earlier run"), "{stderr}");
+    // What a command has started ends nothing.
+    running.send(Signal::TERM);
     running.end();
     assert!(!set.end().contains("of the earlier run"), "{}", set.end());
 }
