@@ -50,7 +50,7 @@ fn a_restart_while_the_descriptor_limit_is_too_low_is_tried_again_and_counts_as_
 
 #[test]
 fn with_few_descriptors_at_the_start_proc_is_not_said_to_be_missing() {
-    for limit in [8, 9, 10] {
+    for limit in [9, 10, 11] {
         let script = format!("ulimit -n {limit}; exec {KEEPALIVE} run --restart never -- true");
         let (code, _, stderr) = Run::words(Place::Child, &["sh", "-c", &script]).finish();
         assert_eq!(code, 0, "{stderr}");

@@ -458,32 +458,3 @@ fn the_answer_and_the_status_name_the_process_that_uses_an_address() {
     running.send(Signal::TERM);
     assert_eq!(running.end(), 0);
 }
-
-#[test]
-fn the_client_of_a_start_that_ends_keepalive_is_answered_with_the_failure() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
-    let set = Set::new(&format!(
-        r#"
-        [services.other]
-        command = ["PUPPET", "end-on-term", "0"]
-
-        [services.web]
-        command = ["PUPPET", "serve", "{{fd.http}}"]
-        listen = {{ http = "tcp://{address}" }}
-        autostart = false
-        "#
-    ));
-    let mut running = set.start(Place::Child);
-    let control = Control::at(&set.socket());
-    control.wait_for("other.0", "running");
-    let answer = control.post("/v1/services/web/start");
-    assert_eq!(answer.status, 409);
-    assert_eq!(
-        answer.reason(),
-        format!(
-            "web.0 has failed (cannot listen on `tcp://{address}`: Address already in use); keepalive is shutting down"
-        )
-    );
-    assert_eq!(running.end(), 71);
-}
