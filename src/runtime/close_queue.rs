@@ -132,7 +132,8 @@ impl CloseQueue {
     pub(super) fn is_behind(&self, service: ServiceIndex) -> bool {
         let owner = Some(service);
         self.count(|of, stage| of == owner && stage.hangs()) >= MAX_OF_SERVICE
-            || deferred_close::queued(|of| of == owner) >= max_queued(MAX_QUEUED_OF_SERVICE, MAX_FRACTION_OF_SERVICE)
+            // Without processes that close, there are none that start either.
+            || self.retry_at.is_none() && deferred_close::queued(|of| of == owner) >= max_queued(MAX_QUEUED_OF_SERVICE, MAX_FRACTION_OF_SERVICE)
     }
 
     fn may_have_another(&self, owner: Owner) -> bool {
@@ -212,5 +213,5 @@ impl CloseQueue {
 }
 
 fn max_queued(most: u64, fraction: u64) -> usize {
-    usize::try_from(most.min(process::descriptor_limits().0 / fraction)).unwrap_or(usize::MAX)
+    usize::try_from(most.min(process::descriptor_limits().0 / fraction).max(16)).unwrap_or(usize::MAX)
 }
