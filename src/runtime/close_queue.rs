@@ -131,9 +131,10 @@ impl CloseQueue {
     /// Whether the service must not get more descriptors: all its workers hang, or too many descriptors wait for them.
     pub(super) fn is_behind(&self, service: ServiceIndex) -> bool {
         let owner = Some(service);
-        self.count(|of, stage| of == owner && stage.hangs()) >= MAX_OF_SERVICE
-            // Without processes that close, there are none that start either.
-            || self.retry_at.is_none() && deferred_close::queued(|of| of == owner) >= max_queued(MAX_QUEUED_OF_SERVICE, MAX_FRACTION_OF_SERVICE)
+        let all_hang = self.count(|of, stage| of == owner && stage.hangs()) >= MAX_OF_SERVICE;
+        let most = max_queued(MAX_QUEUED_OF_SERVICE, MAX_FRACTION_OF_SERVICE);
+        // Without processes that close, there are none that start either.
+        all_hang || (self.retry_at.is_none() && deferred_close::queued(|of| of == owner) >= most)
     }
 
     fn may_have_another(&self, owner: Owner) -> bool {
