@@ -219,17 +219,19 @@ fn starts_are_retried_when_the_process_limit_is_reached() {
     if !harness::have_root() {
         return;
     }
-    let set = Set::new(
+    // A user of its own: zombies that nobody reaps yet count too, also those of earlier tests.
+    let user = 100_000 + std::process::id();
+    let set = Set::new(&format!(
         r#"
         [services.a]
         command = ["PUPPET", "report-signals"]
         instances = 8
-        limits = { nproc = 2 }
-        user = "54321"
+        limits = {{ nproc = 2 }}
+        user = "{user}"
         restart = "never"
         on_failure = "ignore"
-        "#,
-    );
+        "#
+    ));
     let log = set.directory.file("log", b"", 0o644);
     let mut run = set.run(Place::Child);
     run.command.stderr(std::fs::File::create(&log).unwrap());
