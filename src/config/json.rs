@@ -17,8 +17,8 @@ use super::words::{
 };
 use crate::model::json::{Object, push, shown};
 use crate::model::plan::{
-    Address, Backoff, Control, EnvFile, ExitSet, Health, Kind, Limit, Listen, LogStyle, Probe, Process, Ready, Reload,
-    Restart, Service, SignalAction, State, Stop, Strategy,
+    Address, Backoff, Control, EnvFile, ExitSet, Health, Hook, Kind, Limit, Listen, LogStyle, Probe, Process, Ready,
+    Reload, Restart, Service, SignalAction, State, Stop, Strategy,
 };
 use crate::model::{ExitStatus, Plan, Signal};
 
@@ -92,7 +92,7 @@ fn write_plan(mut object: Object<'_>, plan: &Plan) {
 pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
     let Service { name, kind, instances, depends_on: _, autostart, restart, .. } = service;
     let Service { on_failure, on_success, stop, ready, probe_timeout, ready_timeout, .. } = service;
-    let Service { watchdog, health, reload, schedule, max_lifetime, process, .. } = service;
+    let Service { watchdog, health, reload, hooks, schedule, max_lifetime, process, .. } = service;
     let mut object = Object::new(out);
     object.text("name", name);
     object.text("type", word_of(&KINDS, *kind));
@@ -124,6 +124,13 @@ pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
     }
     object.optional_shown("timezone", schedule.as_ref().map(|schedule| &schedule.zone_name));
     object.optional("max_lifetime_ms", max_lifetime.map(|lifetime| lifetime.as_millis()));
+    for hook in Hook::ALL {
+        match hooks.find(hook) {
+            Some(_) => object.texts(hook.as_str(), hooks.command(hook)),
+            None => object.null(hook.as_str()),
+        }
+    }
+    milliseconds(&mut object, "hook_timeout_ms", hooks.timeout);
     write_process(&mut object, process);
     object.end();
 }

@@ -11,7 +11,7 @@ use super::expand::{Builder, Scope, expand};
 use super::service;
 use super::shell::{self, ShellSyntax};
 use super::sockets::shared_scope;
-use crate::model::plan::{Process, State};
+use crate::model::plan::{Hook, Hooks, Process, Service, State};
 use crate::model::{Numbers, Template};
 
 /// The maximum size of a state in bytes: more memory than any machine has, and supported by every file system.
@@ -105,6 +105,19 @@ impl Decoder<'_> {
             self.error(value.span(), "the command is empty", HINT);
         }
         Some(command.into())
+    }
+
+    /// The hooks of a service that is complete except for them.
+    pub(super) fn hooks(&mut self, table: &DeTable<'_>, scope: &Scope<'_>, service: &Service) -> Hooks {
+        let mut hooks = Hooks::default();
+        for (hook, command) in Hook::ALL.into_iter().zip(&mut hooks.commands) {
+            if let Some(value) = table.get(hook.as_str()) {
+                *command = self.command_of(value, scope).unwrap_or_default();
+                self.inspect_program(&service.process, command, value.span());
+            }
+        }
+        hooks.timeout = self.positive_duration(table, "hook_timeout").unwrap_or(hooks.timeout);
+        hooks
     }
 
     /// Splits a command in one string as a shell does, then expands each word, so that expanded values are not split.

@@ -54,6 +54,10 @@ pub(super) const SCHEMA: Schema = Schema {
         "stop_delay",
         "stop_timeout",
         "kill_mode",
+        "pre_start",
+        "pre_stop",
+        "post_stop",
+        "hook_timeout",
         "ready",
         "ready_timeout",
         "watchdog",
@@ -76,17 +80,7 @@ pub(super) const SCHEMA: Schema = Schema {
         "timezone",
         "max_lifetime",
     ],
-    later: &[
-        "pre_start",
-        "pre_stop",
-        "post_stop",
-        "hook_timeout",
-        "max_memory",
-        "watch",
-        "pid_file",
-        "stop_sequence",
-        "node_cluster",
-    ],
+    later: &["max_memory", "watch", "pid_file", "stop_sequence", "node_cluster"],
     foreign: "\
 command: args cmd entrypoint exec exec_start program script interpreter node_args
 env: environment instance_var increment_var
@@ -97,7 +91,7 @@ instances: numprocs replicas scale workers
 write `instances` for its `replicas`, and limit memory and CPUs of the container: deploy
 restart: autorestart
 stop_timeout: stop_grace_period kill_timeout stopwaitsecs timeout_stop_sec
-stop_signal: stopsignal kill_signal exec_stop
+stop_signal: stopsignal kill_signal
 min_uptime: startsecs
 stop_delay: drain
 kill_mode: stopasgroup killasgroup treekill
@@ -124,7 +118,8 @@ success_exit_codes: exitcodes success_exit_status
 write `limits = { nofile = 65536 }`: ulimits
 limits: rlimits limit_nofile limit_nproc limit_core limit_memlock
 restart_delay: restart_sec
-pre_start: exec_start_pre
+pre_start: exec_start_pre prestart
+pre_stop: exec_stop
 post_stop: exec_stop_post
 groups: supplementary_groups
 fd_store: file_descriptor_store_max
@@ -230,6 +225,7 @@ impl Decoder<'_> {
         service.max_lifetime = self.positive_duration(table, "max_lifetime");
         self.stop(table, &mut service.stop);
         let env = service.process.env.clone();
+        service.hooks = self.hooks(table, &scope.with_env(&env), &service);
         let ready = table.get("ready").and_then(|value| self.ready(value, &scope.with_env(&env), &service));
         service.ready = ready.unwrap_or(Ready::Exec);
         let probe = table.get("ready").and_then(|value| value.get_ref().as_table());

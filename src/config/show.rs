@@ -9,8 +9,8 @@ use super::expand::LISTEN_FDS_START;
 use super::graph::start_order;
 use crate::model::map::Map;
 use crate::model::plan::{
-    Address, Control, Credentials, ExitAction, ExitSet, Health, HttpCheck, KillMode, Kind, Limit, Listen, ListenMode,
-    OnUnhealthy, Output, Probe, Process, Ready, Reload, Restart, RestartPolicy, Service, Strategy,
+    Address, Control, Credentials, ExitAction, ExitSet, Health, Hook, HttpCheck, KillMode, Kind, Limit, Listen,
+    ListenMode, OnUnhealthy, Output, Probe, Process, Ready, Reload, Restart, RestartPolicy, Service, Strategy,
 };
 use crate::model::units::format_duration;
 use crate::model::{ExitStatus, Plan, ServiceIndex, Template};
@@ -147,6 +147,11 @@ pub fn service_text(plan: &Plan, service: &Service, note: &dyn Fn(ServiceIndex) 
         line("reload", &reload_text(&service.reload));
     }
     line("stop", &stop_text(service));
+    for hook in Hook::ALL.into_iter().filter_map(|hook| service.hooks.find(hook)) {
+        let words: Vec<String> = service.hooks.command(hook).iter().map(quoted).collect();
+        let timeout = if hook == Hook::PreStop { service.stop.timeout } else { service.hooks.timeout };
+        line(hook.as_str(), &format!("{}, within {}", words.join(" "), format_duration(timeout)));
+    }
     line("output", &output_text(process));
     line("limits", &process.limits.iter().map(limit_text).collect::<Vec<_>>().join(", "));
     line("process", &settings_text(process));

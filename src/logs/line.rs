@@ -62,8 +62,7 @@ pub struct Label {
 impl Label {
     /// `web.0 | ` in text, the name padded to `width`.
     #[must_use]
-    pub fn new(service: &str, instance: u32, stream: Stream, width: usize, colour: Option<usize>) -> Self {
-        let name = format!("{service}.{instance}");
+    pub fn new(service: &str, name: &str, stream: Stream, width: usize, colour: Option<usize>) -> Self {
         let (on, off) = match colour.and_then(|colour_index| COLOURS.get(colour_index % COLOURS.len())) {
             Some(colour) => (format!("\x1b[{colour}m"), "\x1b[0m"),
             None => (String::new(), ""),
@@ -217,7 +216,7 @@ mod tests {
 
     fn written(style: LogStyle, text: &[u8], piece: Piece) -> String {
         let mut line = Vec::new();
-        Label::new("web", 2, Stream::Stderr, 8, None).write(style, &Timestamp::at(0), text, piece, &mut line);
+        Label::new("web", "web.2", Stream::Stderr, 8, None).write(style, &Timestamp::at(0), text, piece, &mut line);
         String::from_utf8(line).unwrap()
     }
 
@@ -242,7 +241,7 @@ mod tests {
         let timed = LogStyle { timestamps: true, ..TEXT };
         assert_eq!(written(timed, b"one", Piece::Whole), "1970-01-01T00:00:00.000Z web.2    | one\n");
         let mut line = Vec::new();
-        let label = Label::new("a", 0, Stream::Stdout, 0, Some(7));
+        let label = Label::new("a", "a.0", Stream::Stdout, 0, Some(7));
         label.write(TEXT, &Timestamp::at(0), b"\xff\x00", Piece::Whole, &mut line);
         assert_eq!(line, b"\x1b[33ma.0 |\x1b[0m \xff\x00\n");
     }

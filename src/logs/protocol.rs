@@ -58,8 +58,8 @@ pub struct Source {
     pub stream: Stream,
     /// The name of the service.
     pub service: String,
-    /// The number of the instance.
-    pub instance: u32,
+    /// The name of the instance, or of its hook: `web.2`, `web.2/pre_start`.
+    pub instance: String,
     /// The service. It selects the colour of the name.
     pub index: ServiceIndex,
     /// What goes to keepalive's own stream of the same name.
@@ -266,10 +266,9 @@ impl Encoder {
         });
         self.number(source.serial);
         self.number(source.run.0);
-        for number in [source.instance, source.index.0] {
-            self.number(number.into());
-        }
+        self.number(source.index.0.into());
         self.bytes(source.service.as_bytes());
+        self.bytes(source.instance.as_bytes());
         for file in &source.files {
             self.number(file.max_size);
             self.number(file.max_files.into());
@@ -321,8 +320,8 @@ impl<'p> Decoder<'p> {
             _ => Target::Lines,
         };
         let (serial, run) = (self.number()?, RunKey(self.number()?));
-        let (instance, index) = (self.number_u32()?, ServiceIndex(self.number_u32()?));
-        let service = self.string()?;
+        let index = ServiceIndex(self.number_u32()?);
+        let (service, instance) = (self.string()?, self.string()?);
         let mut files = Vec::new();
         while !self.0.is_empty() {
             let (max_size, max_files) = (self.number()?, self.number_u32()?);
@@ -339,8 +338,9 @@ mod tests {
     use super::*;
 
     fn source(files: Vec<FileTarget>) -> Source {
-        let (serial, run, instance, index) = (u64::MAX, RunKey::new(7, RunId::new(9)), 2, ServiceIndex(u32::MAX));
-        let (stream, service, target) = (Stream::Stderr, "web".to_owned(), Target::Lines);
+        let (serial, run, index) = (u64::MAX, RunKey::new(7, RunId::new(9)), ServiceIndex(u32::MAX));
+        let (service, instance) = ("web".to_owned(), "web.2/pre_start".to_owned());
+        let (stream, target) = (Stream::Stderr, Target::Lines);
         Source { serial, run, stream, service, instance, index, target, files }
     }
 

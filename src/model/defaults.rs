@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::plan::{
-    Backoff, ExitAction, ExitSet, Input, KillMode, Kind, ListenMode, LogFiles, Output, Process, Ready, Reload, Restart,
-    RestartPolicy, Service, Stop, Strategy,
+    Backoff, ExitAction, ExitSet, Hooks, Input, KillMode, Kind, ListenMode, LogFiles, Output, Process, Ready, Reload,
+    Restart, RestartPolicy, Service, Stop, Strategy,
 };
 use super::process::ExitStatus;
 use super::signal::Signal;
@@ -87,6 +87,7 @@ impl Service {
             reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::from_secs(1) },
             schedule: None,
             max_lifetime: None,
+            hooks: Hooks::default(),
             process,
         }
     }

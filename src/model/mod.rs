@@ -14,6 +14,7 @@ pub mod errno;
 pub mod exit_code;
 mod exit_set;
 pub mod glob;
+mod hooks;
 pub mod instance_limit;
 pub mod json;
 pub mod map;

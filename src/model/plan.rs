@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::as_written::AsWritten;
 pub use super::exit_set::ExitSet;
+pub use super::hooks::{Hook, Hooks};
 use super::process::ServiceIndex;
 pub use super::process_spec::{Credentials, EnvFile, Input, Limit, LogFiles, Output, Process, State};
 use super::schedule::Schedule;
@@ -171,6 +172,8 @@ pub struct Service {
     pub schedule: Option<Rc<Schedule>>,
     /// `max_lifetime`: a process that is older is replaced.
     pub max_lifetime: Option<Duration>,
+    /// `pre_start`, `pre_stop`, `post_stop`, `hook_timeout`.
+    pub hooks: Hooks,
     /// How its processes are started. The supervisor does not use it.
     pub process: Process,
 }

@@ -372,7 +372,7 @@ impl Runtime {
     /// Sends the supervisor an event that answers the action that [`Self::act`] is performing.
     fn send_event(&mut self, event: Event) {
         if let Event::Executed { run } = event
-            && let Some(run) = self.processes.runs.get(run)
+            && let Some(run) = self.processes.runs.get(run).filter(|run| run.spec.hook.is_none())
         {
             self.journal.on_executed(run.spec.instance, self.turn.now);
         }
@@ -404,8 +404,8 @@ impl Runtime {
     /// The only place that matches on actions.
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Spawn { run, instance, restarts, instances, definition } => {
-                self.spawn(run, RunSpec::new(instance.slot(), restarts, instances, definition));
+            Action::Spawn { run, instance, hook, ended, restarts, instances, definition } => {
+                self.spawn(run, RunSpec::new((instance.slot(), hook, ended), restarts, instances, definition));
             }
             Action::StartProbe { run } => self.start_probe(run, None),
             Action::AbortProbe { run } => self.probes.stop(run, &self.inputs.poller),

@@ -153,7 +153,8 @@ mod tests {
         let factory = ProcessFactory::new(StringList::new(), None).unwrap();
         let mut processes = Processes::new(factory, WaitOptions::ExitsOnly).unwrap();
         let instance = InstanceId { service: ServiceIndex(0), number: 0 };
-        let spec = RunSpec::new(instance, 0, 1, Rc::new(Service::new("web", Process::new(Box::default()))));
+        let spec =
+            RunSpec::new((instance, None, None), 0, 1, Rc::new(Service::new("web", Process::new(Box::default()))));
         processes.runs.insert(run, spec, pid, &processes.liveness);
         processes.runs.linger(run);
         processes.hold_back(run, Exit { status: ExitStatus::Code(0), oom_killed: false });

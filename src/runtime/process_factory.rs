@@ -1,13 +1,15 @@
 //! Creates the processes of services: arguments, environment, descriptors, directory, limits.
 
 use std::ffi::CStr;
+use std::fmt::Display;
+use std::io::Write as _;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-use super::inherited_fds::InheritedFds;
+use super::inherited_fds::{FdLayout, InheritedFds};
 use super::logging::Logging;
 use super::null_device::NullDevice;
 use super::runs::RunSpec;
@@ -15,7 +17,7 @@ use super::strays::RunMarker;
 use super::token::Token;
 use crate::config;
 use crate::model::plan::{Credentials, Input, Limit, Output, Process, Service, State};
-use crate::model::{Numbers, Pid, RunId, Signal, Template};
+use crate::model::{ExitStatus, Numbers, Pid, RunId, Signal, Template};
 use crate::sys::non_blocking_writer::stdout_is_stderr;
 use crate::sys::terminal::TerminalLookup;
 use crate::sys::{
@@ -53,7 +55,7 @@ struct Buffers {
 
 /// Variables that children do not inherit, because they address keepalive itself: those of systemd, of Node, and of a parent
 /// keepalive.
-const NOT_INHERITED: [&[u8]; 13] = [
+const NOT_INHERITED: [&[u8]; 15] = [
     b"NOTIFY_SOCKET",
     b"WATCHDOG_USEC",
     b"WATCHDOG_PID",
@@ -67,6 +69,8 @@ const NOT_INHERITED: [&[u8]; 13] = [
     b"KEEPALIVE_IPC_FD",
     b"KEEPALIVE_STATE_FD",
     b"KEEPALIVE_SOCKET",
+    b"KEEPALIVE_EXIT_CODE",
+    b"KEEPALIVE_EXIT_SIGNAL",
 ];
 
 impl ProcessFactory {
@@ -98,7 +102,7 @@ impl ProcessFactory {
         })
     }
 
-    /// Creates the main process of a run.
+    /// Creates the main process, or the hook, of a run.
     ///
     /// # Errors
     /// As [`Spawner::spawn`].
@@ -111,10 +115,21 @@ impl ProcessFactory {
     ) -> Result<(Pid, PendingExec), Errno> {
         let service = &spec.definition;
         let (numbers, process) = (spec.numbers(), &service.process);
-        let layout = inherited_fds.layout(service);
+        // A hook has no descriptors.
+        let layout = spec.hook.map_or_else(|| inherited_fds.layout(service), |_| FdLayout::default());
         self.buffers.env.clear();
-        inherited_fds.describe(&layout, service, &mut self.buffers.env);
-        self.fill(run, spec, &process.command, logging);
+        if spec.hook.is_none() {
+            inherited_fds.describe(&layout, service, &mut self.buffers.env);
+        }
+        let mut set = |name: &str, value: &dyn Display| {
+            self.buffers.env.push_with(|buffer| drop(write!(buffer, "KEEPALIVE_EXIT_{name}={value}")));
+        };
+        match spec.ended {
+            Some(ExitStatus::Code(code)) => set("CODE", &code),
+            Some(ExitStatus::Signal(signal)) => set("SIGNAL", &signal),
+            None => {}
+        }
+        self.fill(run, spec, spec.command(), logging);
         let state = &mut self.buffers.state;
         state.clear();
         if let Some(State { persist: Some(path), .. }) = &process.state {
@@ -267,7 +282,6 @@ impl ProcessFactory {
         given: usize,
         env: &mut StringList,
     ) -> usize {
-        use std::io::Write;
         if let Some(path) = &self.control_socket {
             env.push_with(|buffer| {
                 buffer.extend_from_slice(b"KEEPALIVE_SOCKET=");

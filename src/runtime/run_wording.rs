@@ -3,11 +3,21 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
+use super::runs::command_of;
 use super::text::Span;
 use super::unready;
-use crate::model::plan::Service;
+use crate::model::plan::{Hook, Service};
 use crate::model::{InstanceId, Numbers, ProbeFailure, StartFailure, StartStep, Template};
 use crate::supervisor::{FailureReason, Fault, RestartDecision, RunResult};
+
+/// How a run has ended, as [`write_run`] writes it.
+pub(super) struct RunText<'a>(pub(super) &'a Service, pub(super) InstanceId, pub(super) &'a RunResult);
+
+impl Display for RunText<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        write_run(formatter, self.0, self.1, self.2)
+    }
+}
 
 /// `service` is the definition that this run was started from.
 pub(super) fn write_run(
@@ -16,8 +26,12 @@ pub(super) fn write_run(
     instance: InstanceId,
     run: &RunResult,
 ) -> fmt::Result {
+    let is_named = !matches!(run.fault, Some(Fault::HookTimeout(..)));
+    if let Some(hook) = run.hook.filter(|_| is_named) {
+        write!(formatter, "{}{}", hook.as_str(), if run.failure.is_some() { ": " } else { " " })?;
+    }
     match run.failure {
-        Some(failure) => Failure(service, instance, failure).fmt(formatter),
+        Some(failure) => Failure(service, instance, run.hook, failure).fmt(formatter),
         None => {
             if let Some(fault) = run.fault {
                 write_fault(formatter, service, instance, (fault, run.probe_failure.as_ref()))?;
@@ -41,6 +55,7 @@ pub(super) fn write_fault(
             write!(formatter, "not ready within {}", Span(after))?;
             unready::write_why(formatter, service, numbers(service, instance), failure)
         }
+        Fault::HookTimeout(hook, after) => write!(formatter, "{} not done within {}", hook.as_str(), Span(after)),
         Fault::NotFinished(after) => write!(formatter, "not finished within {}", Span(after)),
         Fault::WatchdogTimeout(after) => write!(formatter, "no watchdog message for {}", Span(after)),
         Fault::Unhealthy => unready::write_unhealthy(formatter, service, numbers(service, instance), failure),
@@ -84,12 +99,12 @@ pub(super) fn write_gave_up(formatter: &mut Formatter<'_>, failure_reason: Failu
 }
 
 /// ``cannot change to directory `/app`: No such file or directory``.
-struct Failure<'a>(&'a Service, InstanceId, StartFailure);
+struct Failure<'a>(&'a Service, InstanceId, Option<Hook>, StartFailure);
 
 impl Display for Failure<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Self(service, instance, failure) = self;
-        failure.write(operand(service, *instance, failure.step).as_deref(), formatter)
+        let Self(service, instance, hook, failure) = self;
+        failure.write(operand(service, *instance, *hook, failure.step).as_deref(), formatter)
     }
 }
 
@@ -98,7 +113,7 @@ pub(super) fn numbers(service: &Service, instance: InstanceId) -> Numbers {
 }
 
 /// What could not be executed, entered or set, if the configuration names it.
-fn operand(service: &Service, instance: InstanceId, step: StartStep) -> Option<String> {
+fn operand(service: &Service, instance: InstanceId, hook: Option<Hook>, step: StartStep) -> Option<String> {
     let process = &service.process;
     let numbers = numbers(service, instance);
     let expanded = |template: &Template| template.shown(numbers);
@@ -110,7 +125,7 @@ fn operand(service: &Service, instance: InstanceId, step: StartStep) -> Option<S
             process.env_files.get(usize::from(position)).map(|file| expanded(&file.path))
         }
         StartStep::Exec | StartStep::Interpreter(_) | StartStep::Architecture(_) => {
-            process.command.first().map(expanded)
+            command_of(service, hook).first().map(expanded)
         }
         StartStep::Directory => process.cwd.as_ref().map(expanded),
         StartStep::State => process.state.as_ref().and_then(|state| state.persist.as_ref()).map(expanded),

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::token::Token;
 use crate::model::map::Map;
-use crate::model::plan::Service;
-use crate::model::{ExitStatus, InstanceId, Numbers, Pid, RunId, Signal};
+use crate::model::plan::{Hook, Service};
+use crate::model::{ExitStatus, InstanceId, Numbers, Pid, RunId, Signal, Template};
 use crate::sys::{self, PendingExec, PidLiveness, Poller, kill, pidfd, process};
 
 /// All runs.
@@ -25,6 +25,10 @@ pub(super) struct Runs {
 #[derive(Clone, Debug)]
 pub(super) struct RunSpec {
     pub(super) instance: InstanceId,
+    /// It is this hook.
+    pub(super) hook: Option<Hook>,
+    /// How the main process has exited; for `post_stop`.
+    pub(super) ended: Option<ExitStatus>,
     /// `KEEPALIVE_RESTARTS`: the number of restarts so far.
     pub(super) restarts: u32,
     /// `KEEPALIVE_INSTANCES`: how many instances the service should have.
@@ -36,13 +40,28 @@ pub(super) struct RunSpec {
 
 impl RunSpec {
     /// That of a run which is started now.
-    pub(super) fn new(instance: InstanceId, restarts: u32, instances: u32, definition: Rc<Service>) -> Self {
-        Self { instance, restarts, instances, started_at: sys::file_time(), definition }
+    pub(super) fn new(
+        (instance, hook, ended): (InstanceId, Option<Hook>, Option<ExitStatus>),
+        restarts: u32,
+        instances: u32,
+        definition: Rc<Service>,
+    ) -> Self {
+        Self { instance, hook, ended, restarts, instances, started_at: sys::file_time(), definition }
+    }
+
+    /// Program and arguments.
+    pub(super) fn command(&self) -> &[Template] {
+        command_of(&self.definition, self.hook)
     }
 
     pub(super) const fn numbers(&self) -> Numbers {
         Numbers { instance: self.instance.number, instances: self.instances }
     }
+}
+
+/// The command of a hook, or of the main process.
+pub(super) fn command_of(service: &Service, hook: Option<Hook>) -> &[Template] {
+    hook.map_or(&service.process.command, |hook| service.hooks.command(hook))
 }
 
 /// The run that a process belongs to.

@@ -47,7 +47,9 @@ impl Start<'_> {
             Err(refused) => return vec![refused],
         };
         let mut events = vec![Event::Spawned { run, pid }];
-        self.notify.on_started(spec.instance);
+        if spec.hook.is_none() {
+            self.notify.on_started(spec.instance);
+        }
         let KeptEnds { ready, ipc, stored } = pipes.into_ours();
         if let Some(socket) = stored {
             // After the end of the process has been closed here: nothing that is sent can end up in keepalive.
@@ -79,6 +81,12 @@ impl Start<'_> {
             true => MemoryUse::Shared,
             false => MemoryUse::Exclusive,
         };
+        if spec.hook.is_some() {
+            let inherited_fds = InheritedFds::default();
+            let made = self.processes.factory.spawn(run, spec, &inherited_fds, self.logging);
+            let (pid, pending) = made.map_err(at(StartStep::Create))?;
+            return Ok(Spawned { pid, pending, pipes: ChildPipes::default() });
+        }
         let sockets = self.resources.sockets.for_instance(*instance, definition).map_err(refused)?;
         let state = self.resources.states.for_instance(*instance, definition, memory_use);
         let state = state.map_err(at(StartStep::StateMemory))?;

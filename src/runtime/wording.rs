@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::run_wording::{write_decision, write_fault, write_gave_up, write_run};
+use super::run_wording::{RunText, write_decision, write_fault, write_gave_up, write_run};
 use super::text::{Counted, Listed, Span};
 use crate::config::names_port;
 use crate::model::plan::{SignalAction, Strategy};
@@ -93,6 +93,9 @@ impl Display for Line<'_> {
                 let hint = if *is_daemon { DAEMON_HINT } else { "" };
                 write!(formatter, "{name} left processes behind, stopping them (pid {pid} has exited){hint}")
             }
+            JournalEvent::HookFailed { instance, run, definition } => {
+                write!(formatter, "{}: {}", Name(plan, *instance), RunText(definition, *instance, run))
+            }
             JournalEvent::Unkillable { instance, pid } => {
                 write!(formatter, "{} is still alive after SIGKILL (pid {pid}): {UNKILLABLE}", Name(plan, *instance))
             }
@@ -111,10 +114,7 @@ impl Display for Line<'_> {
                 let names = [service, dependency].map(|service| service_name(plan, *service));
                 write_awaited(formatter, names, *state, *lasts)
             }
-            JournalEvent::SignalForwarded { signal, receivers } => {
-                let receivers = Counted(u64::from(*receivers), "process", "processes");
-                write!(formatter, "{signal} forwarded to {receivers}")
-            }
+            JournalEvent::SignalForwarded { signal, receivers } => write_forwarded(formatter, *signal, *receivers),
             JournalEvent::SignalIgnored { signal } => write!(formatter, "{signal} ignored, as configured"),
             JournalEvent::ConfigReloadRequested { signal } => {
                 write!(formatter, "received {signal}: reloading the configuration")
@@ -139,6 +139,10 @@ impl Display for Line<'_> {
             }
         }
     }
+}
+
+fn write_forwarded(formatter: &mut Formatter<'_>, signal: Signal, receivers: u32) -> fmt::Result {
+    write!(formatter, "{signal} forwarded to {}", Counted(u64::from(receivers), "process", "processes"))
 }
 
 /// `received SIGINT again: killing all processes now`.
@@ -205,6 +209,7 @@ fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, event: &JournalEvent
         | JournalEvent::ConfigReloadFailed { .. }
         | JournalEvent::Transition { .. }
         | JournalEvent::StopTimedOut { .. }
+        | JournalEvent::HookFailed { .. }
         | JournalEvent::LeftoverProcessesFound { .. }
         | JournalEvent::Unkillable { .. }
         | JournalEvent::Unhealthy { .. }

@@ -193,7 +193,7 @@ impl Supervisor {
         let mut receivers = 0;
         for instance in self.services.ids() {
             let state = self.services[instance].state;
-            if let Some(process) = state.process().filter(|_| state.kind() != StateKind::Stopping) {
+            if let Some(process) = state.main_process().filter(|_| state.kind() != StateKind::Stopping) {
                 receivers += 1;
                 self.act(Action::Signal { run: process.run, scope: Scope::Main, signal });
             }
@@ -222,8 +222,10 @@ impl Supervisor {
     fn is_still_valid(&self, action: &Action) -> bool {
         match action {
             Action::Spawn { run, instance, .. } => {
-                self.runs.get(run) == Some(instance) && self.kind_of_run(*run) == Some(StateKind::Spawning)
+                let is_awaited = || self.kind_of_run(*run) == Some(StateKind::Spawning) || self.is_side_run(*run);
+                self.runs.get(run) == Some(instance) && is_awaited()
             }
+            Action::Signal { run, .. } if self.is_side_run(*run) => true,
             Action::Signal { run, scope: Scope::Main | Scope::Group, .. }
             | Action::AnnounceStop { run }
             | Action::StartProbe { run }

@@ -9,8 +9,8 @@ use nix::errno::Errno;
 use super::operator::{Refusal, Request, RequestId};
 use super::record::{JournalEntry, Outcome};
 use super::run_result::Exit;
-use crate::model::plan::{Health, Plan, Service};
-use crate::model::{InstanceId, Mono, Pid, ProbeFailure, RunId, ServiceIndex, Signal, StartFailure};
+use crate::model::plan::{Health, Hook, Plan, Service};
+use crate::model::{ExitStatus, InstanceId, Mono, Pid, ProbeFailure, RunId, ServiceIndex, Signal, StartFailure};
 
 /// Something that has happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,6 +123,10 @@ pub enum Action {
     Spawn {
         run: RunId,
         instance: InstanceId,
+        /// A hook, in place of the main process. It is a run of its own.
+        hook: Option<Hook>,
+        /// For `post_stop`: how the main process has exited, if there was one.
+        ended: Option<ExitStatus>,
         /// `KEEPALIVE_RESTARTS`: the number of restarts so far.
         restarts: u32,
         /// `KEEPALIVE_INSTANCES`: how many instances the service should have.

@@ -28,6 +28,8 @@
 //! stable run the restart follows at once, with Spawning in place of BackingOff. The deadline of a running instance is that
 //! of its watchdog; in Stopping and CleaningUp it is that of the next signal. Other reports update the data of the instance.
 //! A oneshot with a schedule is Scheduled between its runs: it starts as if it was Stopped, and is stopped as in BackingOff.
+//! Hooks add no state: `pre_start` goes through Spawning, Executing and Starting before the main process does, Stopping
+//! begins with `pre_stop`, and CleaningUp ends with `post_stop`.
 //! When a new process of a reload backs off because it has exited beside the old one, it starts when the old one is gone.
 
 use std::rc::Rc;
@@ -35,6 +37,7 @@ use std::time::Duration;
 
 use super::record::Reason;
 use super::run_result::{RestartCause, Restarts, RunResult};
+use super::side_run::SideRun;
 use super::state::{AfterStop, State, Stopped};
 use crate::model::plan::Service;
 use crate::model::{InstanceId, Mono, ProbeFailure, StartFailure};
@@ -80,6 +83,8 @@ pub(super) struct Instance {
     pub(super) check_failure: Option<ProbeFailure>,
     /// The number of failed health checks.
     pub(super) failed_checks: u64,
+    /// Its `pre_stop` or `post_stop`.
+    pub(super) side_run: Option<SideRun>,
     pub(super) last_run: Option<Rc<RunResult>>,
     /// Why it is in its state.
     pub(super) reason: Option<Reason>,
@@ -107,6 +112,7 @@ impl Instance {
             probe_failure: None,
             check_failure: None,
             failed_checks: 0,
+            side_run: None,
             last_run: None,
             reason: None,
         }

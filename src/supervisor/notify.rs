@@ -9,7 +9,7 @@ use super::readiness::{Readiness, WatchdogDeadline};
 use super::record::Reason;
 use super::rollout::RolloutError;
 use super::run_result::{Fault, RunResult};
-use super::state::{AfterStop, Running, StartDeadline, State, StopStage, Stopping};
+use super::state::{AfterStop, CleaningUp, Running, StartDeadline, State, StopStage, Stopping};
 use crate::model::plan::Ready;
 use crate::model::{InstanceId, Mono, Pid, RunId, Signal};
 
@@ -131,7 +131,8 @@ impl Supervisor {
 
     /// `RESTART_RESET=1`.
     pub(super) fn on_reset_failures(&mut self, run: RunId) {
-        if let Some(id) = self.instance_of(run) {
+        let is_gone = |state: State| matches!(state, State::CleaningUp(CleaningUp { has_leftovers: false, .. }));
+        if let Some(id) = self.instance_of(run).filter(|id| !is_gone(self.services[*id].state)) {
             self.services[id].reset_failures();
         }
     }
@@ -190,7 +191,9 @@ impl Supervisor {
             instance.ready_again_by = instance.ready_again_by.map(|by| by.max(extended + soak));
             let deadline = StartDeadline::ReadyBy(until.max(extended));
             self.set_state(id, State::Starting { process, deadline });
-        } else if let State::Stopping(stopping @ Stopping { stage: StopStage::SignalSent, until, .. }) = state {
+        } else if let State::Stopping(stopping) = state
+            && let Stopping { stage: StopStage::SignalSent | StopStage::PreStop, until, .. } = stopping
+        {
             self.set_state(id, State::Stopping(Stopping { until: until.max(extended), ..stopping }));
         } else if let State::Running(Running { readiness: Readiness::Reloading { until }, .. }) = state {
             self.set_readiness(id, Readiness::Reloading { until: until.max(extended) });

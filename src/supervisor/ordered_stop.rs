@@ -84,6 +84,10 @@ impl Supervisor {
             if free.is_empty() {
                 return;
             }
+            let is_restarted =
+                |id: &&InstanceId| matches!(self.services[**id].queued_stop, Some(AfterStop::Restart(_)));
+            let restarted: Vec<_> = free.iter().filter(is_restarted).copied().collect();
+            self.start_dependencies_of(&restarted);
             for id in free {
                 match self.services[id].queued_stop.take() {
                     Some(AfterStop::Restart(by)) => {

@@ -51,6 +51,13 @@ pub enum JournalEvent {
         /// It has succeeded at once, as a program that puts itself into the background, daemon(7).
         is_daemon: bool,
     },
+    /// A `pre_stop` or `post_stop` has failed, which changes nothing.
+    HookFailed {
+        instance: InstanceId,
+        run: Rc<RunResult>,
+        /// The definition of this run.
+        definition: Rc<Service>,
+    },
     /// A process, or its leftover processes, are still there after SIGKILL.
     Unkillable {
         instance: InstanceId,

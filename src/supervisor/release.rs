@@ -2,6 +2,8 @@
 
 use super::core::Supervisor;
 use super::event::Action;
+use super::record::Reason;
+use super::state::{AfterRun, CleaningUp, State};
 use super::state_name::StateName;
 use crate::model::{InstanceId, ServiceIndex};
 
@@ -14,6 +16,23 @@ impl Supervisor {
             true if id.is_surge() => self.on_old_process_gone(id.slot()),
             true => self.act(Action::ReleaseInstance { instance: id }),
             false => {}
+        }
+    }
+
+    /// The process that it has replaced is gone, and with it what has made new ones fail, such as a port in use.
+    fn on_old_process_gone(&mut self, id: InstanceId) {
+        if self.services.find(id).is_none_or(|instance| instance.ends_beside_old == 0) {
+            return;
+        }
+        self.services[id].ends_beside_old = 0;
+        self.services[id].reset_failures();
+        let state = self.services[id].state;
+        if let State::BackingOff { .. } = state {
+            self.start(id, Reason::BackoffElapsed);
+        } else if let State::CleaningUp(cleaning_up @ CleaningUp { next: AfterRun::Restart { .. }, .. }) = state {
+            // It starts as soon as its leftover processes are gone.
+            let next = AfterRun::Restart { due: self.now };
+            self.set_state(id, State::CleaningUp(CleaningUp { next, ..cleaning_up }));
         }
     }
 

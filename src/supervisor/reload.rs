@@ -26,6 +26,7 @@ use super::request::PROOF_TIME;
 use super::rollout::{ReloadFailure, Rollout, RolloutError, RolloutStage, Slot};
 use super::service_table::{InEffect, ServiceOutcome, Untried};
 use super::state::{AfterRun, AfterStop, CleaningUp, Running, State, Stopped, Stopping};
+use super::state_name::StateName;
 use crate::model::plan::{Plan, Ready, Service, Strategy};
 use crate::model::{InstanceId, ServiceIndex};
 
@@ -139,7 +140,7 @@ impl Supervisor {
             return;
         }
         if let Some(surge) = self.services.find(id.surge())
-            && !matches!(surge.state, State::Stopping(_) | State::CleaningUp(_) | State::Stopped { .. })
+            && matches!(surge.state.name(), StateName::Starting | StateName::Running)
         {
             self.swap_with_surge(id);
             if let Some(rollout) = self.rollouts.get_mut(&id.service)
@@ -420,11 +421,12 @@ impl Supervisor {
         self.services.swap_with_surge(id);
         for (owner, before, after) in [(id, old, new), (surge, new, old)] {
             self.timers.change(owner, before.deadline(), after.deadline());
-            if let Some(run) = after.run() {
+            let side_run = self.services[owner].side_run.map(|side_run| side_run.run);
+            for run in after.run().into_iter().chain(side_run) {
                 self.runs.insert(run, owner);
             }
         }
-        let pid_of = |state: State| state.process().map(|process| process.pid);
+        let pid_of = |state: State| state.main_process().map(|process| process.pid);
         self.record(JournalEvent::InstanceReplaced { instance: id, old: pid_of(old), new: pid_of(new) });
         if let State::Spawning { .. } = new {
             // The process was requested for the surge instance.

@@ -93,11 +93,7 @@ impl Supervisor {
                 return self.reply(id, result);
             }
             Verb::Start => {
-                // Of a service that has failed, one instance may be named, and another service that needs all of them.
-                for target in targets.iter().filter(|target| !self.services[**target].state.is_up()).collect::<Vec<_>>()
-                {
-                    self.start_dependencies(target.service, Requester::Operator);
-                }
+                self.start_dependencies_of(&targets);
                 targets.iter().for_each(|target| self.request_start(*target, Requester::Operator));
                 Pending::new(id, targets, Vec::new(), Vec::new())
             }
@@ -115,6 +111,16 @@ impl Supervisor {
         };
         self.require_proof(&pending);
         self.requests.push(pending);
+    }
+
+    /// Before any of these instances starts: of a service that has failed, one may be among them, and another service that
+    /// needs all of them.
+    pub(super) fn start_dependencies_of(&mut self, targets: &[InstanceId]) {
+        for target in targets {
+            if !self.services[*target].state.is_up() {
+                self.start_dependencies(target.service, Requester::Operator);
+            }
+        }
     }
 
     /// Whether a request for all instances does not mean it: what has completed runs again only if it is named, and a restart
@@ -273,7 +279,8 @@ impl Supervisor {
     }
 
     fn signal_targets(&mut self, signal: Signal, targets: &[InstanceId]) -> Result<(), Refusal> {
-        let processes: Vec<_> = targets.iter().filter_map(|target| self.services[*target].state.process()).collect();
+        let processes: Vec<_> =
+            targets.iter().filter_map(|target| self.services[*target].state.main_process()).collect();
         if let (Some(target), []) = (targets.first(), &processes[..]) {
             return Err(Refusal::NotRunning(*target));
         }
@@ -295,6 +302,7 @@ impl Supervisor {
                 self.services[id].on_start_requested();
                 self.start_or_wait(id, Reason::StartRequested(by));
             }
+            State::CleaningUp(CleaningUp { next: AfterRun::Proceed, .. }) => {}
             State::BackingOff { .. } | State::CleaningUp(_) => self.stop(id, AfterStop::Restart(by)),
             State::Stopping(Stopping { then: AfterStop::Restart(_), .. }) => {}
             State::Stopping(_) => self.stop(id, AfterStop::Restart(by)),
@@ -450,7 +458,10 @@ impl Supervisor {
             Awaited::Stopped => matches!(
                 state,
                 State::Stopping(Stopping { then: AfterStop::Restart(_), .. })
-                    | State::CleaningUp(CleaningUp { next: AfterRun::Restart { .. } | AfterRun::Start, .. })
+                    | State::CleaningUp(CleaningUp {
+                        next: AfterRun::Restart { .. } | AfterRun::Start | AfterRun::Proceed,
+                        ..
+                    })
             ),
         }
     }

@@ -28,7 +28,7 @@ pub(super) fn decide(
     let restart = &service.restart;
     let status = run.exit.status;
     let exited_on_its_own = run.failure.is_none() && run.fault.is_none();
-    let success = exited_on_its_own && restart.success.contains(status);
+    let success = run.has_succeeded(&restart.success);
     let policy_restarts = match restart.policy {
         RestartPolicy::Always => !success || service.kind == Kind::Service,
         RestartPolicy::OnFailure => !success,

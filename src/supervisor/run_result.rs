@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::plan::ExitSet;
+use crate::model::plan::{ExitSet, Hook};
 use crate::model::{ExitStatus, ProbeFailure, RunId, StartFailure};
 
 /// How a process has exited.
@@ -21,6 +21,8 @@ pub struct RunResult {
     pub id: RunId,
     /// How the main process has exited.
     pub exit: Exit,
+    /// Set if it was a hook, which has failed, or has been stopped.
+    pub hook: Option<Hook>,
     /// From execve to exit.
     pub uptime: Duration,
     /// Set if the process could not execute its program.
@@ -37,7 +39,14 @@ impl RunResult {
     /// A run that has exited by itself.
     #[must_use]
     pub const fn new(id: RunId, exit: Exit, uptime: Duration) -> Self {
-        Self { id, exit, uptime, failure: None, fault: None, probe_failure: None, is_daemon: false }
+        Self { id, exit, hook: None, uptime, failure: None, fault: None, probe_failure: None, is_daemon: false }
+    }
+}
+
+impl RunResult {
+    /// Whether its main process has exited by itself, with a status in `success`.
+    pub(super) fn has_succeeded(&self, success: &ExitSet) -> bool {
+        self.failure.is_none() && self.fault.is_none() && self.hook.is_none() && success.contains(self.exit.status)
     }
 }
 
@@ -46,6 +55,8 @@ impl RunResult {
 pub enum Fault {
     /// It was not ready within `ready_timeout`, which is given here.
     NotReady(Duration),
+    /// A hook was not done within its time limit, which is given here.
+    HookTimeout(Hook, Duration),
     /// The oneshot has not finished within its `ready_timeout`, which is given here.
     NotFinished(Duration),
     /// It has not sent `WATCHDOG=1` within its watchdog interval, which is given here.
@@ -100,10 +111,10 @@ impl RestartCause {
     /// The cause of the restart after `run`, which has exited by itself or because of a fault.
     pub(super) fn of(run: &RunResult, success: &ExitSet) -> Self {
         match run.fault {
-            Some(Fault::NotReady(_) | Fault::NotFinished(_)) => Self::ReadyTimeout,
+            Some(Fault::NotReady(_) | Fault::NotFinished(_) | Fault::HookTimeout(..)) => Self::ReadyTimeout,
             Some(Fault::WatchdogTimeout(_) | Fault::WatchdogTriggered) => Self::Watchdog,
             Some(Fault::Unhealthy) => Self::Unhealthy,
-            None if run.failure.is_none() && success.contains(run.exit.status) => Self::Exit,
+            None if run.has_succeeded(success) => Self::Exit,
             None => Self::Crash,
         }
     }

@@ -6,6 +6,7 @@ use super::readiness::{Lifetime, Readiness, WatchdogDeadline};
 use super::record::Requester;
 use super::run_result::{FailureReason, Fault};
 use super::state_name::StateName;
+use crate::model::plan::Hook;
 use crate::model::{InstanceId, Mono, Pid, RunId, ServiceIndex};
 
 /// The state of an instance. `instance.rs` has the table of states and events.
@@ -14,7 +15,7 @@ pub(super) enum State {
     /// It waits for its dependencies. At `warn_at`, if that is not over, it is said once.
     Waiting { warn_at: Option<Mono> },
     /// `Action::Spawn` has been decided. There is no process yet.
-    Spawning { run: RunId },
+    Spawning { run: RunId, hook: Option<Hook> },
     /// The process exists. It has not executed its program yet.
     Executing(Process),
     /// The program runs. It is not ready yet.
@@ -48,13 +49,15 @@ pub(super) enum StateKind {
     Stopped,
 }
 
-/// The main process of a run.
+/// The main process of a run, or its hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Process {
     pub(super) run: RunId,
     pub(super) pid: Pid,
     /// When it was created, or when it executed its program once it has.
     pub(super) since: Mono,
+    /// It is this hook, and a run of its own.
+    pub(super) hook: Option<Hook>,
 }
 
 /// What ends the start of a process.
@@ -103,6 +106,9 @@ pub(super) struct CleaningUp {
     /// When the next stage begins.
     pub(super) until: Mono,
     pub(super) next: AfterRun,
+    /// There are leftover processes. Without them it waits for its side run alone.
+    pub(super) has_leftovers: bool,
+    pub(super) has_post_stop_begun: bool,
 }
 
 /// The stage of a stop.
@@ -110,10 +116,14 @@ pub(super) struct CleaningUp {
 pub enum StopStage {
     /// `stop_delay`: it is not ready any more, so that load balancers remove it, and has not been signalled yet.
     Delayed,
+    /// `pre_stop` runs. The stop signal has not been sent.
+    PreStop,
     /// The stop signal has been sent.
     SignalSent,
     /// SIGKILL has been sent this many times.
     Killed(u32),
+    /// `post_stop` runs.
+    PostStop,
 }
 
 /// What happens after a stop.
@@ -142,6 +152,8 @@ pub(super) enum AfterRun {
     AwaitSchedule {
         failure: Option<FailureReason>,
     },
+    /// `pre_start` has succeeded: the main process is started.
+    Proceed,
     StayStopped(Stopped),
 }
 
@@ -244,9 +256,27 @@ impl State {
         if let Self::CleaningUp(cleaning_up) = self { Some(cleaning_up.process) } else { self.process() }
     }
 
+    /// The main process of the instance that has not been reaped, and no hook.
+    pub(super) fn main_process(&self) -> Option<Process> {
+        self.process().filter(|process| process.hook.is_none())
+    }
+
+    /// The hook that is about to run, or runs, or whose leftover processes are being stopped.
+    pub(super) fn hook(&self) -> Option<Hook> {
+        if let Self::Spawning { hook, .. } = self {
+            *hook
+        } else if let Self::Stopping(Stopping { stage: StopStage::PreStop, .. }) = self {
+            Some(Hook::PreStop)
+        } else if let Self::CleaningUp(CleaningUp { stage: StopStage::PostStop, .. }) = self {
+            Some(Hook::PostStop)
+        } else {
+            self.last_process()?.hook
+        }
+    }
+
     /// The current run: it has begun, and its processes are not all gone.
     pub(super) fn run(&self) -> Option<RunId> {
-        if let Self::Spawning { run } = self { Some(*run) } else { self.last_process().map(|process| process.run) }
+        if let Self::Spawning { run, .. } = self { Some(*run) } else { self.last_process().map(|process| process.run) }
     }
 
     /// When the state changes without an event.
@@ -288,7 +318,10 @@ impl State {
     pub(super) const fn name(&self) -> StateName {
         match self {
             Self::Waiting { .. } => StateName::Waiting,
-            Self::Spawning { .. } | Self::Executing(_) | Self::Starting { .. } => StateName::Starting,
+            Self::Spawning { .. }
+            | Self::Executing(_)
+            | Self::Starting { .. }
+            | Self::CleaningUp(CleaningUp { next: AfterRun::Proceed, .. }) => StateName::Starting,
             Self::Running(_) => StateName::Running,
             Self::Stopping(_) | Self::CleaningUp(_) => StateName::Stopping,
             Self::BackingOff { .. } => StateName::Backoff,

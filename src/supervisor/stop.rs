@@ -3,16 +3,17 @@
 //! Why a process was killed: the reason of the transition to `stopping` says why it was stopped.
 //! [`JournalEvent::StopTimedOut`] means that SIGKILL followed; [`Supervisor::escalate`] sends it.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::core::Supervisor;
 use super::event::{Action, Leftovers, Scope};
 use super::phase::Phase;
 use super::record::{JournalEvent, Reason, Requester};
-use super::run_result::{Fault, RestartDecision};
+use super::run_result::{Exit, Fault, RestartDecision, RunResult};
 use super::state::{AfterRun, AfterStop, CleaningUp, ExitedProcess, Process, State, StopStage, Stopped, Stopping};
 use crate::model::plan::{KillMode, Stop};
-use crate::model::{InstanceId, ProbeFailure, RunId, Signal};
+use crate::model::{ExitStatus, InstanceId, Mono, ProbeFailure, RunId, Signal};
 
 /// The time between the first SIGKILL and the second. It doubles each time, up to [`MAX_KILL_INTERVAL`].
 const KILL_INTERVAL: Duration = Duration::from_millis(200);
@@ -32,27 +33,32 @@ impl Supervisor {
 
     /// Stops an instance, whatever its state is.
     pub(super) fn stop(&mut self, id: InstanceId, then: AfterStop) {
-        let state = self.services[id].state;
-        let is_new = matches!(then, AfterStop::Restart(_)) && !matches!(state, State::Spawning { .. });
-        self.services[id].is_established &= !is_new;
+        let (state, is_restart) = (self.services[id].state, matches!(then, AfterStop::Restart(_)));
+        // There is no process yet that a restart would replace.
+        if is_restart
+            && matches!(state, State::Spawning { .. } | State::CleaningUp(CleaningUp { next: AfterRun::Proceed, .. }))
+        {
+            return;
+        }
+        self.services[id].is_established &= !is_restart;
         match state {
-            // There is no process yet that a restart would replace.
-            State::Spawning { .. } if matches!(then, AfterStop::Restart(_)) => {}
             State::Waiting { .. } | State::BackingOff { .. } | State::Scheduled { .. } | State::Spawning { .. } => {
                 self.stop_without_process(id, then);
             }
-            State::Executing(process) | State::Starting { process, .. } => self.send_stop_signal(id, process, then),
+            State::Executing(process) | State::Starting { process, .. } => {
+                self.send_stop_signal(id, process, then, self.now + self.stop_settings(id).timeout);
+            }
             State::Running(running) if self.needs_stop_delay(id, then) => {
                 let until = self.now + self.stop_settings(id).delay;
                 let stopping = Stopping { process: running.process, stage: StopStage::Delayed, until, then };
                 self.enter(id, State::Stopping(stopping), self.reason_of(id, then));
             }
-            State::Running(running) => self.send_stop_signal(id, running.process, then),
+            State::Running(running) => self.stop_running(id, running.process, then),
             // It has reported `STOPPING=1` and has not been sent a signal.
             State::Stopping(Stopping {
                 process, stage: StopStage::SignalSent, then: AfterStop::ExitOnItsOwn, ..
             }) => {
-                self.send_stop_signal(id, process, then);
+                self.send_stop_signal(id, process, then, self.now + self.stop_settings(id).timeout);
             }
             State::Stopping(stopping) => {
                 self.set_state(id, State::Stopping(Stopping { then, ..stopping }));
@@ -84,7 +90,14 @@ impl Supervisor {
         if let Some(Reason::Exited { decision: last, .. }) = &mut self.services[id].reason {
             *last = decision;
         }
-        self.set_state(id, State::CleaningUp(CleaningUp { next, ..cleaning_up }));
+        let state = State::CleaningUp(CleaningUp { next, ..cleaning_up });
+        match cleaning_up.next {
+            // It was starting until now.
+            AfterRun::Proceed => self.enter(id, state, self.reason_of(id, then)),
+            AfterRun::Restart { .. } | AfterRun::Start | AfterRun::AwaitSchedule { .. } | AfterRun::StayStopped(_) => {
+                self.set_state(id, state);
+            }
+        }
     }
 
     /// Whether `stop_delay` applies: only to a process that is running, and not after a fault.
@@ -93,7 +106,8 @@ impl Supervisor {
     }
 
     /// Sends the stop signal, followed by SIGCONT so that a suspended process handles it. In a forced shutdown, sends SIGKILL.
-    fn send_stop_signal(&mut self, id: InstanceId, process: Process, then: AfterStop) {
+    /// `until`: when SIGKILL follows.
+    pub(super) fn send_stop_signal(&mut self, id: InstanceId, process: Process, then: AfterStop, until: Mono) {
         let reason = self.reason_of(id, then);
         let stop = self.stop_settings(id);
         let run = process.run;
@@ -103,7 +117,6 @@ impl Supervisor {
             self.enter(id, State::Stopping(stopping), reason);
             return self.kill(run, stop.kill_mode);
         }
-        let until = self.now + stop.timeout;
         let stopping = Stopping { process, stage: StopStage::SignalSent, until, then };
         self.enter(id, State::Stopping(stopping), reason);
         let scope = match stop.kill_mode {
@@ -113,12 +126,12 @@ impl Supervisor {
         let signal = match then {
             // As in systemd: the core dump shows where the process hangs.
             AfterStop::Fail(Fault::WatchdogTimeout(_) | Fault::WatchdogTriggered) => Signal::ABRT,
-            AfterStop::Fail(Fault::NotReady(_) | Fault::NotFinished(_) | Fault::Unhealthy)
+            AfterStop::Fail(Fault::NotReady(_) | Fault::HookTimeout(..) | Fault::NotFinished(_) | Fault::Unhealthy)
             | AfterStop::StayStopped(_)
             | AfterStop::Restart(_)
             | AfterStop::ExitOnItsOwn => stop.signal,
         };
-        if self.services[id].definition.process.ipc {
+        if self.services[id].definition.process.ipc && process.hook.is_none() {
             self.act(Action::AnnounceStop { run });
         }
         self.act(Action::Signal { run, scope, signal });
@@ -140,8 +153,10 @@ impl Supervisor {
         let Stopping { process, stage, then, .. } = stopping;
         let (pid, stop) = (process.pid, self.stop_settings(id));
         let kills = match stage {
-            StopStage::Delayed => return self.send_stop_signal(id, process, then),
-            StopStage::SignalSent => {
+            StopStage::Delayed => return self.stop_running(id, process, then),
+            // The second one is not a stage of a process that has not exited.
+            StopStage::PreStop | StopStage::PostStop | StopStage::SignalSent => {
+                self.on_side_run_late(id, stop.timeout);
                 self.record(JournalEvent::StopTimedOut { instance: id, pid, after: stop.timeout });
                 1
             }
@@ -178,19 +193,29 @@ impl Supervisor {
     pub(super) fn end_run(&mut self, ended: ExitedProcess, next: AfterRun, reason: Reason) {
         let ExitedProcess { id, process, leftovers, stopping } = ended;
         let stop = self.stop_settings(id);
-        if leftovers == Leftovers::None || stop.kill_mode == KillMode::Process || self.is_forced() {
+        self.kill_side_run(id);
+        let has_leftovers = leftovers == Leftovers::Some && stop.kill_mode != KillMode::Process;
+        if self.is_forced() || (!has_leftovers && self.services[id].side_run.is_none()) {
+            self.forget_side_run(id);
             return self.conclude(id, next, reason);
+        }
+        let has_post_stop_begun = false;
+        if !has_leftovers {
+            let (stage, until) = (StopStage::Killed(1), self.now + KILL_INTERVAL);
+            let cleaning_up = CleaningUp { process, stage, until, next, has_leftovers, has_post_stop_begun };
+            return self.enter(id, State::CleaningUp(cleaning_up), reason);
         }
         let is_daemon = stopping.is_none() && self.services[id].last_run.as_ref().is_some_and(|run| run.is_daemon);
         self.record(JournalEvent::LeftoverProcessesFound { instance: id, pid: process.pid, is_daemon });
-        // During `stop_delay` no signal has been sent.
-        let stopping = stopping.filter(|(stage, _)| *stage != StopStage::Delayed);
+        // During `stop_delay` and `pre_stop` no signal has been sent.
+        let stopping = stopping.filter(|(stage, _)| !matches!(stage, StopStage::Delayed | StopStage::PreStop));
         let (stage, until) = match stopping {
             Some((StopStage::Killed(_), _)) => (StopStage::Killed(1), self.now + KILL_INTERVAL),
             Some((_, until)) => (StopStage::SignalSent, until),
             None => (StopStage::SignalSent, self.now + stop.timeout.min(LEFTOVERS_TIMEOUT)),
         };
-        self.enter(id, State::CleaningUp(CleaningUp { process, stage, until, next }), reason);
+        let cleaning_up = CleaningUp { process, stage, until, next, has_leftovers, has_post_stop_begun };
+        self.enter(id, State::CleaningUp(cleaning_up), reason);
         if let StopStage::Killed(_) = stage {
             return self.signal_leftovers(process.run, Signal::KILL);
         }
@@ -206,21 +231,40 @@ impl Supervisor {
     }
 
     pub(super) fn on_leftovers_gone(&mut self, run: RunId) {
-        if let Some(id) = self.instance_of(run) {
+        let Some(id) = self.instance_of(run).filter(|_| !self.on_side_run_gone(run)) else { return };
+        if let State::CleaningUp(cleaning_up) = self.services[id].state {
+            self.set_state(id, State::CleaningUp(CleaningUp { has_leftovers: false, ..cleaning_up }));
+            self.continue_cleanup(id);
+        }
+    }
+
+    /// Finishes it if nothing is left to wait for.
+    pub(super) fn continue_cleanup(&mut self, id: InstanceId) {
+        if let State::CleaningUp(CleaningUp { has_leftovers: false, .. }) = self.services[id].state
+            && self.services[id].side_run.is_none()
+        {
             self.finish_cleanup(id);
         }
     }
 
     fn finish_cleanup(&mut self, id: InstanceId) {
-        if let State::CleaningUp(CleaningUp { next, .. }) = self.services[id].state {
-            let mut reason = Reason::Replaced;
-            if let Some(Reason::Exited { run, mut decision, definition }) = self.services[id].reason.clone() {
-                if let (AfterRun::Restart { due }, RestartDecision::Restart { delay, .. }) = (next, &mut decision) {
-                    *delay = due.since(self.now);
+        if let State::CleaningUp(CleaningUp { next, process, .. }) = self.services[id].state {
+            let (run, decision, definition) = match self.services[id].reason.clone() {
+                Some(Reason::Exited { run, mut decision, definition }) => {
+                    if let (AfterRun::Restart { due }, RestartDecision::Restart { delay, .. }) = (next, &mut decision) {
+                        *delay = due.since(self.now);
+                    }
+                    (run, decision, definition)
                 }
-                reason = Reason::CleanedUp { run, decision, definition };
-            }
-            self.conclude(id, next, reason);
+                // `pre_start` has succeeded.
+                _ => {
+                    let exit = Exit { status: ExitStatus::Code(0), oom_killed: false };
+                    let run = RunResult::new(process.run, exit, self.now.since(process.since));
+                    let definition = Rc::clone(&self.services[id].definition);
+                    (Rc::new(RunResult { hook: process.hook, ..run }), RestartDecision::StayStopped, definition)
+                }
+            };
+            self.conclude(id, next, Reason::CleanedUp { run, decision, definition });
         }
     }
 
@@ -229,16 +273,27 @@ impl Supervisor {
         let State::CleaningUp(cleaning_up) = self.services[id].state else { return };
         let Process { run, pid, .. } = cleaning_up.process;
         let kills = match cleaning_up.stage {
-            StopStage::Delayed | StopStage::SignalSent => 1,
-            StopStage::Killed(kills) => kills.saturating_add(1),
+            StopStage::PostStop => {
+                self.on_side_run_late(id, self.services[id].definition.hooks.timeout);
+                1
+            }
+            StopStage::Delayed | StopStage::PreStop | StopStage::SignalSent => 1,
+            StopStage::Killed(kills) => {
+                self.kill_side_run(id);
+                kills.saturating_add(1)
+            }
         };
         if kills > MAX_KILLS_OF_LEFTOVERS {
             self.record(JournalEvent::Unkillable { instance: id, pid });
+            self.forget_side_run(id);
             return self.finish_cleanup(id);
         }
         let until = self.now + kill_interval(kills);
         self.set_state(id, State::CleaningUp(CleaningUp { stage: StopStage::Killed(kills), until, ..cleaning_up }));
-        self.signal_leftovers(run, Signal::KILL);
+        if cleaning_up.has_leftovers {
+            self.signal_leftovers(run, Signal::KILL);
+        }
+        self.continue_cleanup(id);
     }
 
     /// How the last attempt of its probe has failed, if it was not ready in time, or its last health check, if unhealthy.
@@ -246,12 +301,14 @@ impl Supervisor {
         match fault {
             Fault::NotReady(_) => self.services[id].probe_failure.clone(),
             Fault::Unhealthy => self.services[id].check_failure.clone(),
-            Fault::NotFinished(_) | Fault::WatchdogTimeout(_) | Fault::WatchdogTriggered => None,
+            Fault::HookTimeout(..) | Fault::NotFinished(_) | Fault::WatchdogTimeout(_) | Fault::WatchdogTriggered => {
+                None
+            }
         }
     }
 
     /// Why an instance is stopped.
-    fn reason_of(&self, id: InstanceId, then: AfterStop) -> Reason {
+    pub(super) fn reason_of(&self, id: InstanceId, then: AfterStop) -> Reason {
         match then {
             AfterStop::Restart(by) => Reason::RestartRequested(by),
             AfterStop::Fail(fault) => Reason::Fault(fault, self.probe_failure(id, fault)),
@@ -275,6 +332,7 @@ impl Supervisor {
     /// All processes have been sent SIGKILL: stops waiting for the leftover processes of single runs.
     pub(super) fn finish_all_cleanups(&mut self) {
         for id in self.services.ids_with_surges() {
+            self.forget_side_run(id);
             self.finish_cleanup(id);
         }
     }

@@ -15,11 +15,11 @@ use super::restart::{self, StartResult};
 use super::rollout::RolloutError;
 use super::run_result::{Exit, FailureReason, Fault, RestartCause, RestartDecision, RunResult};
 use super::state::{
-    AfterRun, AfterStop, CleaningUp, ExitedProcess, Process, Running, StartDeadline, State, Stopped, Stopping,
+    AfterRun, AfterStop, ExitedProcess, Process, Running, StartDeadline, State, StateKind, Stopped, Stopping,
 };
 use super::state_name::StateName;
-use crate::model::plan::{Backoff, KillMode, Kind, Ready, Service};
-use crate::model::{ExitStatus, InstanceId, Pid, ProbeFailure, RunId, StartFailure};
+use crate::model::plan::{Backoff, Hook, KillMode, Kind, Ready, Service};
+use crate::model::{ExitStatus, InstanceId, Pid, ProbeFailure, RunId, StartFailure, StartStep};
 
 /// The delay between attempts to create a process while the system is out of processes, memory or descriptors.
 const SPAWN_RETRY_BACKOFF: Backoff =
@@ -49,7 +49,7 @@ impl Supervisor {
         if !matches!(reason, Reason::CleanedUp { .. }) {
             self.services[id].reason = Some(reason.clone());
         }
-        let process = state.last_process().or(before.last_process());
+        let process = state.last_process().or(before.last_process()).filter(|process| process.hook.is_none());
         self.record(JournalEvent::Transition {
             instance: id,
             from,
@@ -112,38 +112,45 @@ impl Supervisor {
         if let Some(cause) = instance.ended_by.take() {
             instance.restarts.count(cause);
         }
-        let run = self.next_run();
-        self.enter(id, State::Spawning { run }, reason);
-        self.request_spawn(id, run);
+        let (run, hook) = (self.next_run(), self.services[id.service].definition.hooks.find(Hook::PreStart));
+        self.enter(id, State::Spawning { run, hook }, reason);
+        self.request_spawn(id, run, hook);
     }
 
     /// Requests a new process in place of one that was requested and does not exist yet, because the id or the definition of
     /// the instance has changed.
     pub(super) fn respawn(&mut self, id: InstanceId) {
-        let run = self.next_run();
-        self.set_state(id, State::Spawning { run });
-        self.request_spawn(id, run);
+        let hook = self.services[id].state.hook();
+        self.spawn(id, hook.and_then(|hook| self.services[id.service].definition.hooks.find(hook)));
     }
 
-    fn request_spawn(&mut self, id: InstanceId, run: RunId) {
+    /// Requests the hook, or the main process, of a start that has begun.
+    pub(super) fn spawn(&mut self, id: InstanceId, hook: Option<Hook>) {
+        let run = self.next_run();
+        self.set_state(id, State::Spawning { run, hook });
+        self.request_spawn(id, run, hook);
+    }
+
+    fn request_spawn(&mut self, id: InstanceId, run: RunId, hook: Option<Hook>) {
         let service = &self.services[id.service];
         let (definition, instances) = (Rc::clone(&service.definition), service.desired);
         let instance = &mut self.services[id];
         instance.definition = Rc::clone(&definition);
         instance.watchdog = definition.watchdog;
         let restarts = instance.restarts.total();
-        self.act(Action::Spawn { run, instance: id, restarts, instances, definition });
+        self.act(Action::Spawn { run, instance: id, hook, ended: None, restarts, instances, definition });
     }
 
-    const fn next_run(&mut self) -> RunId {
+    pub(super) const fn next_run(&mut self) -> RunId {
         let run = self.last_run.next();
         self.last_run = run;
         run
     }
 
     pub(super) fn on_spawned(&mut self, run: RunId, pid: Pid) {
-        if let Some(id) = self.spawning_instance(run) {
-            self.set_state(id, State::Executing(Process { run, pid, since: self.now }));
+        let Some(id) = self.instance_of(run).filter(|_| !self.on_side_run_spawned(run)) else { return };
+        if let State::Spawning { hook, .. } = self.services[id].state {
+            self.set_state(id, State::Executing(Process { run, pid, since: self.now, hook }));
         }
     }
 
@@ -153,6 +160,9 @@ impl Supervisor {
     }
 
     pub(super) fn on_spawn_failed(&mut self, run: RunId, errno: Errno) {
+        if self.on_side_run_refused(run, StartFailure { step: StartStep::Create, errno }) {
+            return;
+        }
         if let Some(id) = self.spawning_instance(run) {
             self.retry_spawn(id, errno);
         }
@@ -182,6 +192,11 @@ impl Supervisor {
         let State::Executing(process) = self.services[id].state else { return };
         let process = Process { since: self.now, ..process };
         let definition = &self.services[id].definition;
+        if process.hook.is_some() {
+            let deadline = StartDeadline::ReadyBy(self.now + definition.hooks.timeout);
+            self.set_state(id, State::Starting { process, deadline });
+            return;
+        }
         let deadline = match definition.ready {
             Ready::Exec => return self.begin_running(id, process),
             Ready::Delay(delay) => StartDeadline::ReadyAt(self.now + delay),
@@ -217,9 +232,13 @@ impl Supervisor {
 
     /// There is no process, and a retry would not help.
     pub(super) fn on_bind_failed(&mut self, run: RunId, failure: StartFailure) {
+        if self.on_side_run_refused(run, failure) {
+            return;
+        }
         let Some(id) = self.spawning_instance(run) else { return };
         let exit = Exit { status: ExitStatus::Code(failure.exit_code()), oom_killed: false };
-        let result = Rc::new(RunResult { failure: Some(failure), ..RunResult::new(run, exit, Duration::ZERO) });
+        let hook = self.services[id].state.hook();
+        let result = Rc::new(RunResult { failure: Some(failure), hook, ..RunResult::new(run, exit, Duration::ZERO) });
         self.services[id].last_run = Some(Rc::clone(&result));
         self.fail_unproven(id, &result);
         let (next, decision) = if self.is_draining() {
@@ -241,7 +260,8 @@ impl Supervisor {
     }
 
     pub(super) fn on_exec_failed(&mut self, run: RunId, failure: StartFailure) {
-        if let Some(id) = self.instance_of(run) {
+        let id = self.instance_of(run).filter(|_| !self.on_side_run_not_executed(run, failure));
+        if let Some(id) = id {
             self.services[id].start_failure = Some(failure);
         }
     }
@@ -254,7 +274,7 @@ impl Supervisor {
 
     pub(super) fn on_exited(&mut self, run: RunId, exit: Exit, leftovers: Leftovers) {
         let Some(id) = self.instance_of(run) else { return };
-        if !self.services[id].state.has_process() {
+        if self.on_side_run_exited(run, exit, leftovers) || !self.services[id].state.has_process() {
             return;
         }
         self.act(Action::ReleaseRun { run, instance: id });
@@ -263,19 +283,24 @@ impl Supervisor {
         let state = self.services[id].state;
         let Some(process) = state.process() else { return };
         let failure = self.services[id].start_failure;
+        let ended = ExitedProcess { id, process, leftovers, stopping: None };
+        let is_hook = process.hook.is_some();
+        if is_hook && failure.is_none() && exit.status == ExitStatus::Code(0) && state.kind() != StateKind::Stopping {
+            return self.end_run(ended, AfterRun::Proceed, Reason::DependenciesReady);
+        }
         if !failure.is_some_and(StartFailure::is_shortage) {
             let instance = &mut self.services[id];
             (instance.ended_by, instance.spawn_failures) = (Some(RestartCause::Crash), 0);
         }
-        self.services[id].has_executed |= failure.is_none();
+        self.services[id].has_executed |= failure.is_none() && !is_hook;
         let uptime = self.now.since(process.since);
         let is_daemon = leftovers == Leftovers::Some
+            && !is_hook
             && !matches!(state, State::Stopping(_))
             && self.services[id].definition.stop.kill_mode != KillMode::Process
             && exit.status == ExitStatus::Code(0)
             && uptime < Duration::from_secs(1);
-        let result = RunResult { failure, is_daemon, ..RunResult::new(run, exit, uptime) };
-        let ended = ExitedProcess { id, process, leftovers, stopping: None };
+        let result = RunResult { failure, is_daemon, hook: process.hook, ..RunResult::new(run, exit, uptime) };
         if let State::Stopping(stopping) = state {
             return self.on_stopped(ended, stopping, result);
         }
@@ -372,25 +397,16 @@ impl Supervisor {
         Reason::Exited { run, decision, definition: Rc::clone(&self.services[id].definition) }
     }
 
-    /// The process that it has replaced is gone, and with it what has made new ones fail, such as a port in use.
-    pub(super) fn on_old_process_gone(&mut self, id: InstanceId) {
-        if self.services.find(id).is_none_or(|instance| instance.ends_beside_old == 0) {
-            return;
-        }
-        self.services[id].ends_beside_old = 0;
-        self.services[id].reset_failures();
-        let state = self.services[id].state;
-        if let State::BackingOff { .. } = state {
-            self.start(id, Reason::BackoffElapsed);
-        } else if let State::CleaningUp(cleaning_up @ CleaningUp { next: AfterRun::Restart { .. }, .. }) = state {
-            // It starts as soon as its leftover processes are gone.
-            let next = AfterRun::Restart { due: self.now };
-            self.set_state(id, State::CleaningUp(CleaningUp { next, ..cleaning_up }));
-        }
-    }
-
     /// The run has ended, and no leftover processes remain.
     pub(super) fn conclude(&mut self, id: InstanceId, next: AfterRun, reason: Reason) {
+        let is_ended_by_shutdown = next == AfterRun::Proceed && self.is_draining();
+        let (next, reason) = match is_ended_by_shutdown {
+            true => (AfterRun::StayStopped(Stopped::Shutdown), Reason::Shutdown),
+            false => (next, reason),
+        };
+        if next != AfterRun::Proceed && self.run_post_stop(id, next, &reason) {
+            return;
+        }
         match next {
             AfterRun::Restart { .. } | AfterRun::Start if self.is_draining() => {
                 self.enter(id, State::Stopped { why: Stopped::Shutdown }, reason);
@@ -406,6 +422,7 @@ impl Supervisor {
                 self.enter(id, State::Stopped { why: Stopped::Shutdown }, reason);
             }
             AfterRun::AwaitSchedule { failure } => self.enter(id, State::Scheduled { failure }, reason),
+            AfterRun::Proceed => self.spawn(id, None),
             AfterRun::StayStopped(why) => self.enter(id, State::Stopped { why }, reason),
         }
     }
@@ -415,6 +432,9 @@ impl Supervisor {
             State::Starting { process, deadline: StartDeadline::ReadyAt(_) } => self.begin_running(id, process),
             State::Starting { process, deadline: StartDeadline::ReadyBy(_) } => {
                 let definition = Rc::clone(&self.services[id].definition);
+                if let Some(hook) = process.hook {
+                    return self.stop(id, AfterStop::Fail(Fault::HookTimeout(hook, definition.hooks.timeout)));
+                }
                 let run = process.run;
                 self.stop(id, AfterStop::Fail(Fault::NotReady(definition.start_timeout())));
                 if let Ready::Probe(_) = definition.ready {

@@ -8,7 +8,7 @@ use super::run_result::{Restarts, RunResult};
 use super::service_table::{InEffect, ServiceTable};
 use super::state::{CleaningUp, Running, State, StopStage, Stopping};
 use super::state_name::StateName;
-use crate::model::plan::Service;
+use crate::model::plan::{Hook, Service};
 use crate::model::{InstanceId, Mono, Pid, Plan, ProbeFailure, RunId, ServiceIndex};
 
 /// The state of the supervisor.
@@ -55,6 +55,8 @@ pub struct InstanceView<'a> {
     pub ready: bool,
     /// The current run, until its processes are all gone.
     pub run: Option<RunId>,
+    /// What the current run is, if it is a hook.
+    pub hook: Option<Hook>,
     /// The main process, until it has been reaped.
     pub pid: Option<Pid>,
     /// The number of restarts, by cause.
@@ -141,12 +143,13 @@ impl<'a> ServiceView<'a> {
 
 impl Instance {
     fn view(&self) -> InstanceView<'_> {
-        let process = self.state.process();
+        let process = self.state.main_process();
         InstanceView {
             id: self.id,
             state: self.state.name(),
             ready: matches!(self.state, State::Running(running) if running.is_ready()),
             run: self.state.run(),
+            hook: self.state.hook(),
             pid: process.map(|process| process.pid),
             restarts: self.restarts,
             unstable: self.unstable,

@@ -102,6 +102,8 @@ fn check_prints_the_plan_as_json() {
     });
     expected["env_files"] = serde_json::json!([]);
     expected["probe_timeout_ms"] = 1000.into();
+    expected["hook_timeout_ms"] = 30_000.into();
+    ["pre_start", "pre_stop", "post_stop"].iter().for_each(|hook| expected[hook] = serde_json::Value::Null);
     expected["health"] = serde_json::Value::Null;
     expected["on_unhealthy"] = serde_json::Value::Null;
     assert_eq!(json["plan"]["services"][0], expected);

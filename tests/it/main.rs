@@ -34,6 +34,7 @@ mod failed_commands;
 mod fake_server;
 mod foreign_fds;
 mod health;
+mod hooks;
 #[path = "../common/http.rs"]
 mod http;
 mod metrics;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use keepalive::model::cron::Cron;
 use keepalive::model::plan::{
-    Backoff, Control, ExitAction, Health, HttpCheck, KillMode, Kind, LogStyle, OnUnhealthy, Probe, Process, Ready,
-    Reload, Restart, RestartPolicy, Service, SignalAction, SignalActions, Stop, Strategy,
+    Backoff, Control, ExitAction, Health, Hooks, HttpCheck, KillMode, Kind, LogStyle, OnUnhealthy, Probe, Process,
+    Ready, Reload, Restart, RestartPolicy, Service, SignalAction, SignalActions, Stop, Strategy,
 };
 use keepalive::model::schedule::Schedule;
 use keepalive::model::time_zone::TimeZone;
@@ -123,6 +123,7 @@ fn random_service(chance: &mut Chance, index: u32) -> Service {
         reload: random_reload(chance),
         schedule: (kind == Kind::Service && chance.one_in(6)).then(|| random_schedule(chance)),
         max_lifetime: (kind == Kind::Service && chance.one_in(6)).then(|| chance.millis(1, 100_000)),
+        hooks: random_hooks(chance),
     }
 }
 
@@ -130,6 +131,11 @@ fn random_schedule(chance: &mut Chance) -> Rc<Schedule> {
     let text = chance.pick(&["* * * * *", "*/7 * * * *", "0,30 * * * *", "15 10,11 * * *"]);
     let cron = Cron::parse(text).expect("five fields");
     Rc::new(Schedule { text: text.into(), zone_name: "UTC".into(), cron, zone: Rc::new(TimeZone::utc()) })
+}
+
+fn random_hooks(chance: &mut Chance) -> Hooks {
+    let timeout = if chance.one_in(4) { chance.millis(1, 5_000) } else { Duration::from_secs(30) };
+    Hooks { commands: [(); 3].map(|()| if chance.one_in(4) { process().command } else { Box::default() }), timeout }
 }
 
 fn random_ready(chance: &mut Chance) -> Ready {

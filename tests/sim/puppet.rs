@@ -97,6 +97,11 @@ pub(crate) fn profile(chance: &mut Chance, kind: Kind) -> Profile {
     }
 }
 
+pub(crate) fn hook_profile(chance: &mut Chance) -> Profile {
+    use Profile::{Crasher, Daemoniser, Finisher, Missing, Solid};
+    chance.pick(&[Daemoniser, Daemoniser, Daemoniser, Daemoniser, Finisher, Finisher, Crasher, Crasher, Solid, Missing])
+}
+
 pub(crate) fn exec(chance: &mut Chance, profile: Profile, fault_rates: FaultRates) -> Exec {
     if matches!(profile, Profile::Missing) {
         return Exec::Fails(StartFailure { step: StartStep::Exec, errno: Errno::ENOENT });

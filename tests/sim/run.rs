@@ -65,6 +65,7 @@ impl Totals {
             }
             Action::WriteJournal(JournalEntry { event, .. }) => variant_name("journal", event),
             Action::Signal { scope, signal: Signal::KILL, .. } => variant_name("kill", scope),
+            Action::Spawn { hook: Some(hook), .. } => variant_name("hook", hook),
             Action::Reply { result: Err(refusal), .. } => variant_name("refusal", refusal),
             action => variant_name("action", action),
         };

@@ -47,7 +47,7 @@ fn every_rule_holds_after_every_step() {
 }
 
 /// Each of these must occur in at least one run. Otherwise the runs do not test the rules.
-const SITUATIONS: [&str; 73] = [
+const SITUATIONS: [&str; 77] = [
     "action AbortCheck",
     "action AbortProbe",
     "action AnnounceStop",
@@ -86,6 +86,7 @@ const SITUATIONS: [&str; 73] = [
     "journal ReloadRolledBack",
     "journal RunSkipped",
     "journal Healthy",
+    "journal HookFailed",
     "journal Scaled",
     "journal Unhealthy",
     "journal ServiceFailed",
@@ -97,6 +98,9 @@ const SITUATIONS: [&str; 73] = [
     "failed → waiting",
     "forced by signal: false",
     "forced by signal: true",
+    "hook PostStop",
+    "hook PreStart",
+    "hook PreStop",
     "kill Group",
     "kill Leftovers",
     "kill Main",

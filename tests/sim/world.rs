@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use keepalive::model::plan::{KillMode, Service};
+use keepalive::model::plan::{Hook, KillMode, Service};
 use keepalive::model::{ExitStatus, InstanceId, Mono, Pid, Plan, RunId, Signal, StartFailure, StartStep};
 use keepalive::supervisor::{Action, Event, Exit, Leftovers, ReadySource, RequestId, Scope};
 use nix::errno::Errno;
@@ -48,6 +48,7 @@ pub(crate) struct World {
 #[derive(Debug)]
 struct Run {
     main: Serial,
+    hook: Option<Hook>,
     definition: Rc<Service>,
     is_probed: bool,
     /// The number of the check that is in progress.
@@ -261,7 +262,9 @@ impl World {
     /// Performs an action and returns the events that follow at once.
     pub(crate) fn perform(&mut self, action: &Action) -> Vec<Event> {
         match action {
-            Action::Spawn { run, instance, definition, .. } => return self.spawn(*run, *instance, definition),
+            Action::Spawn { run, instance, hook, definition, .. } => {
+                return self.spawn(*run, (*instance, *hook), definition);
+            }
             Action::Signal { run, scope, signal } => {
                 let main = self.runs.get(run).map(|run| run.main);
                 self.signal_matching(*signal, |serial, process| match scope {
@@ -343,7 +346,12 @@ impl World {
         }
     }
 
-    fn spawn(&mut self, run: RunId, instance: InstanceId, definition: &Rc<Service>) -> Vec<Event> {
+    fn spawn(
+        &mut self,
+        run: RunId,
+        (instance, hook): (InstanceId, Option<Hook>),
+        definition: &Rc<Service>,
+    ) -> Vec<Event> {
         if self.fork_fails_until > self.now {
             let errno = self.chance.pick(&[Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE]);
             return vec![Event::SpawnFailed { run, errno }];
@@ -352,11 +360,14 @@ impl World {
             let failure = StartFailure { step: StartStep::Listen(0), errno: Errno::EADDRINUSE };
             return vec![Event::BindFailed { run, failure }];
         }
-        let profile = self.profiles[instance.service.position()];
+        let profile = match hook {
+            Some(_) => puppet::hook_profile(&mut self.chance),
+            None => self.profiles[instance.service.position()],
+        };
         let habits = puppet::habits(&mut self.chance, profile, self.fault_rates);
         let main = self.create_process(Some(run), habits);
         let pid = self.processes[&main].pid;
-        self.runs.insert(run, Run { main, definition: Rc::clone(definition), is_probed: false, check: None });
+        self.runs.insert(run, Run { main, hook, definition: Rc::clone(definition), is_probed: false, check: None });
         let mut events = vec![Event::Spawned { run, pid }];
         let exec = puppet::exec(&mut self.chance, profile, self.fault_rates);
         let takes = match self.forking {

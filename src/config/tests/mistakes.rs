@@ -83,7 +83,7 @@ fn keys_of_other_programs_are_corrected() {
     for (key, hint) in [
         ("NoNewPrivileges", "did you mean `no_new_privs`?"),
         ("OOMScoreAdjust", "did you mean `oom_score_adj`?"),
-        ("ExecStop", "did you mean `stop_signal`?"),
+        ("ExecStop", "did you mean `pre_stop`?"),
         ("StartLimitIntervalSec", "did you mean `max_restarts`?"),
         ("mem_limit", "did you mean `max_memory`? it is not supported yet"),
         ("merge_logs", "did you mean `log`?"),

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::plan::{
-    Backoff, Control, Credentials, EnvFile, ExitSet, KillMode, Kind, Limit, ListenMode, LogFiles, LogStyle, Output,
-    Process, Reload, Restart, Service, SignalActions, Stop, Strategy,
+    Backoff, Control, Credentials, EnvFile, ExitSet, Hooks, KillMode, Kind, Limit, ListenMode, LogFiles, LogStyle,
+    Output, Process, Reload, Restart, Service, SignalActions, Stop, Strategy,
 };
 use crate::model::{ExitStatus, Number};
 
@@ -60,6 +60,7 @@ fn minimal() -> Service {
         health: None,
         schedule: None,
         max_lifetime: None,
+        hooks: Hooks::default(),
         reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::from_secs(1) },
         process: Process {
             command: [fixed("node")].into(),

@@ -240,9 +240,13 @@ impl Client {
         if meta.key == KEEPALIVE_KEY {
             return wanted.iter().any(|name| name == KEEPALIVE_NAME);
         }
-        names
-            .get(&meta.source())
-            .is_some_and(|matching| wanted.iter().any(|name| *name == matching.service || *name == matching.instance))
+        // `web.2` has the lines of its hooks too.
+        let is_of = |instance: &str, name: &str| {
+            instance.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        names.get(&meta.source()).is_some_and(|matching| {
+            wanted.iter().any(|name| *name == matching.service || is_of(&matching.instance, name))
+        })
     }
 }
 

@@ -18,8 +18,9 @@ impl World {
     fn new() -> Self {
         let mut names = Names::new();
         for (key, service) in [(0, "web"), (2, "db")] {
-            let label = Label::new(service, 0, Stream::Stdout, 0, None);
-            names.insert(key, Name { service: service.to_owned(), instance: format!("{service}.0"), label });
+            let instance = format!("{service}.0");
+            let label = Label::new(service, &instance, Stream::Stdout, 0, None);
+            names.insert(key, Name { service: service.to_owned(), instance, label });
         }
         Self { ring: Ring::default(), names, poller: Poller::new().unwrap() }
     }

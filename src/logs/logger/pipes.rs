@@ -18,7 +18,7 @@ use crate::sys::poll::Interest;
 impl Logger {
     pub(super) fn add_pipe(&mut self, source: Source, descriptor: OwnedFd) {
         let key = pipe_key(source.run.slot(), source.stream);
-        let instance = format!("{}.{}", source.service, source.instance);
+        let instance = source.instance.clone();
         self.newest_serial = self.newest_serial.max(Some(source.serial));
         let predecessor = self.retire(key);
         if predecessor.is_none() && self.poller.add(&descriptor, FIRST_PIPE + key).is_err() {
@@ -103,5 +103,5 @@ fn label(source: &Source, width: usize, [stdout, stderr]: [bool; 2]) -> Label {
         Stream::Stderr => stderr,
     };
     let colour = is_coloured.then_some(source.index.position());
-    Label::new(&source.service, source.instance, source.stream, width, colour)
+    Label::new(&source.service, &source.instance, source.stream, width, colour)
 }

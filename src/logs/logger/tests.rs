@@ -47,10 +47,11 @@ impl World {
     fn pipe(&mut self, slot: u32) -> File {
         let (read_end, write_end) = pipe::pipe().unwrap();
         let (service, stream, target) = ("web".to_owned(), Stream::Stdout, self.target);
+        let instance = format!("web.{slot}");
         let serial = self.logger.newest_serial.map_or(0, |newest_serial| newest_serial + 1);
         let run = RunKey::new(slot, RunId::new(serial));
         let files = self.files.clone();
-        let source = Source { serial, run, stream, service, instance: slot, index: ServiceIndex(0), target, files };
+        let source = Source { serial, run, stream, service, instance, index: ServiceIndex(0), target, files };
         self.logger.handle(Message::Pipe(source), Some(read_end));
         write_end.into()
     }

@@ -113,6 +113,8 @@ fn push_own_reason(text: &mut String, instance: &InstanceView<'_>, snapshot: &St
     if let Some((stage, until)) = instance.stop {
         let remaining = Span(until.since(snapshot.now));
         let _ = match stage {
+            StopStage::PreStop => write!(text, "; pre_stop; SIGKILL in {remaining}"),
+            StopStage::PostStop => write!(text, "; post_stop, at most {remaining}"),
             StopStage::Delayed => write!(text, "; stop signal in {remaining}"),
             StopStage::SignalSent => write!(text, "; SIGKILL in {remaining}"),
             StopStage::Killed(_) => write!(text, "; SIGKILL sent"),
@@ -152,6 +154,9 @@ pub(super) fn push_cause(text: &mut String, mut dependency: ServiceIndex, snapsh
 
 /// What an instance that is starting is not ready without.
 fn push_awaited(text: &mut String, instance: &InstanceView<'_>, ready: &Ready, snapshot: &StatusSnapshot<'_>) {
+    if let Some(hook) = instance.hook {
+        return text.push_str(hook.as_str());
+    }
     if instance.run.is_some_and(|run| snapshot.probes.push_progress(run, text)) {
         return;
     }

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use crate::logs::timestamp::Timestamp;
 use crate::model::json::Object;
-use crate::model::{ExitStatus, InstanceId, Mono, Plan};
+use crate::model::plan::{Hook, Service};
+use crate::model::{ExitStatus, InstanceId, Mono, Plan, ProbeFailure};
+use crate::runtime::run_wording::RunText;
 use crate::runtime::text::Counted;
 use crate::runtime::wording::{Line, Name, Skipped, SuppressedLine, Why, service_name};
-use crate::supervisor::{Cause, Changes, Exit, Fault, JournalEvent, Reason, StateName};
+use crate::supervisor::{Cause, Changes, Exit, Fault, JournalEvent, Reason, RunResult, StateName};
 
 /// The number of events that are kept.
 const MAX_EVENTS: usize = 1_000;
@@ -98,6 +100,7 @@ macro_rules! event_names {
 event_names! {
     Transition = "transition",
     StopTimedOut = "stop_timed_out",
+    HookFailed = "hook_failed",
     LeftoverProcessesFound = "leftover_processes_found",
     Unkillable = "unkillable",
     Unhealthy = "unhealthy",
@@ -227,10 +230,10 @@ fn write_members(plan: &Plan, event: &JournalEvent, object: &mut Object<'_>) {
             write_instance(plan, *instance, object);
             object.plain("pid", pid);
         }
-        JournalEvent::Unhealthy { instance, failure } => {
+        JournalEvent::Unhealthy { instance, failure } => write_unhealthy(plan, *instance, failure.clone(), object),
+        JournalEvent::HookFailed { instance, run, definition } => {
             write_instance(plan, *instance, object);
-            let (to, reason) = (StateName::Running, &Reason::Fault(Fault::Unhealthy, failure.clone()));
-            object.shown("reason", Why { plan, instance: *instance, to, reason, remaining: None });
+            write_failed_hook(definition, *instance, run, object);
         }
         JournalEvent::Healthy { instance } => write_instance(plan, *instance, object),
         JournalEvent::Scaled { service, from, to } => {
@@ -272,6 +275,17 @@ fn write_members(plan: &Plan, event: &JournalEvent, object: &mut Object<'_>) {
     }
 }
 
+fn write_unhealthy(plan: &Plan, instance: InstanceId, failure: Option<ProbeFailure>, object: &mut Object<'_>) {
+    write_instance(plan, instance, object);
+    let (to, reason) = (StateName::Running, &Reason::Fault(Fault::Unhealthy, failure));
+    object.shown("reason", Why { plan, instance, to, reason, remaining: None });
+}
+
+fn write_failed_hook(definition: &Service, instance: InstanceId, run: &RunResult, object: &mut Object<'_>) {
+    object.optional_shown("hook", run.hook.map(Hook::as_str));
+    object.shown("reason", RunText(definition, instance, run));
+}
+
 fn write_instance(plan: &Plan, instance: InstanceId, object: &mut Object<'_>) {
     object.text("service", service_name(plan, instance.service));
     object.shown("instance", Name(plan, instance));
@@ -311,6 +325,7 @@ const fn journal_event_name(event: &JournalEvent) -> EventName {
     match event {
         JournalEvent::Transition { .. } => EventName::Transition,
         JournalEvent::StopTimedOut { .. } => EventName::StopTimedOut,
+        JournalEvent::HookFailed { .. } => EventName::HookFailed,
         JournalEvent::LeftoverProcessesFound { .. } => EventName::LeftoverProcessesFound,
         JournalEvent::Unkillable { .. } => EventName::Unkillable,
         JournalEvent::Unhealthy { .. } => EventName::Unhealthy,

@@ -372,13 +372,15 @@ fn transitions() -> Vec<(JournalEvent, &'static str)> {
 
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn journal_events() -> Vec<(JournalEvent, &'static str)> {
-    let pid = |number| Pid::new(number).unwrap();
+    let (pid, not_running) = (|number| Pid::new(number).unwrap(), vec![SERVICE]);
     let failure = |error| ReloadFailure { instance: INSTANCE, definition: Rc::new(service("web")), error };
     let crashed = Rc::new(run(ExitStatus::Code(1)));
     let last = (INSTANCE, crashed.clone(), FailureReason::RestartLimit(16));
-    let not_running = vec![ServiceIndex(0)];
     let changes =
         Changes { added: 1, removed: 2, reloaded: 3, adjusted: 4, unchanged: 5, not_running, ..Changes::default() };
+    let hook = RunResult { hook: Some(Hook::PreStop), ..run(ExitStatus::Code(3)) };
+    let hook = JournalEvent::HookFailed { instance: INSTANCE, run: hook.into(), definition: Rc::new(service("web")) };
+    let left = |is_daemon| JournalEvent::LeftoverProcessesFound { instance: INSTANCE, pid: pid(7), is_daemon };
     let draining = |cause| JournalEvent::ShutdownStarted { cause };
     let failed = |error| JournalEvent::ReloadFinished { service: SERVICE, failure: Some(failure(error)) };
     vec![
@@ -386,12 +388,10 @@ fn journal_events() -> Vec<(JournalEvent, &'static str)> {
             JournalEvent::StopTimedOut { instance: INSTANCE, pid: pid(7), after: Duration::from_secs(5) },
             "web.0 did not stop within 5s, sending SIGKILL (pid 7)",
         ),
+        (hook, "web.0: pre_stop exited with code 3, ran 3.2s"),
+        (left(false), "web.0 left processes behind, stopping them (pid 7 has exited)"),
         (
-            JournalEvent::LeftoverProcessesFound { instance: INSTANCE, pid: pid(7), is_daemon: false },
-            "web.0 left processes behind, stopping them (pid 7 has exited)",
-        ),
-        (
-            JournalEvent::LeftoverProcessesFound { instance: INSTANCE, pid: pid(7), is_daemon: true },
+            left(true),
             "web.0 left processes behind, stopping them (pid 7 has exited): it puts itself into the background; let it run \
              in the foreground, for example with `-F`, `--foreground`, `--nodaemon` or `daemon off`",
         ),

@@ -37,6 +37,7 @@ impl Subject {
             | JournalEvent::ConfigReloadDeferred { .. } => Some(Self::Config),
             JournalEvent::Transition { .. }
             | JournalEvent::StopTimedOut { .. }
+            | JournalEvent::HookFailed { .. }
             | JournalEvent::LeftoverProcessesFound { .. }
             | JournalEvent::Unkillable { .. }
             | JournalEvent::Scaled { .. }

@@ -44,6 +44,7 @@ fn level_of(event: &JournalEvent) -> Level {
     match event {
         JournalEvent::Transition { from, to, reason, .. } => level_of_transition(*from, *to, reason),
         JournalEvent::StopTimedOut { .. }
+        | JournalEvent::HookFailed { .. }
         | JournalEvent::Unkillable { .. }
         | JournalEvent::Unhealthy { .. }
         | JournalEvent::DependencyAwaited { .. }

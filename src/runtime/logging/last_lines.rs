@@ -1,12 +1,12 @@
 //! The last lines of processes that have failed. The logger sends them when it has read all that the process has written; PID 1
 //! does not wait for them.
 
-use super::Logging;
 use super::pipes::Slot;
+use super::{Logging, SlotKey};
 use crate::config::{LISTEN_FDS_START, names_port};
 use crate::logs::channel;
 use crate::logs::protocol::{LastLines, LastLinesQuery, Message};
-use crate::model::plan::{Listen, Process};
+use crate::model::plan::{Hook, Listen, Process};
 use crate::model::{InstanceId, RunId};
 use crate::runtime::wording::BESIDE_OLD_HINT;
 use crate::supervisor::{
@@ -22,13 +22,19 @@ impl Logging {
     pub(in crate::runtime) fn on_entry(&mut self, entry: &JournalEntry) -> Option<LastLinesQuery> {
         let FailedProcess { instance, run, is_final, address_hint } = failed_process(&entry.event)?;
         // The lines of an earlier run are not its own.
-        self.slots.get_mut(&instance)?.last_run.on_failure();
+        for key in parts(instance) {
+            if let Some(slot) = self.slots.get_mut(&key) {
+                slot.last_run.on_failure();
+                if run.failure.is_some() || key.1 != run.hook {
+                    // It has written nothing.
+                    slot.last_run.on_failed_start();
+                }
+            }
+        }
         if run.failure.is_some() {
-            // It has written nothing.
-            self.slots.get_mut(&instance)?.last_run.on_failed_start();
             return None;
         }
-        self.request_last_lines(instance, run.id, address_hint).filter(|_| is_final)
+        self.request_last_lines((instance, run.hook), run.id, address_hint).filter(|_| is_final)
     }
 
     /// The last lines of the process whose failure is the cause of the exit of keepalive.
@@ -36,11 +42,11 @@ impl Logging {
         cause.failed_instance().map_or("", |instance| self.last_lines(instance.slot())).to_owned()
     }
 
-    fn request_last_lines(&mut self, instance: InstanceId, run: RunId, address_hint: String) -> Option<LastLinesQuery> {
+    fn request_last_lines(&mut self, key: SlotKey, run: RunId, address_hint: String) -> Option<LastLinesQuery> {
         if self.running.is_none() || channel::is_congested() {
             return None;
         }
-        let slot = self.slots.get_mut(&instance)?;
+        let slot = self.slots.get_mut(&key)?;
         slot.last_run.on_asked();
         let query = LastLinesQuery { run: slot.key_of(run), address_hint };
         channel::send(Message::LastLines(query.clone()), None);
@@ -49,18 +55,20 @@ impl Logging {
 
     /// Whether the logger has been asked for the last lines of `instance` and has not answered.
     pub(in crate::runtime) fn awaits_last_lines(&self, instance: InstanceId) -> bool {
-        self.slots.get(&instance).is_some_and(|slot| slot.last_run.is_awaited())
+        parts(instance).iter().any(|key| self.slots.get(key).is_some_and(|slot| slot.last_run.is_awaited()))
     }
 
     /// Whether there is or has been such an instance: it is in the configuration, or had a process.
     pub(in crate::runtime) fn knows(&self, instance: InstanceId) -> bool {
         let service = self.plan.services.get(instance.service.position());
-        service.is_some_and(|service| instance.number < service.instances) || self.slots.contains_key(&instance)
+        service.is_some_and(|service| instance.number < service.instances)
+            || parts(instance).iter().any(|key| self.slots.contains_key(key))
     }
 
     /// The last lines of the last process of `instance` that has failed, also if there is another one since.
     pub(in crate::runtime) fn last_lines(&self, instance: InstanceId) -> &str {
-        self.slots.get(&instance).map_or("", |slot| slot.last_run.lines())
+        let mut lines = parts(instance).into_iter().filter_map(|key| Some(self.slots.get(&key)?.last_run.lines()));
+        lines.find(|lines| !lines.is_empty()).unwrap_or_default()
     }
 
     pub(super) fn receive_last_lines(&mut self) {
@@ -72,6 +80,11 @@ impl Logging {
             }
         }
     }
+}
+
+/// What of an instance can fail a run.
+const fn parts(instance: InstanceId) -> [SlotKey; 2] {
+    [(instance, None), (instance, Some(Hook::PreStart))]
 }
 
 struct FailedProcess<'e> {

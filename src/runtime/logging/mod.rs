@@ -22,7 +22,7 @@ use crate::logs::line::{KEEPALIVE_NAME, MessageStyle, Stream};
 use crate::logs::logger::{COUNTERS_PER_SLOT, DROPPED_MESSAGES, FIRST_SLOT_COUNTER, REJECTED_CLIENTS};
 use crate::logs::protocol::{LogsQuery, Message};
 use crate::model::map::Map;
-use crate::model::plan::{Limit, ListenMode, LogStyle, Output, Process, Service};
+use crate::model::plan::{Hook, Limit, ListenMode, LogStyle, Output, Process, Service};
 use crate::model::{InstanceId, Mono, Pid, Plan, RunId, errno};
 use crate::runtime::journal::events::EventKind;
 use crate::runtime::runs::RunSpec;
@@ -71,6 +71,9 @@ struct LoggerChannel {
     timer: Option<Timer>,
 }
 
+/// An instance has a slot for its main processes, and one for each of its hooks, whose lines have a name of their own.
+type SlotKey = (InstanceId, Option<Hook>);
+
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about the logger")]
 pub(in crate::runtime) struct Logging {
     plan: Rc<Plan>,
@@ -78,7 +81,7 @@ pub(in crate::runtime) struct Logging {
     style: LogStyle,
     /// `None`: no output goes through keepalive.
     logger_channel: Option<LoggerChannel>,
-    slots: Map<InstanceId, Slot>,
+    slots: Map<SlotKey, Slot>,
     /// Slot numbers are not reused: they identify lines in the ring.
     next_slot: u32,
     pipe_factory: PipeFactory,
@@ -99,8 +102,8 @@ pub(in crate::runtime) struct Logging {
     original_limits: Option<(u64, u64)>,
     /// The logger may have sent last lines.
     has_answers: bool,
-    /// Instances that are gone, and whose pipes have not been read completely.
-    forgotten: Vec<InstanceId>,
+    /// Those that are gone, and whose pipes have not been read completely.
+    forgotten: Vec<SlotKey>,
     /// Why a pipe could not be created; logged once.
     last_pipe_error: Option<Errno>,
     /// When old pipes may have been read completely.
@@ -241,7 +244,7 @@ impl Logging {
         {
             log::warn!("cannot create a pipe for {}: {}; its output is inherited", service.name, errno::words(errno));
         }
-        let pipes = self.slots.get(instance).map(|slot| &slot.pipes);
+        let pipes = self.slots.get(&(*instance, spec.hook)).map(|slot| &slot.pipes);
         let stderr = if self.pipe_factory.shares_pipe(&service.process) { 0 } else { 1 };
         [0, stderr].map(|stream| Some(pipes?.get(stream)?.as_ref()?.write_end.as_fd()))
     }
@@ -249,17 +252,17 @@ impl Logging {
     /// Creates new pipes for each run, so that the next run does not continue its last line. If that fails, the current pipes
     /// are used again.
     fn ensure_pipes(&mut self, run: RunId, spec: &RunSpec) -> Result<(), Errno> {
-        let (instance, process) = (spec.instance, &spec.definition.process);
-        if !self.slots.contains_key(&instance) {
+        let (key, process) = ((spec.instance, spec.hook), &spec.definition.process);
+        if !self.slots.contains_key(&key) {
             if self.next_slot as usize >= MAX_SLOTS {
                 return Err(Errno::EMFILE);
             }
-            self.slots.insert(instance, Slot::new(self.next_slot));
+            self.slots.insert(key, Slot::new(self.next_slot));
             self.next_slot += 1;
             self.raise_descriptor_limit(self.instances());
         }
         let shares_pipe = self.pipe_factory.shares_pipe(process);
-        let Some(slot) = self.slots.get_mut(&instance) else { return Ok(()) };
+        let Some(slot) = self.slots.get_mut(&key) else { return Ok(()) };
         slot.latest_run = run;
         slot.close_drained();
         let mut result = Ok(());
@@ -295,9 +298,14 @@ impl Logging {
 
     /// The process has exited: its output is written before later messages.
     pub(in crate::runtime) fn on_ended(&mut self, run: RunId, instance: InstanceId) {
-        if let Some(slot) = self.slots.get_mut(&instance) {
-            slot.close_drained();
-            channel::send(Message::RunEnded(slot.key_of(run)), None);
+        let mut hooks = Hook::ALL.into_iter().map(|hook| (instance, Some(hook)));
+        let key = hooks.find(|key| self.slots.get(key).is_some_and(|slot| slot.latest_run == run));
+        let key = key.unwrap_or((instance, None));
+        let Some(slot) = self.slots.get_mut(&key) else { return };
+        slot.close_drained();
+        channel::send(Message::RunEnded(slot.key_of(run)), None);
+        if key.1.is_some() {
+            self.retire(key);
         }
     }
 
@@ -371,7 +379,7 @@ impl Logging {
 
     /// The output of `instance` on stdout and stderr; zero for streams that do not go through the logger.
     pub(in crate::runtime) fn counts(&self, instance: InstanceId) -> [Count; 2] {
-        let Some(slot) = self.slots.get(&instance) else { return [Count::default(); 2] };
+        let Some(slot) = self.slots.get(&(instance, None)) else { return [Count::default(); 2] };
         [0, 1].map(|stream| Count {
             lines: self.counter(slot_counter(slot.number, stream)),
             bytes: self.counter(slot_counter(slot.number, stream) + 1),
@@ -396,9 +404,15 @@ impl Logging {
     /// The instance has been removed. Output in its pipes is still written. A new instance with the same name continues its
     /// counters.
     pub(in crate::runtime) fn forget(&mut self, instance: InstanceId) {
-        if let Some(slot) = self.slots.get_mut(&instance) {
+        self.retire((instance, None));
+    }
+
+    /// Nothing is about to write to the pipes of a slot.
+    fn retire(&mut self, key: SlotKey) {
+        if let Some(slot) = self.slots.get_mut(&key) {
             [Stream::Stdout, Stream::Stderr].into_iter().for_each(|stream| slot.retire(stream));
-            self.forgotten.push(instance);
+            self.forgotten.retain(|other| *other != key);
+            self.forgotten.push(key);
         }
     }
 }

@@ -101,7 +101,7 @@ impl PipeFactory {
         run: RunId,
         spec: &RunSpec,
     ) -> Result<Pipe, Errno> {
-        let RunSpec { instance, definition: service, .. } = spec;
+        let RunSpec { instance, hook, definition: service, .. } = spec;
         let process = &service.process;
         let mut files = Vec::new();
         for path in files_of(process, stream).into_iter().flatten() {
@@ -117,7 +117,10 @@ impl PipeFactory {
             run: RunKey::new(slot.number, run),
             stream,
             service: service.name.to_string(),
-            instance: instance.number,
+            instance: match hook {
+                Some(hook) => format!("{}.{}/{}", service.name, instance.number, hook.as_str()),
+                None => format!("{}.{}", service.name, instance.number),
+            },
             index: instance.service,
             target,
             files,

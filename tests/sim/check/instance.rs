@@ -3,11 +3,12 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use keepalive::model::plan::{Kind, Ready, Service};
+use keepalive::model::plan::{Hook, Kind, Ready, Service};
 use keepalive::model::{InstanceId, Mono, Pid, RunId, StartFailure};
 use keepalive::supervisor::{Exit, Fault, Reason, RestartDecision, StateName, Verb};
 
 use super::health::Checks;
+use super::hooks::{PreStop, SideRun};
 use super::requests::{MAX_SOAK, PROOF_TIME};
 use super::restarts::Expected;
 use super::{Verdict, rule};
@@ -38,6 +39,16 @@ pub(crate) struct Instance {
     pub(crate) spawning: Option<RunId>,
     /// Its run with a main process that has not been reaped.
     pub(crate) main: Option<RunId>,
+    /// What that run is, or the run that has been spawned or lingers, if it is a hook.
+    pub(crate) hook: Option<Hook>,
+    /// Whether its start began with a definition that has `pre_start`, and that has succeeded.
+    pub(crate) needs_pre_start: bool,
+    pub(crate) is_prepared: bool,
+    /// Its `pre_stop` or `post_stop`, until nothing of it is left.
+    pub(super) side_run: Option<SideRun>,
+    pub(super) pre_stop: Option<PreStop>,
+    /// A run has ended, and `post_stop` has not been run.
+    pub(super) owes_post_stop: bool,
     /// The main process of that run.
     pub(crate) pid: Option<Pid>,
     /// Its run whose main process has been reaped and whose leftovers are being stopped.
@@ -159,6 +170,12 @@ impl Instance {
             start_requested: false,
             spawning: None,
             main: None,
+            hook: None,
+            needs_pre_start: false,
+            is_prepared: false,
+            side_run: None,
+            pre_stop: None,
+            owes_post_stop: false,
             pid: None,
             lingering: None,
             lingering_since: Mono::default(),
@@ -248,12 +265,15 @@ impl Instance {
 
     /// Whether its stop signal may still come while it is stopping.
     pub(super) fn stop_signal_may_be_late(&self, now: Mono) -> bool {
-        self.delayed_until.is_some_and(|until| until <= now) || self.reported_stop != ReportedStop::No
+        self.pre_stop.is_some()
+            || self.delayed_until.is_some_and(|until| until <= now)
+            || self.reported_stop != ReportedStop::No
     }
 
     /// It or its leftovers are reported as unkillable.
     pub(super) fn on_unkillable(&mut self, id: InstanceId, now: Mono) -> Verdict {
-        rule!(self.state == StateName::Stopping, "{id:?} cannot be killed while {:?}", self.state);
+        let is_cleaning_up = self.state == StateName::Starting && self.is_prepared;
+        rule!(is_cleaning_up || self.state == StateName::Stopping, "{id:?} cannot be killed while {:?}", self.state);
         if self.lingering.is_some() {
             let is_early = now < self.lingering_since + LEFTOVERS_TIMEOUT;
             rule!(!is_early, "leftovers of {id:?} are abandoned too early: {self:?}");

@@ -27,7 +27,9 @@ impl Checker {
                 self.expected_actions.push(Action::CancelConfigLoad);
                 self.shutdown.check_started(cause, self.event.as_ref(), &self.model, &self.plan, self.now)
             }
+            JournalEvent::HookFailed { instance, run, .. } => self.check_hook_failure(*instance, run),
             JournalEvent::ShutdownForced { signal } => {
+                self.forget_hooks();
                 self.shutdown.check_forced(*signal, self.event.as_ref(), self.now)
             }
             JournalEvent::LeftoverProcessesKilled => self.shutdown.check_leftovers_killed(&self.model, self.now),
@@ -73,9 +75,7 @@ impl Checker {
                 rule!(self.model.get(*instance).state == StateName::Stopping, "{instance:?} is not being stopped");
                 Ok(())
             }
-            JournalEvent::Unkillable { instance, .. } => {
-                self.model.get_mut(*instance).on_unkillable(*instance, self.now)
-            }
+            JournalEvent::Unkillable { instance, .. } => self.model.on_unkillable(*instance, self.now),
             JournalEvent::Unhealthy { instance, .. } => self.check_marked(*instance),
             JournalEvent::RunSkipped { service, why } => self.check_skipped(*service, *why),
             // It was expected.
@@ -161,7 +161,8 @@ impl Checker {
             rule!(!rolls || asked, "{id:?} is stopped before it is replaced");
         }
         if to == StateName::Stopping && *reason == Reason::Shutdown && !id.is_surge() && !self.shutdown.is_forced() {
-            let dependent = self.model.live_dependent(id.service);
+            // After `pre_start` there is nothing yet that a dependent could use.
+            let dependent = self.model.live_dependent(id.service).filter(|_| self.model.get(id).main.is_some());
             rule!(dependent.is_none(), "{id:?} is stopped before its dependent {dependent:?}");
         }
         self.model.on_reload_transition(id.service, to);

@@ -1,6 +1,7 @@
 //! The rules for starts, releases and cancellations.
 
 use keepalive::model::InstanceId;
+use keepalive::model::plan::Hook;
 use keepalive::supervisor::{Action, Event, StateName};
 
 use super::{Checker, Verdict, rule};
@@ -45,7 +46,8 @@ impl Checker {
         Ok(())
     }
 
-    pub(super) fn check_spawn(&mut self, id: InstanceId, restarts: u32) -> Verdict {
+    pub(super) fn check_spawn(&mut self, id: InstanceId, restarts: u32, hook: Option<Hook>) -> Verdict {
+        self.check_hook(id, hook)?;
         let instance = self.model.get(id);
         rule!(instance.main.is_none(), "{id:?} has a process already");
         rule!(instance.lingering.is_none(), "{id:?} is spawned before its leftovers are gone");

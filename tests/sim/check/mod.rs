@@ -9,6 +9,7 @@
 //! for restarts after an exit, `shutdown` for the shutdown, `requests` for replies, `waits` for deadlines.
 
 mod health;
+mod hooks;
 mod instance;
 mod journal;
 mod lifetimes;
@@ -26,7 +27,7 @@ mod waits;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use keepalive::model::plan::Strategy;
+use keepalive::model::plan::{Hook, Strategy};
 use keepalive::model::{InstanceId, Mono, Pid, Plan, RunId, Woken};
 use keepalive::supervisor::{Action, Event, InstanceView, Leftovers, StateName, View};
 
@@ -245,6 +246,9 @@ impl Checker {
         self.now = now;
         self.actions = 0;
         self.event = Some(event.clone());
+        if self.apply_to_side_run(event) {
+            return Ok(());
+        }
         match event {
             Event::Tick => self.requests.ticked_at = now,
             Event::Boot | Event::WallClock(_) | Event::NoChildren | Event::TerminalClosed => {}
@@ -326,15 +330,18 @@ impl Checker {
             rule!(expected == action, "expected {expected:?}, found {action:?}");
         }
         match action {
-            Action::Spawn { run, instance, restarts, instances, definition } => {
+            Action::Spawn { run, instance, hook, ended, restarts, instances, definition } => {
                 rule!(*run > self.last_run, "run {run} is not newer than run {}", self.last_run);
                 self.last_run = *run;
+                if let Some(hook @ (Hook::PreStop | Hook::PostStop)) = hook {
+                    return self.check_side_run(*instance, *run, *hook, *ended);
+                }
                 let current = &self.plan.services[instance.service.position()];
                 let is_current = definition == current;
                 rule!(is_current, "{instance:?} is not spawned from the current definition");
                 let desired = self.model.desired(instance.service);
                 rule!(*instances == desired, "{instance:?} is one of {instances} instances, not of {desired}");
-                self.check_spawn(*instance, *restarts)?;
+                self.check_spawn(*instance, *restarts, *hook)?;
                 let instance = self.model.get_mut(*instance);
                 (instance.spawning, instance.definition) = (Some(*run), Rc::clone(definition));
             }
@@ -384,6 +391,7 @@ impl Checker {
         }
         rule!(self.expected_actions.is_empty(), "{:?} is missing", self.expected_actions);
         self.requests.begin_deferred(&mut self.model);
+        rule!(self.model.failed_hook.is_none(), "the failure of a hook is not reported");
         self.check_effect_of_report()?;
         self.check_health()?;
         let expected = self.model.all().chain(self.model.surges()).map(|(id, _)| id);
@@ -436,6 +444,7 @@ impl Checker {
     /// Checks the state before the supervisor waits.
     pub(crate) fn check_before_wait(&mut self, until: Option<Mono>, view: View<'_>, world: &World) -> Verdict {
         self.model.update_untried(self.now);
+        self.check_hooks_before_wait()?;
         rule!(self.steps.is_empty(), "actions of these steps are missing: {:?}", self.steps);
         rule!(
             self.turn.idle <= 4 * self.model.len() + 8,
@@ -468,7 +477,7 @@ impl Checker {
         let childless = world.is_empty() && self.shutdown.has_begun() && !self.model.any_left();
         rule!(!childless, "the last process is gone, but the supervisor has not exited");
         for (id, instance) in self.model.all().chain(self.model.surges()) {
-            let made = instance.state != StateName::Starting || instance.main.is_some();
+            let made = instance.state != StateName::Starting || instance.main.is_some() || instance.lingering.is_some();
             rule!(made, "{id:?} is starting, but has no process");
             if let Some(run) = instance.lingering {
                 let unheard = world.will_report_leftovers_gone(run);

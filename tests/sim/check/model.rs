@@ -34,6 +34,10 @@ pub(crate) struct Model {
     pub(super) doubtful: BTreeSet<ServiceIndex>,
     /// The services whose instances have all been taken away: they can be scaled up again, so keepalive goes on.
     scaled_to_zero: BTreeSet<ServiceIndex>,
+    /// Hooks that nothing waits for any more.
+    pub(super) forgotten_hooks: BTreeSet<RunId>,
+    /// The instance whose hook has failed, until that is reported.
+    pub(super) failed_hook: Option<InstanceId>,
 }
 
 pub(crate) const fn is_active(state: StateName) -> bool {
@@ -59,6 +63,8 @@ impl Model {
             untried: BTreeMap::new(),
             doubtful: BTreeSet::new(),
             scaled_to_zero: BTreeSet::new(),
+            forgotten_hooks: BTreeSet::new(),
+            failed_hook: None,
         }
     }
 
@@ -179,7 +185,7 @@ impl Model {
 
     pub(crate) fn on_spawned(&mut self, run: RunId, pid: Pid, now: Mono) -> Verdict {
         let (_, instance) = self.spawning(run)?;
-        (instance.main, instance.pid) = (Some(run), Some(pid));
+        (instance.main, instance.pid) = (Some(run), Some(pid).filter(|_| instance.hook.is_none()));
         instance.since = now;
         instance.failure = None;
         instance.has_announced_stop = false;
@@ -233,7 +239,12 @@ impl Model {
         let surge = self.surges.get(&id.surge()).filter(|_| !id.is_surge());
         let is_beside_old = surge.is_some_and(|surge| surge.is_old || is_older(surge));
         let instance = self.get_mut(id);
-        instance.has_executed |= instance.failure.is_none();
+        let is_hook = instance.hook.is_some();
+        if instance.has_succeeded_to_prepare(exit) {
+            instance.on_prepared(lingers.then_some(run), now);
+            return Ok(id);
+        }
+        instance.has_executed |= instance.failure.is_none() && !is_hook;
         let shortage = instance.failure.is_some_and(StartFailure::is_shortage);
         let is_stopped = instance.state == StateName::Stopping
             && instance.fault.is_none()
@@ -244,6 +255,8 @@ impl Model {
         } else {
             restarts::after(&service, instance, exit, now, stage)
         });
+        instance.owes_post_stop = !matches!(instance.expected, Some(Expected::Refusal { .. } | Expected::Rest))
+            && stage != ShutdownStage::Forced;
         (instance.main, instance.pid) = (None, None);
         (instance.lingering, instance.lingering_since, instance.has_given_up) = (lingers.then_some(run), now, false);
         instance.last_exit = Some(exit);
@@ -274,9 +287,10 @@ impl Model {
         stage: ShutdownStage,
     ) -> Verdict {
         let failures = self.failures;
+        self.note_start(id, to, reason);
         let instance = self.get_mut(id);
         instance.note_run(now);
-        check_expected(id, instance, to, reason, stage)?;
+        restarts::check_expected(id, instance, to, reason, stage)?;
         let from = std::mem::replace(&mut instance.state, to);
         instance.on_entered(reason, now);
         instance.blocked = matches!(reason, Reason::DependencyCompleted { .. } | Reason::DependencyFailed { .. });
@@ -323,6 +337,7 @@ impl Model {
             instance.start_requested = false;
             let given_up = instance.has_given_up || stage == ShutdownStage::Forced;
             rule!(instance.lingering.is_none() || given_up, "{id:?} leaves `stopping` before its leftovers are gone");
+            instance.check_hooks_are_over(id, from == to || stage == ShutdownStage::Forced)?;
             (instance.lingering, instance.has_given_up) = (None, false);
         }
         if matches!(reason, Reason::Exited { decision: RestartDecision::Fail(_), .. }) {
@@ -456,26 +471,6 @@ impl Model {
         }
         None
     }
-}
-
-/// Checks a transition against the expected decision, if a run has ended.
-fn check_expected(
-    id: InstanceId,
-    instance: &mut Instance,
-    to: StateName,
-    reason: &Reason,
-    stage: ShutdownStage,
-) -> Verdict {
-    let Some(expected) = instance.expected.take() else {
-        let unfounded = matches!(reason, Reason::Exited { .. } | Reason::SpawnFailed { .. });
-        rule!(!unfounded, "{id:?}: no run has ended: {reason:?}");
-        return Ok(());
-    };
-    let expected = match expected {
-        Expected::Refusal { .. } if stage != ShutdownStage::Up => Expected::Rest,
-        expected => expected,
-    };
-    restarts::agrees(&expected, reason, to, instance)
 }
 
 /// Whether a service is ready whose instances have these states. The bool is true for `Progress::NotReady`.

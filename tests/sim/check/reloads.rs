@@ -251,7 +251,12 @@ impl Instance {
         }
         if let Reason::Fault(fault, _) = reason {
             let is_justified = match fault {
-                Fault::NotReady(_) => from == StateName::Starting && self.ready_by.is_some_and(|by| by <= now),
+                Fault::HookTimeout(..) => {
+                    self.hook.is_some() && from == StateName::Starting && self.ready_by.is_some_and(|by| by <= now)
+                }
+                Fault::NotReady(_) => {
+                    self.hook.is_none() && from == StateName::Starting && self.ready_by.is_some_and(|by| by <= now)
+                }
                 Fault::NotFinished(_) => from == StateName::Running && self.finish_by.is_some_and(|by| by <= now),
                 Fault::WatchdogTimeout(_) => {
                     from == StateName::Running && self.watchdog.is_some_and(|(_, by)| by <= now)

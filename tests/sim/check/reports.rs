@@ -22,9 +22,13 @@ impl Model {
         if instance.state != StateName::Starting || instance.progress != Progress::Made {
             return false;
         }
-        instance.refusals = 0;
         instance.since = now;
         instance.progress = Progress::Executed;
+        if instance.hook.is_some() {
+            instance.ready_by = Some(now + instance.definition.hooks.timeout);
+            return false;
+        }
+        instance.refusals = 0;
         match instance.definition.ready {
             Ready::Exec => instance.ready_at = Some(now),
             Ready::Delay(delay) => instance.ready_at = Some(now + delay),

@@ -197,8 +197,8 @@ impl Requests {
             rule!(!is_signal && refusals.len() > 1, "{request:?} has no failures: {refusals:?}");
             return refusals.iter().try_for_each(|refusal| open.check_failure(refusal, model, stage));
         }
-        let running =
-            || open.up.iter().any(|target| model.find(*target).is_some_and(|instance| instance.main.is_some()));
+        let has_main = |instance: &Instance| instance.main.is_some() && instance.hook.is_none();
+        let running = || open.up.iter().any(|target| model.find(*target).is_some_and(has_main));
         match result {
             Ok(()) => rule!(
                 if is_signal { running() || open.up.is_empty() } else { open.is_done(model) },

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keepalive::model::plan::{Backoff, Kind, RestartPolicy, Service};
-use keepalive::model::{Mono, StartFailure};
+use keepalive::model::{InstanceId, Mono, StartFailure};
 use keepalive::supervisor::{Exit, FailureReason, Fault, Reason, RestartDecision, StateName};
 use nix::errno::Errno;
 
@@ -57,7 +57,7 @@ pub(crate) fn after(service: &Service, instance: &Instance, exit: Exit, now: Mon
 fn decide(service: &Service, instance: &Instance, exit: Exit, now: Mono) -> Expected {
     let restart = &service.restart;
     let ran = instance.failure.is_none() && instance.fault.is_none();
-    let success = ran && restart.success.contains(exit.status);
+    let success = ran && instance.hook.is_none() && restart.success.contains(exit.status);
     if ran && restart.prevent.contains(exit.status) {
         return Expected::Shutdown(if success {
             RestartDecision::Complete
@@ -154,4 +154,24 @@ pub(crate) fn agrees(expected: &Expected, reason: &Reason, to: StateName, instan
         (expected, reason) => rule!(false, "{reason:?} does not follow from {expected:?}"),
     }
     Ok(())
+}
+
+/// Checks a transition against the expected decision, if a run has ended.
+pub(super) fn check_expected(
+    id: InstanceId,
+    instance: &mut Instance,
+    to: StateName,
+    reason: &Reason,
+    stage: ShutdownStage,
+) -> Verdict {
+    let Some(expected) = instance.expected.take() else {
+        let unfounded = matches!(reason, Reason::Exited { .. } | Reason::SpawnFailed { .. });
+        rule!(!unfounded, "{id:?}: no run has ended: {reason:?}");
+        return Ok(());
+    };
+    let expected = match expected {
+        Expected::Refusal { .. } if stage != ShutdownStage::Up => Expected::Rest,
+        expected => expected,
+    };
+    agrees(&expected, reason, to, instance)
 }

@@ -6,20 +6,29 @@ use keepalive::model::plan::{KillMode, Ready};
 use keepalive::model::{InstanceId, RunId, Signal};
 use keepalive::supervisor::{Action, Event, Fault, Reason, Scope, StateName};
 
+use super::hooks::PreStop;
 use super::instance::ReportedStop;
 use super::{Checker, Verdict, Violation, rule};
 use crate::world::World;
 
 impl Checker {
     pub(super) fn check_signal(&mut self, run: RunId, scope: Scope, signal: Signal, world: &World) -> Verdict {
+        if let Some(id) = self.model.with_side_run(run) {
+            return self.check_signal_to_side_run(id, scope, signal);
+        }
         let Some(id) = self.model.of_run(run) else {
             return Err(Violation(format!("{signal} to run {run}, which has no process")));
         };
         let service = Rc::clone(&self.model.get(id).definition);
         let is_stop_signal = signal == service.stop.signal && scope != Scope::Leftovers;
-        if is_stop_signal && self.model.get(id).stop_signal_may_be_late(self.now) {
+        let is_forwarded = matches!(self.event, Some(Event::Request { .. } | Event::Signal(_)))
+            && self.model.get(id).pre_stop.is_some();
+        if is_stop_signal && !is_forwarded && self.model.get(id).stop_signal_may_be_late(self.now) {
             let instance = self.model.get_mut(id);
-            instance.on_stop_signal(self.now);
+            match instance.pre_stop.take() {
+                Some(stage) => rule!(stage == PreStop::Done, "{id:?} is stopped before its pre_stop is done"),
+                None => instance.on_stop_signal(self.now),
+            }
             instance.reported_stop = ReportedStop::No;
         }
         let instance = self.model.get(id);
@@ -29,6 +38,9 @@ impl Checker {
                 rule!(instance.main == Some(run), "{signal} to run {run}, a former run of {id:?}");
                 rule!(world.main_pid(run).is_some(), "{signal} to run {run}, which has been reaped");
                 let asked = matches!(self.event, Some(Event::Request { .. } | Event::Signal(_)));
+                let is_of_stop = is_stop_signal || matches!(signal, Signal::KILL | Signal::CONT);
+                let is_misled = instance.hook.is_some() && asked && !is_of_stop;
+                rule!(!is_misled, "{signal} to a hook of {id:?}");
                 if signal == Signal::KILL && instance.state != StateName::Stopping {
                     rule!(asked, "SIGKILL to {id:?}, which is {:?}", instance.state);
                 } else if signal == Signal::KILL {
@@ -66,6 +78,10 @@ impl Checker {
             instance.kill_at = Some(self.now + stop.delay + stop.timeout);
             return;
         }
+        if self.begins_with_pre_stop(id, from, reason) {
+            self.model.get_mut(id).pre_stop = Some(PreStop::Due);
+            return;
+        }
         let signal = match reason {
             Reason::Fault(Fault::WatchdogTimeout(_) | Fault::WatchdogTriggered, _) => Signal::ABRT,
             _ => stop.signal,
@@ -75,7 +91,8 @@ impl Checker {
             vec![Action::Signal { run, scope: kills, signal: Signal::KILL }]
         } else {
             let mut actions = stop_signals(run, stop.kill_mode, signal);
-            actions.extend(definition.process.ipc.then_some(Action::AnnounceStop { run }));
+            let is_announced = definition.process.ipc && self.model.get(id).hook.is_none();
+            actions.extend(is_announced.then_some(Action::AnnounceStop { run }));
             actions
         };
         let is_late = matches!(reason, Reason::Fault(Fault::NotReady(_), _));

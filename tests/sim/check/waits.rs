@@ -26,6 +26,7 @@ pub(crate) fn check(until: Option<Mono>, now: Mono, model: &Model, shutdown: &Sh
             StateName::Backoff => instance.due,
             StateName::Starting => instance.ready_at.or(instance.ready_by),
             StateName::Stopping if shutdown.is_forced() => None,
+            StateName::Stopping if instance.post_stop_until().is_some() => instance.post_stop_until(),
             StateName::Stopping if instance.delayed_until.is_some() => instance.delayed_until,
             StateName::Stopping if instance.main.is_some() && instance.kills == 0 => instance.kill_at,
             StateName::Stopping => {

@@ -12,6 +12,7 @@
 mod blocked;
 mod configure;
 mod health;
+mod hooks;
 mod in_order;
 mod lifetime;
 mod on_trial;
@@ -67,6 +68,8 @@ pub(crate) struct Setup {
     last_run: RunId,
     /// The current run of each instance that has a main process.
     runs: BTreeMap<InstanceId, RunId>,
+    /// The current `pre_stop` or `post_stop` of each instance.
+    side_runs: BTreeMap<InstanceId, RunId>,
     /// The runs whose main process has ended, with their instances.
     ended: BTreeMap<RunId, InstanceId>,
     /// The ended runs that have not been released.
@@ -112,6 +115,7 @@ impl Setup {
             last_pid: 100,
             last_run: RunId::default(),
             runs: BTreeMap::new(),
+            side_runs: BTreeMap::new(),
             ended: BTreeMap::new(),
             unreleased: BTreeSet::new(),
             shows_releases: false,
@@ -249,8 +253,10 @@ impl Setup {
     }
 
     fn is_reaped(&mut self, name: &str, status: ExitStatus, leftovers: Leftovers) {
-        let id = self.id(name);
-        let run = self.runs.remove(&id).expect("a process");
+        // `web.0/hook` is its `pre_stop` or `post_stop`.
+        let id = self.id(name.trim_end_matches("/hook"));
+        let runs = if name.ends_with("/hook") { &mut self.side_runs } else { &mut self.runs };
+        let run = runs.remove(&id).expect("a process");
         self.ended.insert(run, id);
         if !self.is_over {
             self.unreleased.insert(run);
@@ -316,7 +322,7 @@ impl Setup {
     }
 
     fn is_childless(&self) -> bool {
-        self.runs.is_empty() && !self.has_other_processes
+        self.runs.is_empty() && self.side_runs.is_empty() && !self.has_other_processes
     }
 
     fn drain(&mut self) {
@@ -334,8 +340,12 @@ impl Setup {
 
     /// The name of the instance that has this run. A run that has ended is shown by its number.
     fn owner(&self, run: RunId) -> String {
-        let owner = self.runs.iter().find(|(_, owned)| **owned == run);
-        owner.map_or_else(|| format!("run {run}"), |(id, _)| self.name(*id))
+        let of = |runs: &BTreeMap<InstanceId, RunId>| runs.iter().find(|(_, owned)| **owned == run).map(|(id, _)| *id);
+        match (of(&self.runs), of(&self.side_runs)) {
+            (Some(id), _) => self.name(id),
+            (None, Some(id)) => format!("hook of {}", self.name(id)),
+            (None, None) => format!("run {run}"),
+        }
     }
 
     /// The name of the instance that had this run.

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use keepalive::model::plan::Hook;
 use keepalive::model::{InstanceId, Pid, RunId, StartFailure, StartStep};
 use keepalive::supervisor::{Action, Event, JournalEvent, Scope};
 use nix::errno::Errno;
@@ -11,11 +12,17 @@ use super::{Setup, Spawns, lower, lower_cause};
 impl Setup {
     pub(super) fn perform(&mut self, action: &Action) {
         match action {
-            Action::Spawn { run, instance, restarts, instances: _, definition: _ } => {
-                self.lines.push(format!("spawn {} ({restarts} restarts)", self.name(*instance)));
+            Action::Spawn { run, instance, hook, ended, restarts, instances: _, definition: _ } => {
+                self.lines.push(match hook {
+                    Some(hook) => {
+                        let after = ended.map_or_else(String::new, |status| format!(" after {status}"));
+                        format!("spawn {}/{}{after}", self.name(*instance), hook.as_str())
+                    }
+                    None => format!("spawn {} ({restarts} restarts)", self.name(*instance)),
+                });
                 assert!(*run > self.last_run, "run {run} is not newer than run {}", self.last_run);
                 self.last_run = *run;
-                self.spawn(*run, *instance);
+                self.spawn(*run, *instance, *hook);
             }
             Action::Signal { run, scope, signal } => {
                 let owner = if *scope == Scope::Leftovers { self.former_owner(*run) } else { self.owner(*run) };
@@ -71,7 +78,7 @@ impl Setup {
         }
     }
 
-    fn spawn(&mut self, run: RunId, instance: InstanceId) {
+    fn spawn(&mut self, run: RunId, instance: InstanceId, hook: Option<Hook>) {
         if let Spawns::Refused(errno) = self.spawns {
             return self.supervisor.handle(self.now, Event::SpawnFailed { run, errno });
         }
@@ -81,7 +88,8 @@ impl Setup {
         }
         self.last_pid += 1;
         let pid = Pid::new(self.last_pid).unwrap();
-        assert_eq!(self.runs.insert(instance, run), None, "the instance has two processes");
+        let runs = if let Some(Hook::PreStop | Hook::PostStop) = hook { &mut self.side_runs } else { &mut self.runs };
+        assert_eq!(runs.insert(instance, run), None, "the instance has two processes");
         self.supervisor.handle(self.now, Event::Spawned { run, pid });
         match self.spawns {
             Spawns::Executed => self.supervisor.handle(self.now, Event::Executed { run }),
@@ -99,6 +107,9 @@ impl Setup {
             JournalEvent::ShutdownForced { .. } => "forced".into(),
             JournalEvent::LeftoverProcessesFound { instance, .. } => {
                 format!("{} leaves processes", self.name(*instance))
+            }
+            JournalEvent::HookFailed { instance, run, .. } => {
+                format!("{}/{} fails", self.name(*instance), run.hook.map_or("", Hook::as_str))
             }
             JournalEvent::Unhealthy { instance, .. } => format!("{} is unhealthy", self.name(*instance)),
             JournalEvent::Healthy { instance } => format!("{} is healthy", self.name(*instance)),
@@ -130,9 +141,11 @@ impl Setup {
                 format!("{} rolled back", self.plan.services[service.position()].name)
             }
             JournalEvent::InstanceReplaced { instance, .. } => {
-                let (old, new) = (self.runs.remove(instance), self.runs.remove(&instance.surge()));
-                self.runs.extend(new.map(|run| (*instance, run)));
-                self.runs.extend(old.map(|run| (instance.surge(), run)));
+                for runs in [&mut self.runs, &mut self.side_runs] {
+                    let (old, new) = (runs.remove(instance), runs.remove(&instance.surge()));
+                    runs.extend(new.map(|run| (*instance, run)));
+                    runs.extend(old.map(|run| (instance.surge(), run)));
+                }
                 format!("{} replaced", self.name(*instance))
             }
             JournalEvent::ConfigReloadFailed { reason } => format!("configuration not loaded: {reason}"),

@@ -13,11 +13,14 @@ use crate::puppet::{Habits, Profile};
 
 impl World {
     pub(super) fn exec_program(&mut self, run: RunId, profile: Profile) -> Vec<Event> {
-        let Some(Run { main, definition, .. }) = self.runs.get(&run) else { return Vec::new() };
-        let (main, definition) = (*main, Rc::clone(definition));
+        let Some(Run { main, hook, definition, .. }) = self.runs.get(&run) else { return Vec::new() };
+        let (main, hook, definition) = (*main, *hook, Rc::clone(definition));
         let Some(Process { zombie: None, habits, .. }) = self.processes.get(&main) else { return Vec::new() };
         let habits = *habits;
-        self.schedule_reports(run, &definition, habits);
+        // A hook has no channel for reports.
+        if hook.is_none() {
+            self.schedule_reports(run, &definition, habits);
+        }
         if let Some((life, status)) = habits.life {
             self.schedule_in(life, Occurrence::Die { serial: main, status });
         }
@@ -86,6 +89,9 @@ impl World {
 
     /// Schedules the reports of the main process after a signal.
     pub(super) fn schedule_answers(&mut self, run: RunId, signal: Signal) {
+        if self.runs.get(&run).is_some_and(|run| run.hook.is_some()) {
+            return;
+        }
         let after = self.chance.millis(0, 1_500);
         match self.effect(signal) {
             SignalEffect::End if self.chance.one_in(8) => {
