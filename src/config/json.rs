@@ -92,7 +92,7 @@ fn write_plan(mut object: Object<'_>, plan: &Plan) {
 pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
     let Service { name, kind, instances, depends_on: _, autostart, restart, .. } = service;
     let Service { on_failure, on_success, stop, ready, probe_timeout, ready_timeout, .. } = service;
-    let Service { watchdog, health, reload, hooks, schedule, max_lifetime, process, .. } = service;
+    let Service { watchdog, health, reload, hooks, schedule, max_lifetime, max_memory, process, .. } = service;
     let mut object = Object::new(out);
     object.text("name", name);
     object.text("type", word_of(&KINDS, *kind));
@@ -124,6 +124,7 @@ pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
     }
     object.optional_shown("timezone", schedule.as_ref().map(|schedule| &schedule.zone_name));
     object.optional("max_lifetime_ms", max_lifetime.map(|lifetime| lifetime.as_millis()));
+    object.optional("max_memory_bytes", *max_memory);
     for hook in Hook::ALL {
         match hooks.find(hook) {
             Some(_) => object.texts(hook.as_str(), hooks.command(hook)),

@@ -79,8 +79,9 @@ pub(super) const SCHEMA: Schema = Schema {
         "restart_schedule",
         "timezone",
         "max_lifetime",
+        "max_memory",
     ],
-    later: &["max_memory", "watch", "pid_file", "stop_sequence", "node_cluster"],
+    later: &["watch", "pid_file", "stop_sequence", "node_cluster"],
     foreign: "\
 command: args cmd entrypoint exec exec_start program script interpreter node_args
 env: environment instance_var increment_var
@@ -133,6 +134,9 @@ user: uid
 group: gid
 health: healthcheck health_check",
 };
+
+/// The smallest `max_memory` in bytes.
+const MIN_MEMORY_LIMIT: u64 = 1 << 20;
 
 /// A name in `depends_on`.
 #[derive(Debug)]
@@ -223,6 +227,7 @@ impl Decoder<'_> {
         service.on_success = self.choice(table, "on_success", &EXIT_ACTIONS).unwrap_or(service.on_success);
         self.schedule(table, &mut service);
         service.max_lifetime = self.positive_duration(table, "max_lifetime");
+        service.max_memory = table.get("max_memory").and_then(|value| self.memory_limit(value));
         self.stop(table, &mut service.stop);
         let env = service.process.env.clone();
         service.hooks = self.hooks(table, &scope.with_env(&env), &service);
@@ -420,6 +425,14 @@ impl Decoder<'_> {
         reload.soak = self.duration(table, "soak", reload.soak);
     }
 
+    fn memory_limit(&mut self, value: &Value<'_>) -> Option<u64> {
+        let limit = self.size_of(value)?;
+        if limit < MIN_MEMORY_LIMIT {
+            self.error(value.span(), "every process uses more", "such as `\"512MiB\"`");
+        }
+        Some(limit)
+    }
+
     fn reload_signal(&mut self, value: &Value<'_>) -> Option<Signal> {
         let signal = self.signal(value)?;
         if !signal.is_catchable() {
@@ -434,7 +447,7 @@ impl Decoder<'_> {
             let unused = |key: &str| match key {
                 "ready" => service.ready != Ready::Exec,
                 "listen" | "listen_mode" | "listen_fds" | "reload" | "health" | "on_unhealthy" | "restart_schedule"
-                | "max_lifetime" => true,
+                | "max_lifetime" | "max_memory" => true,
                 _ => false,
             };
             for (key, _) in entries(table).into_iter().filter(|(key, _)| unused(key.get_ref())) {

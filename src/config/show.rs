@@ -114,6 +114,9 @@ pub fn service_text(plan: &Plan, service: &Service, note: &dyn Fn(ServiceIndex) 
     if let Some(lifetime) = service.max_lifetime {
         line("lifetime", &format!("restarted after {} or up to a tenth earlier", format_duration(lifetime)));
     }
+    if let Some(limit) = service.max_memory {
+        line("memory", &format!("restarted above {}", size_text(limit)));
+    }
     match service.instances {
         0 => line("instances", "0: it is off, and nothing waits for it"),
         1 => {}

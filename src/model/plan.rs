@@ -172,6 +172,8 @@ pub struct Service {
     pub schedule: Option<Rc<Schedule>>,
     /// `max_lifetime`: a process that is older is replaced.
     pub max_lifetime: Option<Duration>,
+    /// `max_memory`, in bytes: a process whose tree uses more is replaced.
+    pub max_memory: Option<u64>,
     /// `pre_start`, `pre_stop`, `post_stop`, `hook_timeout`.
     pub hooks: Hooks,
     /// How its processes are started. The supervisor does not use it.

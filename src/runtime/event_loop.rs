@@ -410,6 +410,7 @@ impl Runtime {
             Action::StartProbe { run } => self.start_probe(run, None),
             Action::AbortProbe { run } => self.probes.stop(run, &self.inputs.poller),
             Action::StartCheck { run, health } => self.start_probe(run, Some(health)),
+            Action::MeasureMemory => self.helpers.inspector.measure_memory(),
             Action::AbortCheck { run } => self.probes.stop_check(run, &self.inputs.poller),
             Action::ReleaseRun { run, instance } => self.release_run(run, instance.slot()),
             Action::AnnounceStop { run } => self.channels.announce_stop(run, &self.inputs.poller),
@@ -455,9 +456,7 @@ impl Runtime {
             now: self.turn.now,
         }
         .start(run, spec);
-        if self.resources.sockets.has_in_use() {
-            self.server.port_owners.is_looking = true;
-        }
+        self.server.port_owners.is_looking |= self.resources.sockets.has_in_use();
         self.turn.on_started();
         events.into_iter().for_each(|event| self.send_event(event));
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::control::Server;
+use super::control::{Server, usage};
 use super::ended_helpers::EndedHelpers;
 use super::order::Order;
 use super::processes::Processes;
@@ -18,7 +18,7 @@ use super::strays::Question;
 use super::subsystem::{Context, Subsystem};
 use super::token::Token;
 use crate::model::plan::Address;
-use crate::model::{AsWritten, Mono, Pid, Signal};
+use crate::model::{AsWritten, Mono, Pid, RunId, Signal};
 use crate::supervisor::Event;
 use crate::sys::{self, Poller, fork, kill, pipe, port_owner, process};
 
@@ -47,6 +47,10 @@ pub(super) struct Inspector {
     ready: Vec<u64>,
     usage: Option<Option<Vec<u8>>>,
     strays: Vec<(Question, Option<Vec<u8>>)>,
+    /// The supervisor waits for the memory of the services with `max_memory`.
+    must_measure_memory: bool,
+    /// What has been measured.
+    measured: Option<Event>,
     /// The address that was found last, and its owner.
     port_owner: Option<(String, String)>,
     /// The addresses that have been examined since the last turn, and their owners.
@@ -72,6 +76,8 @@ struct Running {
 pub(super) enum Topic {
     /// CPU time and memory.
     Usage,
+    /// The memory of these runs.
+    Memory(Vec<RunId>),
     /// Processes that are to be signalled.
     Signals,
     /// Processes that have left the sessions of their runs.
@@ -95,7 +101,7 @@ impl Subsystem for Inspector {
     }
 
     fn is_busy(&self) -> bool {
-        !self.orders.is_empty() && !self.is_signalling() && self.retry_at.is_none()
+        self.must_measure_memory || !self.orders.is_empty() && !self.is_signalling() && self.retry_at.is_none()
     }
 
     fn on_ready(&mut self, token: Token) {
@@ -117,7 +123,7 @@ impl Subsystem for Inspector {
         self.ended.reap(context.now);
         needs.sockets.helpers.reap(context.now);
         self.ask_for(needs, context);
-        Vec::new()
+        self.measured.take().into_iter().collect()
     }
 }
 
@@ -127,6 +133,10 @@ impl Inspector {
         let (now, poller) = (context.now, context.poller);
         if let Some(measure) = needs.server.start_measuring(context.supervisor) {
             self.ask(Topic::Usage, now, poller, &measure);
+        }
+        if std::mem::take(&mut self.must_measure_memory) {
+            let (mains, runs) = usage::limited(context.supervisor).unzip();
+            self.ask(Topic::Memory(runs), now, poller, &usage::measure_memory(mains));
         }
         for address in needs.sockets.take_in_use() {
             self.ask_for_port_owner(&address, now, poller);
@@ -161,6 +171,11 @@ impl Inspector {
                 self.retry_at = Some(now + RETRY_INTERVAL);
             }
         }
+    }
+
+    /// Asks what the services with `max_memory` use, in the next turn.
+    pub(super) const fn measure_memory(&mut self) {
+        self.must_measure_memory = true;
     }
 
     /// The usage, if it has been measured; `None` in it: there is no answer.
@@ -270,6 +285,10 @@ impl Inspector {
     fn answer(&mut self, topic: &Topic, answer: Option<Vec<u8>>) {
         match topic {
             Topic::Usage => self.usage = Some(answer),
+            Topic::Memory(runs) => {
+                let used = usage::memory_of(runs, answer.as_deref().unwrap_or_default());
+                self.measured = Some(Event::MemoryMeasured(used));
+            }
             Topic::Signals => {}
             Topic::Strays(question) => self.strays.push((question.clone(), answer)),
             Topic::PortOwner(address) => {

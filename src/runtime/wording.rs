@@ -180,7 +180,7 @@ fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, event: &JournalEvent
         }
         JournalEvent::ReloadStarted { service, by } => {
             let name = service_name(plan, *service);
-            if !matches!(by, Requester::Schedule | Requester::Lifetime) {
+            if !matches!(by, Requester::Schedule | Requester::Lifetime | Requester::Memory(_)) {
                 return write!(formatter, "{name} reload started");
             }
             write!(formatter, "{name} restart ")?;
@@ -415,8 +415,8 @@ impl Display for Skipped {
 }
 
 /// `stopped by operator`.
-fn write_requested(formatter: &mut Formatter<'_>, plan: &Plan, what: &str, by: Requester) -> fmt::Result {
-    let (what, by) = match by {
+fn write_requested(formatter: &mut Formatter<'_>, plan: &Plan, what: &str, requester: Requester) -> fmt::Result {
+    let (what, by) = match requester {
         Requester::Autostart => (what, "autostart"),
         Requester::Operator => (what, "operator"),
         Requester::Dependent(service) => ("needed", service_name(plan, service)),
@@ -425,6 +425,7 @@ fn write_requested(formatter: &mut Formatter<'_>, plan: &Plan, what: &str, by: R
         Requester::Scaling => (what, "scaling"),
         Requester::Schedule => (what, "its schedule"),
         Requester::Lifetime => (what, "`max_lifetime`"),
+        Requester::Memory(used) => return write!(formatter, "{what} by `max_memory`: it uses {used}"),
     };
     write!(formatter, "{what} by {by}")
 }

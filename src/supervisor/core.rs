@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::event::{Action, Event, Scope, Step};
+use super::measuring::Measuring;
 use super::operator::{Pending, RequestId};
 use super::outbox::Outbox;
 use super::phase::Phase;
@@ -45,6 +46,7 @@ pub struct Supervisor {
     /// The configuration is to be loaded again for these requests, or for a signal, when no reload is under way.
     pub(super) deferred_loads: Vec<Option<RequestId>>,
     pub(super) calendar: Calendar,
+    pub(super) measuring: Measuring,
 }
 
 impl Supervisor {
@@ -70,6 +72,7 @@ impl Supervisor {
             failures: 0,
             deferred_loads: Vec::new(),
             calendar: Calendar::default(),
+            measuring: Measuring::default(),
         }
     }
 
@@ -107,6 +110,7 @@ impl Supervisor {
             Event::Withdrawn(id) => self.on_withdrawn(id),
             Event::NoChildren => self.on_no_children(),
             Event::WallClock(now) => self.on_wall_clock(now),
+            Event::MemoryMeasured(used) => self.on_memory_measured(&used),
             Event::Tick => self.on_tick(),
         }
         self.propagate();
@@ -151,7 +155,7 @@ impl Supervisor {
 
     fn next_deadline(&self) -> Option<Mono> {
         match &self.phase {
-            Phase::Running => self.timers.first(),
+            Phase::Running => self.timers.first().into_iter().chain(self.measuring_due()).min(),
             Phase::Draining(drain) => Some(self.timers.first().map_or(drain.until(), |first| first.min(drain.until()))),
             Phase::Ended => None,
         }
@@ -161,6 +165,7 @@ impl Supervisor {
         while let Some(instance) = self.timers.pop_due(self.now) {
             self.on_deadline(instance);
         }
+        self.measure_memory_if_due();
         self.on_drain_deadline();
     }
 
@@ -237,6 +242,7 @@ impl Supervisor {
             // A check that has been started must end, even if its process has exited.
             Action::AbortCheck { .. }
             | Action::ReleaseRun { .. }
+            | Action::MeasureMemory
             | Action::SignalAll { .. }
             | Action::LoadConfig { .. }
             | Action::WithdrawConfigLoad { .. }

@@ -10,7 +10,9 @@ use super::operator::{Refusal, Request, RequestId};
 use super::record::{JournalEntry, Outcome};
 use super::run_result::Exit;
 use crate::model::plan::{Health, Hook, Plan, Service};
-use crate::model::{ExitStatus, InstanceId, Mono, Pid, ProbeFailure, RunId, ServiceIndex, Signal, StartFailure};
+use crate::model::{
+    ExitStatus, InstanceId, MemoryUse, Mono, Pid, ProbeFailure, RunId, ServiceIndex, Signal, StartFailure,
+};
 
 /// Something that has happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,6 +90,8 @@ pub enum Event {
     Withdrawn(RequestId),
     /// keepalive has no child processes left.
     NoChildren,
+    /// [`Action::MeasureMemory`] has ended: what the process trees of runs use, as far as that could be measured.
+    MemoryMeasured(Vec<(RunId, MemoryUse)>),
     /// The time of the wall clock, in seconds since 1970: [`super::Supervisor::wall_deadline`] has passed, or the clock was set.
     WallClock(i64),
     /// Time has passed. Follows every wait; additional ticks are harmless.
@@ -153,6 +157,8 @@ pub enum Action {
     AbortProbe { run: RunId },
     /// Start a health check. The runtime answers with [`Event::Checked`], unless it is aborted or the main process exits.
     StartCheck { run: RunId, health: Rc<Health> },
+    /// Measure the memory of the services with `max_memory`. The runtime answers with [`Event::MemoryMeasured`], in any case.
+    MeasureMemory,
     /// Abort the health check.
     AbortCheck { run: RunId },
     /// Release the resources of a run whose main process has exited: its probe, its channel, its status.

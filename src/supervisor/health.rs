@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::checks::{CheckStage, Checks, HealthStatus};
 use super::core::Supervisor;
 use super::event::Action;
+use super::measuring::MemoryState;
 use super::readiness::Lifetime;
 use super::record::{Cause, JournalEvent, Outcome};
 use super::run_result::Fault;
@@ -100,6 +101,7 @@ impl Supervisor {
             let lifetime = self.lifetime_from(running.process.since, definition.max_lifetime);
             self.update_running(id, |running| running.lifetime = lifetime);
         }
+        self.measure_memory_of(id);
         if before.health == definition.health {
             return;
         }
@@ -115,7 +117,7 @@ impl Supervisor {
             let state = self.services[id].state;
             self.abort_check(&state);
             self.update_running(id, |running| {
-                running.lifetime = Lifetime::Unlimited;
+                (running.lifetime, running.memory) = (Lifetime::Unlimited, MemoryState::Below);
                 running.checks = running.checks.map(|checks| Checks { stage: CheckStage::Ended, ..checks });
             });
         }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::core::Supervisor;
+use super::measuring::MemoryState;
 use super::readiness::Lifetime;
 use super::record::Requester;
-use super::state::{Running, State};
+use super::state::State;
 use crate::model::{Mono, ServiceIndex};
 
 /// A lifetime is up to this fraction shorter, so that instances that have started together are not replaced together.
@@ -26,19 +27,38 @@ impl Supervisor {
         })
     }
 
-    /// Begins to replace the first process that is too old, unless the service is being reloaded.
-    pub(super) fn replace_expired(&mut self, service: ServiceIndex) {
-        let Some(limit) = self.services[service].definition.max_lifetime else { return };
-        if self.is_draining() || self.services[service].is_retiring() || self.rollouts.contains_key(&service) {
+    /// Begins to replace the first process that is too old or uses too much memory, unless the service is being reloaded.
+    pub(super) fn replace_due(&mut self, service: ServiceIndex) {
+        if self.is_draining()
+            || self.services[service].is_retiring()
+            || self.rollouts.contains_key(&service)
+            || self.is_stop_queued(service)
+        {
             return;
         }
-        let is_over = |state: State| matches!(state, State::Running(Running { lifetime: Lifetime::Over, .. }));
-        let expired =
-            self.services.ids_of(service).find(|id| self.services.has(*id) && is_over(self.services[*id].state));
-        if let Some(id) = expired {
-            let next_attempt = Lifetime::Until(self.now + limit / ATTEMPTS_PER_LIFETIME);
-            self.update_running(id, |running| running.lifetime = next_attempt);
-            self.start_rollout(service, vec![id.number], None, None, Requester::Lifetime);
+        let cause = |state: State| {
+            let State::Running(running) = state else { return None };
+            match (running.lifetime, running.memory) {
+                (Lifetime::Over, _) => Some(Requester::Lifetime),
+                (_, MemoryState::Above(used)) => Some(Requester::Memory(used)),
+                (_, MemoryState::Below | MemoryState::TriedUntil(_)) => None,
+            }
+        };
+        let limit = self.services[service].definition.max_lifetime;
+        if limit.is_none() && self.services[service].definition.max_memory.is_none() {
+            return;
         }
+        let due = self.services.ids_of(service).filter(|id| self.services.has(*id));
+        let Some((id, by)) = due.into_iter().find_map(|id| Some((id, cause(self.services[id].state)?))) else { return };
+        let (after, memory) = (limit.unwrap_or_default() / ATTEMPTS_PER_LIFETIME, self.next_memory_attempt());
+        let next_attempt = Lifetime::Until(self.now + after);
+        self.update_running(id, |running| {
+            if by == Requester::Lifetime {
+                running.lifetime = next_attempt;
+            } else {
+                running.memory = memory;
+            }
+        });
+        self.start_rollout(service, vec![id.number], None, None, by);
     }
 }

@@ -27,6 +27,8 @@ mod health;
 mod hooks;
 mod instance;
 mod lifetime;
+mod measuring;
+mod memory;
 mod notify;
 mod operator;
 mod ordered_stop;

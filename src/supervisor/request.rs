@@ -385,7 +385,9 @@ impl Supervisor {
             return None;
         }
         let needed = self.dependencies_of(&[InstanceId { service, number: 0 }]);
-        died.iter().map(|id| id.service).find(|died| needed.get(died.position()) == Some(&true))
+        let is_awaited =
+            |died: &ServiceIndex| needed.get(died.position()) == Some(&true) && !self.services[*died].is_ready();
+        died.iter().map(|id| id.service).find(is_awaited)
     }
 
     /// Whether it waits for one of these, directly or indirectly.

@@ -1,7 +1,7 @@
 //! Who or what has requested something.
 
 use super::run_result::RestartCause;
-use crate::model::ServiceIndex;
+use crate::model::{MemoryUse, ServiceIndex};
 
 /// Who or what has requested a start, a restart or a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub enum Requester {
     Schedule,
     /// `max_lifetime`.
     Lifetime,
+    /// `max_memory`: what the process uses.
+    Memory(MemoryUse),
 }
 
 impl Requester {
@@ -32,6 +34,7 @@ impl Requester {
             Self::Reload | Self::Config => RestartCause::Reload,
             Self::Schedule => RestartCause::Schedule,
             Self::Lifetime => RestartCause::Lifetime,
+            Self::Memory(_) => RestartCause::Memory,
         }
     }
 }

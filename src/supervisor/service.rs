@@ -204,7 +204,7 @@ impl Supervisor {
     fn propagate_service(&mut self, service: ServiceIndex) {
         self.drop_stopped(service);
         self.drive_rollout(service);
-        self.replace_expired(service);
+        self.replace_due(service);
         self.retire_if_possible(service);
         let before = self.services[service].last_status;
         let status = self.services[service].status();

@@ -2,6 +2,7 @@
 
 use super::checks::Checks;
 use super::event::Leftovers;
+use super::measuring::MemoryState;
 use super::readiness::{Lifetime, Readiness, WatchdogDeadline};
 use super::record::Requester;
 use super::run_result::{FailureReason, Fault};
@@ -15,7 +16,12 @@ pub(super) enum State {
     /// It waits for its dependencies. At `warn_at`, if that is not over, it is said once.
     Waiting { warn_at: Option<Mono> },
     /// `Action::Spawn` has been decided. There is no process yet.
-    Spawning { run: RunId, hook: Option<Hook> },
+    Spawning {
+        run: RunId,
+        hook: Option<Hook>,
+        /// The `pre_start` that has succeeded.
+        prepared: Option<Process>,
+    },
     /// The process exists. It has not executed its program yet.
     Executing(Process),
     /// The program runs. It is not ready yet.
@@ -80,6 +86,7 @@ pub(super) struct Running {
     /// Its health checks.
     pub(super) checks: Option<Checks>,
     pub(super) lifetime: Lifetime,
+    pub(super) memory: MemoryState,
 }
 
 impl Running {
@@ -253,7 +260,13 @@ impl State {
 
     /// The main process of the current run, even if it has been reaped.
     pub(super) const fn last_process(&self) -> Option<Process> {
-        if let Self::CleaningUp(cleaning_up) = self { Some(cleaning_up.process) } else { self.process() }
+        if let Self::CleaningUp(cleaning_up) = self {
+            Some(cleaning_up.process)
+        } else if let Self::Spawning { prepared, .. } = self {
+            *prepared
+        } else {
+            self.process()
+        }
     }
 
     /// The main process of the instance that has not been reaped, and no hook.

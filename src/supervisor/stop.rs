@@ -74,7 +74,7 @@ impl Supervisor {
 
     fn stop_without_process(&mut self, id: InstanceId, then: AfterStop) {
         match then {
-            AfterStop::StayStopped(why) => self.enter(id, State::Stopped { why }, self.reason_of(id, then)),
+            AfterStop::StayStopped(why) => self.conclude(id, AfterRun::StayStopped(why), self.reason_of(id, then)),
             AfterStop::Restart(_) => self.start_or_wait(id, self.reason_of(id, then)),
             // Without a process there is no fault and no report.
             AfterStop::Fail(_) | AfterStop::ExitOnItsOwn => {}

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use super::availability::Availability;
 use super::core::Supervisor;
 use super::event::{Action, Leftovers};
+use super::measuring::MemoryState;
 use super::readiness::{Lifetime, Readiness, WatchdogDeadline};
 use super::record::{JournalEvent, Reason};
 use super::request::PROOF_TIME;
@@ -113,7 +114,7 @@ impl Supervisor {
             instance.restarts.count(cause);
         }
         let (run, hook) = (self.next_run(), self.services[id.service].definition.hooks.find(Hook::PreStart));
-        self.enter(id, State::Spawning { run, hook }, reason);
+        self.enter(id, State::Spawning { run, hook, prepared: None }, reason);
         self.request_spawn(id, run, hook);
     }
 
@@ -126,8 +127,8 @@ impl Supervisor {
 
     /// Requests the hook, or the main process, of a start that has begun.
     pub(super) fn spawn(&mut self, id: InstanceId, hook: Option<Hook>) {
-        let run = self.next_run();
-        self.set_state(id, State::Spawning { run, hook });
+        let (run, prepared) = (self.next_run(), self.services[id].state.last_process());
+        self.set_state(id, State::Spawning { run, hook, prepared });
         self.request_spawn(id, run, hook);
     }
 
@@ -171,13 +172,13 @@ impl Supervisor {
     /// Tries again later, without a limit: the service is not at fault.
     fn retry_spawn(&mut self, id: InstanceId, errno: Errno) {
         if self.is_draining() {
-            return self.enter(id, State::Stopped { why: Stopped::Shutdown }, Reason::Shutdown);
+            return self.conclude(id, AfterRun::StayStopped(Stopped::Shutdown), Reason::Shutdown);
         }
         if id.is_surge() {
             // The old process continues, and a later reload may succeed.
             self.fail_rollout(id, RolloutError::SpawnFailed);
             let reason = Reason::SpawnFailed { errno, retry_in: Duration::ZERO, attempt: 1 };
-            return self.enter(id, State::Stopped { why: Stopped::Replaced }, reason);
+            return self.conclude(id, AfterRun::StayStopped(Stopped::Replaced), reason);
         }
         let attempt = self.services[id].spawn_failures.saturating_add(1);
         self.services[id].spawn_failures = attempt;
@@ -226,8 +227,10 @@ impl Supervisor {
         };
         let checks = self.checks_of(&self.services[id].definition);
         let lifetime = self.lifetime_from(process.since, self.services[id].definition.max_lifetime);
-        let running = Running { process, readiness: Readiness::Ready, watchdog, min_ready_until, checks, lifetime };
+        let (readiness, memory) = (Readiness::Ready, MemoryState::Below);
+        let running = Running { process, readiness, watchdog, min_ready_until, checks, lifetime, memory };
         self.enter(id, State::Running(running), Reason::Ready);
+        self.measure_memory_of(id);
     }
 
     /// There is no process, and a retry would not help.

@@ -205,6 +205,16 @@ pub fn unused_limits(pid: Pid) -> Option<[Option<u64>; 2]> {
     Some(["Max file locks ", "Max realtime timeout "].map(hard))
 }
 
+/// The memory of a process in bytes, in which pages that n processes share count 1/n: PSS. `None`: it is gone, or nobody may read
+/// that, as root in a container without `CAP_SYS_PTRACE`, or the kernel is older than 4.14. proc_pid_smaps(5)
+#[must_use]
+pub fn proportional_memory(pid: Pid) -> Option<u64> {
+    let mut buffer = [0; 2048];
+    let text = read_at(AT_FDCWD, format_args!("/proc/{pid}/smaps_rollup\0"), &mut buffer)?;
+    let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Pss:"))?;
+    count(line.strip_suffix(b"kB")?.trim_ascii())?.checked_mul(1024)
+}
+
 /// The process that traces `pid`, ptrace(2). proc_pid_status(5), `TracerPid`
 #[must_use]
 pub fn tracer_of(pid: Pid) -> Option<Pid> {

@@ -37,6 +37,7 @@ mod health;
 mod hooks;
 #[path = "../common/http.rs"]
 mod http;
+mod memory;
 mod metrics;
 
 mod init_end;

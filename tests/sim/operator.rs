@@ -100,6 +100,7 @@ impl Operator {
             | Action::AbortProbe { .. }
             | Action::StartCheck { .. }
             | Action::AbortCheck { .. }
+            | Action::MeasureMemory
             | Action::ReleaseRun { .. } => true,
             Action::WriteJournal(record) => match &record.event {
                 JournalEvent::Transition { to, .. } => *to != StateName::Waiting,

@@ -123,6 +123,7 @@ fn random_service(chance: &mut Chance, index: u32) -> Service {
         reload: random_reload(chance),
         schedule: (kind == Kind::Service && chance.one_in(6)).then(|| random_schedule(chance)),
         max_lifetime: (kind == Kind::Service && chance.one_in(6)).then(|| chance.millis(1, 100_000)),
+        max_memory: (kind == Kind::Service && chance.one_in(7)).then(|| 1 + chance.below(1 << 20)),
         hooks: random_hooks(chance),
     }
 }

@@ -47,13 +47,14 @@ fn every_rule_holds_after_every_step() {
 }
 
 /// Each of these must occur in at least one run. Otherwise the runs do not test the rules.
-const SITUATIONS: [&str; 77] = [
+const SITUATIONS: [&str; 78] = [
     "action AbortCheck",
     "action AbortProbe",
     "action AnnounceStop",
     "action CancelConfigLoad",
     "action Exit",
     "action LoadConfig",
+    "action MeasureMemory",
     "action ReleaseInstance",
     "action RemoveInstance",
     "action StartCheck",

@@ -77,6 +77,7 @@ enum Occurrence {
     PassProbe {
         run: RunId,
     },
+    FinishMeasuring,
     FinishCheck {
         run: RunId,
         number: u64,
@@ -176,6 +177,7 @@ impl World {
                 let is_probed = self.runs.get(&run).is_some_and(|run| run.is_probed);
                 is_probed.then_some(Event::Ready { run, source: ReadySource::Probe }).into_iter().collect()
             }
+            Occurrence::FinishMeasuring => self.finish_measuring(),
             Occurrence::FinishCheck { run, number } => self.finish_check(run, number),
             Occurrence::Die { serial, status } => self.die(serial, status),
             Occurrence::Reap { run } => self.reap(run),
@@ -289,6 +291,10 @@ impl World {
                 }
             }
             Action::StartCheck { run, health } => self.start_check(*run, health.timeout),
+            Action::MeasureMemory => {
+                let takes = self.latency();
+                self.schedule_in(takes, Occurrence::FinishMeasuring);
+            }
             Action::AbortCheck { run } => {
                 if let Some(run) = self.runs.get_mut(run) {
                     run.check = None;

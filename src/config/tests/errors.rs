@@ -109,7 +109,7 @@ keepalive.toml:5:1: unknown key `replicas` in `[services.web]`
 keepalive.toml:6:1: unknown key `frobnicate` in `[services.web]`
   6 | frobnicate = 1
     | ^^^^^^^^^^
-  = known keys: command, type, instances, cwd, user, group, groups, umask, env, env_file, env_clear, depends_on, autostart, restart, restart_delay, min_uptime, backoff, max_restarts, success_exit_codes, no_restart_exit_codes, on_failure, on_success, stop_signal, stop_delay, stop_timeout, kill_mode, pre_start, pre_stop, post_stop, hook_timeout, ready, ready_timeout, watchdog, health, on_unhealthy, listen, listen_mode, listen_fds, reload, fd_store, state, ipc, log, limits, nice, oom_score_adj, no_new_privs, schedule, restart_schedule, timezone, max_lifetime
+  = known keys: command, type, instances, cwd, user, group, groups, umask, env, env_file, env_clear, depends_on, autostart, restart, restart_delay, min_uptime, backoff, max_restarts, success_exit_codes, no_restart_exit_codes, on_failure, on_success, stop_signal, stop_delay, stop_timeout, kill_mode, pre_start, pre_stop, post_stop, hook_timeout, ready, ready_timeout, watchdog, health, on_unhealthy, listen, listen_mode, listen_fds, reload, fd_store, state, ipc, log, limits, nice, oom_score_adj, no_new_privs, schedule, restart_schedule, timezone, max_lifetime, max_memory
 
 keepalive.toml:7:1: unknown key `health_check` in `[services.web]`
   7 | health_check = {}
@@ -159,7 +159,7 @@ keepalive.toml:2:1: unknown key `comand` in `[services.web]`
 #[test]
 fn keys_of_later_versions_are_reported_as_unsupported() {
     check(
-        "[services.web]\ncommand = \"node\"\npid_file = \"x\"\nwatch = { }\nmax_memory = \"1MiB\"\n",
+        "[services.web]\ncommand = \"node\"\npid_file = \"x\"\nwatch = { }\nmax_memory = \"1KiB\"\n",
         r#"
 keepalive.toml:3:1: `pid_file` is not supported yet
   3 | pid_file = "x"
@@ -171,10 +171,10 @@ keepalive.toml:4:1: `watch` is not supported yet
     | ^^^^^
   = remove it
 
-keepalive.toml:5:1: `max_memory` is not supported yet
-  5 | max_memory = "1MiB"
-    | ^^^^^^^^^^
-  = remove it
+keepalive.toml:5:14: every process uses more
+  5 | max_memory = "1KiB"
+    |              ^^^^^^
+  = such as `"512MiB"`
 
 3 errors in the configuration
 "#,

@@ -85,7 +85,7 @@ fn keys_of_other_programs_are_corrected() {
         ("OOMScoreAdjust", "did you mean `oom_score_adj`?"),
         ("ExecStop", "did you mean `pre_stop`?"),
         ("StartLimitIntervalSec", "did you mean `max_restarts`?"),
-        ("mem_limit", "did you mean `max_memory`? it is not supported yet"),
+        ("mem_limit", "did you mean `max_memory`?"),
         ("merge_logs", "did you mean `log`?"),
         ("logging", "write `log = { file = \"…\", max_size = \"10MiB\" }`, or configure the log of the container"),
         ("replicas", "did you mean `instances`?"),

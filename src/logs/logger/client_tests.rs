@@ -104,6 +104,8 @@ fn new_lines_do_not_evict_past_lines_that_a_client_asked_for() {
             theirs.read_to_string(&mut text).ok();
         }
         drop(client);
+        // A child that another test has just forked may have a copy of the other end.
+        theirs.set_nonblocking(false).unwrap();
         theirs.read_to_string(&mut text).unwrap();
         let expect: Vec<String> = (20_000 - lines..20_000).map(|number| format!("w{number}")).collect();
         assert_eq!(messages(&text), expect);
@@ -126,6 +128,8 @@ fn a_client_is_notified_only_of_evicted_past_lines() {
         theirs.read_to_end(&mut text).ok();
     }
     drop(client);
+    // A child that another test has just forked may have a copy of the other end.
+    theirs.set_nonblocking(false).unwrap();
     theirs.read_to_end(&mut text).unwrap();
     let mut messages = messages(str::from_utf8(&text).unwrap());
     let last = messages.pop().unwrap();
@@ -153,6 +157,8 @@ fn remaining_past_lines_are_sent_though_lines_around_them_are_evicted() {
         theirs.read_to_end(&mut text).ok();
     }
     drop(client);
+    // A child that another test has just forked may have a copy of the other end.
+    theirs.set_nonblocking(false).unwrap();
     theirs.read_to_end(&mut text).unwrap();
     let messages = messages(str::from_utf8(&text).unwrap());
     let got = messages.len() - 1;

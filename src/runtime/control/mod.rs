@@ -21,7 +21,7 @@ mod request;
 mod route;
 pub(super) mod snapshot;
 mod status;
-mod usage;
+pub(super) mod usage;
 
 use std::collections::VecDeque;
 use std::mem;

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use crate::model::{InstanceId, Mono, Pid};
+use crate::model::{InstanceId, MemoryUse, Mono, Pid, RunId};
+use crate::supervisor::{StateName, Supervisor};
 use crate::sys::procfs::{self, Stat};
 
 /// How long a measurement is used, also one that has failed.
@@ -88,18 +89,63 @@ impl Usage {
 /// Measures the usage of these main processes, which are sorted by pid: three numbers for each. Reads /proc/PID, which can take
 /// any time.
 fn measure(mains: Vec<Main>) -> Vec<u8> {
-    let mut found: Vec<Stat> = procfs::processes().collect();
-    found.sort_unstable_by_key(|stat| stat.pid);
-    let numbers = add_up(&found, mains).into_iter().flat_map(|(_, used)| {
+    let memory_of = &mut |_, stat: &Stat| procfs::pages_to_bytes(stat.pages);
+    let numbers = add_up(&processes(), mains, memory_of).into_iter().flat_map(|(_, used)| {
         let ResourceUse { processes, memory, milliseconds } = used;
         [processes.into(), memory, milliseconds]
     });
     numbers.flat_map(u64::to_ne_bytes).collect()
 }
 
-/// Adds up the usage. A process belongs to a main process by its pid, its session or its ancestors. Both lists are sorted by
-/// pid.
-fn add_up(found: &[Stat], mains: Vec<Main>) -> Vec<(Main, ResourceUse)> {
+fn processes() -> Vec<Stat> {
+    let mut found: Vec<Stat> = procfs::processes().collect();
+    found.sort_unstable_by_key(|stat| stat.pid);
+    found
+}
+
+/// The main processes that run and whose services have `max_memory`, sorted by pid, and their runs.
+pub(in crate::runtime) fn limited(supervisor: &Supervisor) -> impl Iterator<Item = (Main, RunId)> {
+    let view = supervisor.view();
+    let instances = view.services().flat_map(|service| service.instances().chain(service.surges()));
+    let limited = instances.filter(|one| one.state == StateName::Running && one.definition.max_memory.is_some());
+    let mut found: Vec<_> = limited.filter_map(|one| Some(((one.pid?.get(), one.id), one.run?))).collect();
+    found.sort_unstable();
+    found.into_iter()
+}
+
+/// Measures the memory of these main processes, which are sorted by pid: for each the number of bytes, and 1 if that is its PSS.
+/// A process that is gone has 0 bytes. Reads /proc/PID, which can take any time.
+pub(in crate::runtime) fn measure_memory(mains: Vec<Main>) -> impl Fn() -> Vec<u8> {
+    move || {
+        let mut is_proportional = vec![true; mains.len()];
+        let used = add_up(&processes(), mains.clone(), &mut |owner, stat| {
+            let proportional = if stat.is_dead() { Some(0) } else { procfs::proportional_memory(stat.pid) };
+            proportional.unwrap_or_else(|| {
+                if let Some(is_proportional) = is_proportional.get_mut(owner) {
+                    *is_proportional = false;
+                }
+                procfs::pages_to_bytes(stat.pages)
+            })
+        });
+        let numbers = used.iter().zip(is_proportional).flat_map(|((_, used), is)| [used.memory, is.into()]);
+        numbers.flat_map(u64::to_ne_bytes).collect()
+    }
+}
+
+/// The answer of [`measure_memory`], by run.
+pub(in crate::runtime) fn memory_of(runs: &[RunId], answer: &[u8]) -> Vec<(RunId, MemoryUse)> {
+    let numbers = answer.as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes)).collect::<Vec<_>>();
+    let used = numbers.as_chunks().0.iter().map(|&[bytes, is]| MemoryUse { bytes, is_proportional: is == 1 });
+    runs.iter().copied().zip(used).filter(|(_, used)| used.bytes > 0).collect()
+}
+
+/// Adds up the usage; `memory_of` is the memory of a process, in bytes, which belongs to the main process at this position. A
+/// process belongs to a main process by its pid, its session or its ancestors. Both lists are sorted by pid.
+fn add_up(
+    found: &[Stat],
+    mains: Vec<Main>,
+    memory_of: &mut dyn FnMut(usize, &Stat) -> u64,
+) -> Vec<(Main, ResourceUse)> {
     let mut used: Vec<(Main, ResourceUse)> = mains.into_iter().map(|main| (main, ResourceUse::default())).collect();
     let find = |pid: i32| {
         let position = found.binary_search_by_key(&pid, |stat| stat.pid.get()).ok()?;
@@ -113,9 +159,11 @@ fn add_up(found: &[Stat], mains: Vec<Main>) -> Vec<(Main, ResourceUse)> {
             next = find(stat.ppid);
             owner_of(stat.pid.get()).or_else(|| owner_of(stat.session))
         });
-        if let Some((_, one)) = owner.and_then(|owner| used.get_mut(owner)) {
+        if let Some(owner) = owner
+            && let Some((_, one)) = used.get_mut(owner)
+        {
             one.processes += u32::from(!stat.is_dead());
-            one.memory += procfs::pages_to_bytes(stat.pages);
+            one.memory += memory_of(owner, stat);
             one.milliseconds += procfs::ticks_to_milliseconds(stat.ticks);
         }
     }
@@ -150,7 +198,7 @@ mod tests {
             process(40, 41, 40),
             process(41, 40, 40),
         ];
-        let used = add_up(&found, mains);
+        let used = add_up(&found, mains, &mut |_, stat| stat.pages);
         let counts: Vec<_> = used.iter().map(|((main, _), used)| (*main, used.processes, used.milliseconds)).collect();
         assert_eq!(counts, [(10, 4, 40), (20, 2, 30)], "a zombie has no memory, but its time counts");
     }

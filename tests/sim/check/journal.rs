@@ -39,24 +39,7 @@ impl Checker {
             }
             JournalEvent::DependencyAwaited { service, dependency, .. } => self.check_long_wait(*service, *dependency),
             JournalEvent::Scaled { service, to, .. } => self.check_scaled(*service, *to),
-            JournalEvent::ReloadStarted { service, by } => {
-                match self.event {
-                    Some(Event::WallClock(_)) if *by == Requester::Schedule => {}
-                    _ if *by == Requester::Lifetime => self.check_expired(*service)?,
-                    Some(Event::Request { id, request: Request::Control(_, Verb::Reload) }) => {
-                        self.requests.on_reload_started(id, *service);
-                    }
-                    Some(Event::ConfigLoaded { id, .. }) => {
-                        id.into_iter().for_each(|id| self.requests.on_reload_started(id, *service));
-                    }
-                    _ => return Err(Violation(format!("{service:?} is reloaded without a reason"))),
-                }
-                let target = match self.event {
-                    Some(Event::Request { request: Request::Control(target, _), .. }) => Some(target),
-                    _ => None,
-                };
-                self.model.on_reload_started(*service, target)
-            }
+            JournalEvent::ReloadStarted { service, by } => self.check_reload_started(*service, *by),
             JournalEvent::ReloadFinished { service, failure } => {
                 self.requests.on_reload_finished(*service, failure.as_ref());
                 self.model.on_reload_finished(*service, failure.as_ref())
@@ -88,6 +71,29 @@ impl Checker {
             | JournalEvent::ReloadRolledBack { .. }
             | JournalEvent::ProcessesAbandoned => Ok(()),
         }
+    }
+
+    fn check_reload_started(&mut self, service: ServiceIndex, by: Requester) -> Verdict {
+        if let Requester::Memory(used) = by {
+            self.check_too_large(service, used)?;
+            return self.model.on_reload_started(service, None);
+        }
+        match self.event {
+            Some(Event::WallClock(_)) if by == Requester::Schedule => {}
+            _ if by == Requester::Lifetime => self.check_expired(service)?,
+            Some(Event::Request { id, request: Request::Control(_, Verb::Reload) }) => {
+                self.requests.on_reload_started(id, service);
+            }
+            Some(Event::ConfigLoaded { id, .. }) => {
+                id.into_iter().for_each(|id| self.requests.on_reload_started(id, service));
+            }
+            _ => return Err(Violation(format!("{service:?} is reloaded without a reason"))),
+        }
+        let target = match self.event {
+            Some(Event::Request { request: Request::Control(target, _), .. }) => Some(target),
+            _ => None,
+        };
+        self.model.on_reload_started(service, target)
     }
 
     fn check_scaled(&mut self, service: ServiceIndex, to: u32) -> Verdict {

@@ -36,6 +36,7 @@ impl Checker {
             | Action::AbortProbe { .. }
             | Action::StartCheck { .. }
             | Action::AbortCheck { .. }
+            | Action::MeasureMemory
             | Action::ReleaseRun { .. }
             | Action::Signal { .. }
             | Action::SignalAll { .. }

@@ -13,6 +13,7 @@ mod hooks;
 mod instance;
 mod journal;
 mod lifetimes;
+mod memory;
 mod model;
 mod reloads;
 mod reports;
@@ -71,6 +72,7 @@ pub(crate) struct Checker {
     /// The run that was spawned last.
     last_run: RunId,
     turn: Turn,
+    memory: memory::Memory,
 }
 
 /// An event that the supervisor has handled.
@@ -133,6 +135,7 @@ impl Checker {
             expected_actions: Vec::new(),
             last_run: RunId::default(),
             turn: Turn::default(),
+            memory: memory::Memory::default(),
         }
     }
 
@@ -254,6 +257,7 @@ impl Checker {
             Event::Boot | Event::WallClock(_) | Event::NoChildren | Event::TerminalClosed => {}
             // The fault has it.
             Event::WatchdogTriggered { .. } | Event::ProbeFailed { .. } => {}
+            Event::MemoryMeasured(used) => self.memory.on_measured(used),
             Event::Checked { run, failure } => self.on_checked(*run, failure.as_ref()),
             Event::Spawned { run, pid } => {
                 rule!(self.shutdown.may_spawn(), "run {run} gets a process during the shutdown");
@@ -358,6 +362,7 @@ impl Checker {
             }
             Action::StartCheck { run, health } => self.check_start_of_check(*run, health, world)?,
             Action::AbortCheck { run } => self.check_abort_of_check(*run)?,
+            Action::MeasureMemory => self.check_measuring()?,
             Action::ReleaseRun { run, .. } => {
                 rule!(expected.is_some(), "run {run} is released without an exit before")
             }
@@ -452,7 +457,9 @@ impl Checker {
             self.turn.idle
         );
         // During a reload, the end of a soak time has no visible effect while other processes have not finished theirs.
-        let may_be_unproven = self.model.services().any(|service| self.model.is_reloading(service));
+        // Nothing is replaced while it waits for its stop either.
+        let is_queued = self.model.all().any(|(_, instance)| instance.queued.is_some());
+        let may_be_unproven = is_queued || self.model.services().any(|service| self.model.is_reloading(service));
         // Neither has the end of the time that a process must run, if its request waits for others too, or is withdrawn.
         let soaks_until = |one: &Instance| one.soaks_until.unwrap_or(one.since).max(one.since + MAX_SOAK);
         let is_proven_now = |one: &Instance| self.now <= soaks_until(one) + PROOF_TIME;

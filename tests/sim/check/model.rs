@@ -187,7 +187,7 @@ impl Model {
         let (_, instance) = self.spawning(run)?;
         (instance.main, instance.pid) = (Some(run), Some(pid).filter(|_| instance.hook.is_none()));
         instance.since = now;
-        instance.failure = None;
+        (instance.failure, instance.owes_post_stop, instance.is_prepared) = (None, false, false);
         instance.has_announced_stop = false;
         (instance.ready_at, instance.ready_by, instance.ready_again_by) = (None, None, None);
         instance.progress = Progress::Made;
@@ -196,6 +196,7 @@ impl Model {
 
     pub(crate) fn on_spawn_failed(&mut self, run: RunId, errno: Errno) -> Verdict {
         let (id, instance) = self.spawning(run)?;
+        instance.owes_post_stop &= id.is_surge();
         instance.expected = Some(if id.is_surge() { Expected::RefusedSurge } else { Expected::Refusal { errno } });
         Ok(())
     }

@@ -65,7 +65,9 @@ impl Model {
     pub(crate) fn on_reload_finished(&mut self, service: ServiceIndex, failure: Option<&ReloadFailure>) -> Verdict {
         let reloaded = self.reloading.remove(&service);
         rule!(reloaded.is_some(), "{service:?} was not being reloaded");
-        let left = self.surges.keys().find(|surge| surge.service == service);
+        // What an old process that has exited by itself has left behind may still be there.
+        let is_left = |(id, surge): &(&InstanceId, &Instance)| id.service == service && surge.main.is_some();
+        let left = self.surges.iter().find(is_left).map(|(id, _)| id);
         rule!(left.is_none(), "{left:?} exists after the reload");
         // What still soaks has lasted for long enough.
         for instance in &mut self.instances[service.position()] {

@@ -454,7 +454,8 @@ fn start(instance: &mut Instance) {
 
 fn stop(id: InstanceId, model: &mut Model) {
     let instance = model.get_mut(id);
-    instance.queued = None;
+    // What it depends on waits for it as before.
+    instance.stops_in_order |= instance.queued.take().is_some();
     instance.stopped_by_operator |= is_active(instance.state);
     (instance.start_requested, instance.fault) = (false, None);
     instance.request_stop();

@@ -66,7 +66,10 @@ pub(super) fn unavailable_dependency(targets: &[InstanceId], model: &Model) -> O
     services.into_iter().find_map(|service| {
         let is_unavailable = |dependency: &ServiceIndex| {
             let will_run = |one: &Instance| {
+                // A failure stays one while what is left of it is being stopped.
+                let has_failed = one.state == StateName::Stopping && one.failed.is_some() && !one.start_requested;
                 is_active(one.state)
+                    && !has_failed
                     && !one.is_stopped_by_operator()
                     && !one.stays_stopped
                     && one.queued != Some(Verb::Stop)

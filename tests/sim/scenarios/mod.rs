@@ -15,6 +15,7 @@ mod health;
 mod hooks;
 mod in_order;
 mod lifetime;
+mod memory;
 mod on_trial;
 mod perform;
 mod ready;

@@ -64,6 +64,7 @@ impl Setup {
             Action::StartProbe { run } => self.lines.push(format!("probe {}", self.owner(*run))),
             Action::AbortProbe { run } => self.lines.push(format!("give up the probe of {}", self.owner(*run))),
             Action::StartCheck { run, .. } => self.lines.push(format!("check {}", self.owner(*run))),
+            Action::MeasureMemory => self.lines.push("measure memory".into()),
             Action::AbortCheck { run } => self.lines.push(format!("abort the check of {}", self.owner(*run))),
             Action::ReleaseRun { run, instance } => {
                 assert!(self.unreleased.remove(run), "run {run} of {instance:?} is released without an exit before");

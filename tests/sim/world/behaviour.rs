@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use keepalive::model::plan::{Ready, Service};
-use keepalive::model::{ProbeFailure, RunId, Signal};
+use keepalive::model::{MemoryUse, ProbeFailure, RunId, Signal};
 use keepalive::supervisor::{Event, ReadySource};
 
 use super::{Forking, Occurrence, Run, World};
@@ -137,6 +137,19 @@ impl World {
             of.check = Some(number);
             self.schedule_in(takes, Occurrence::FinishCheck { run, number });
         }
+    }
+
+    /// Some processes cannot be measured.
+    pub(super) fn finish_measuring(&mut self) -> Vec<Event> {
+        let mut used = Vec::new();
+        let fails = self.chance.one_in(8);
+        for run in self.runs.keys() {
+            if !fails && !self.chance.one_in(8) {
+                let is_proportional = self.chance.one_in(2);
+                used.push((*run, MemoryUse { bytes: self.chance.below(1 << 20), is_proportional }));
+            }
+        }
+        vec![Event::MemoryMeasured(used)]
     }
 
     /// The result, unless the check has been aborted.
