@@ -18,7 +18,7 @@ run: build ## Build keepalive and run examples/quickstart with it, as PID 1 of a
 test: build ## All tests; what needs root or a Docker Engine says so where it cannot run
 	KEEPALIVE_DIST=$(CURDIR)/$(BINARY) $(CARGO) test --locked --no-fail-fast
 
-build: ## dist/keepalive: the release binary, static and stripped; dist/keepalive-import for `keepalive import`
+build: ## dist/keepalive: the release binary, static and stripped; dist/keepalive-tools for `keepalive import` and `completions`
 	@tools/need rust linker target source
 	CARGO=$(CARGO) tools/build dist
 
@@ -58,7 +58,7 @@ bench: build ## Measure against the peers that are installed, as root: make benc
 	@tools/need linker python
 	@QUICK=$(QUICK) python3 -B benches/bench.py $(BINARY)
 
-image: build ## A Docker image, named keepalive, that holds only /sbin/keepalive and /sbin/keepalive-import
+image: build ## A Docker image, named keepalive, that holds only /sbin/keepalive and /sbin/keepalive-tools
 	@tools/need docker
 	@docker buildx version >/dev/null 2>&1 || export DOCKER_BUILDKIT=0; \
 	docker build --file docker/scratch.Dockerfile --tag $(IMAGE) dist

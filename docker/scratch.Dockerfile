@@ -1,5 +1,5 @@
-# The image of `make image`: /sbin/keepalive, /sbin/keepalive-import for `keepalive import`, and nothing else. Its context is dist/. In your own Dockerfile:
+# The image of `make image`: /sbin/keepalive, /sbin/keepalive-tools for `keepalive import` and `keepalive completions`, and nothing else. Its context is dist/. In your own Dockerfile:
 #     COPY --from=keepalive /sbin/keepalive /sbin/keepalive
 FROM scratch
-COPY keepalive keepalive-import /sbin/
+COPY keepalive keepalive-tools /sbin/
 ENTRYPOINT ["/sbin/keepalive"]

@@ -6,7 +6,7 @@
 pub mod cli;
 pub mod config;
 pub mod control;
-#[cfg(feature = "import")]
+#[cfg(feature = "tools")]
 pub mod import;
 pub mod init;
 pub mod logs;

@@ -48,7 +48,7 @@ fn run(arguments: Vec<OsString>) -> u8 {
             supervise(USAGE, None, Box::new(move |environment| config::load_inline(&inline, environment)))
         }
         Ok(Invocation::Check { config, form }) => check(config.as_deref(), form),
-        Ok(Invocation::Import(arguments)) => import(&arguments),
+        Ok(Invocation::Tools(arguments)) => execute_tools(&arguments),
         Ok(Invocation::Print { stream: Stream::Stdout, text, code }) => control::print_text(&text).max(code),
         Ok(Invocation::Print { stream: Stream::Stderr, text, code }) => {
             print_error(&text);
@@ -71,12 +71,13 @@ fn run(arguments: Vec<OsString>) -> u8 {
     }
 }
 
-/// Becomes keepalive-import. Returns only if that is not possible.
-fn import(arguments: &[OsString]) -> u8 {
-    let reason = sys::execute_companion(c"keepalive-import", arguments);
+/// Becomes keepalive-tools. Returns only if that is not possible. `arguments`: the command first.
+fn execute_tools(arguments: &[OsString]) -> u8 {
+    let reason = sys::execute_companion(c"keepalive-tools", arguments);
     complain(&format!(
-        "keepalive: import is done by the program `keepalive-import`, which cannot be executed: {}\n  \
+        "keepalive: `keepalive {}` is done by the program `keepalive-tools`, which cannot be executed: {}\n  \
          put it beside keepalive or into a directory of PATH: `make build` leaves it in dist/",
+        arguments.first().map(|word| word.to_string_lossy()).unwrap_or_default(),
         errno::words(reason)
     ));
     NOT_FOUND

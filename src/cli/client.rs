@@ -7,11 +7,11 @@ use std::time::Duration;
 use lexopt::Parser;
 
 use super::definitions::{Definition, Opt, SHELLS};
+use super::help;
 use super::init_options;
 use super::invocation::Invocation;
 use super::usage_error::UsageError;
 use super::words::{config_path, interpreter_of, next, path, text, unknown_option};
-use super::{completions, help, man};
 use crate::config::nearest;
 use crate::control::{Change, Follow, Form, LOG_LINES, Names, Request, Task};
 use crate::model::Signal;
@@ -101,9 +101,11 @@ fn usage(definition: &Definition) -> &'static str {
 
 fn invocation(definition: &'static Definition, words: Words) -> Result<Invocation, UsageError> {
     let timeout = words.value("--timeout").map(timeout).transpose()?;
-    let script = if definition.name == "completions" { script(words.exact_operands(definition)?) } else { None };
-    if let Some(text) = script {
-        return Ok(Invocation::Help(text));
+    if definition.name == "completions"
+        && let [word] = words.exact_operands(definition)?
+        && (word == "man" || SHELLS.contains(&word))
+    {
+        return Ok(Invocation::Tools(vec![definition.name.into(), word.into()]));
     }
     let task = task(definition, &words)?;
     let form = match (words.has("--json"), words.has("--quiet")) {
@@ -112,17 +114,6 @@ fn invocation(definition: &'static Definition, words: Words) -> Result<Invocatio
         (false, false) => Form::Text,
     };
     Ok(Invocation::Client(Request { task, socket: words.socket, config: words.config, form, timeout }))
-}
-
-/// The output of `keepalive completions WORD`; `None` if it depends on a running keepalive.
-fn script([word]: [&str; 1]) -> Option<String> {
-    match word {
-        "man" => Some(man::page()),
-        "bash" => Some(completions::bash()),
-        "zsh" => Some(completions::zsh()),
-        "fish" => Some(completions::fish()),
-        _ => None,
-    }
 }
 
 fn task(definition: &'static Definition, words: &Words) -> Result<Task, UsageError> {

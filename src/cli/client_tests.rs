@@ -305,5 +305,5 @@ fn the_manual_page_has_every_command_and_option() {
             assert!(page.contains(&format!("\\fB{}\\fR", option.name().replace('-', "\\-"))), "{}", option.name());
         }
     }
-    check("completions man", Invocation::Help(page));
+    check("completions man", Invocation::Tools(vec!["completions".into(), "man".into()]));
 }

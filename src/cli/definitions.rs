@@ -20,6 +20,7 @@ pub(super) struct Definition {
     pub(super) options_title: &'static str,
     pub(super) options: &'static [&'static [Opt]],
     /// The values of its operands, by position; the last entry may be repeated.
+    #[cfg_attr(not(feature = "tools"), expect(dead_code, reason = "completions are in keepalive-tools"))]
     pub(super) operands: &'static [Values],
     /// Paragraphs, separated by empty lines; lines that are indented by two spaces are examples.
     pub(super) text: &'static str,
@@ -415,7 +416,7 @@ If keepalive does not respond, or the usage is wrong, the exit code is 1, too.
         text: "\
 FILE: ecosystem file of PM2, supervisord.conf, Procfile, Compose file, unit of systemd, or a
 directory of services of s6-overlay or runit. What has no counterpart, or another meaning,
-becomes a comment. Done by the program keepalive-import, which stands beside keepalive.
+becomes a comment. Done by the program keepalive-tools, which stands beside keepalive.
 ",
         ..COMMAND_DEFAULTS
     },
@@ -432,7 +433,8 @@ For example:
   keepalive completions zsh > /usr/local/share/zsh/site-functions/_keepalive
   keepalive completions fish > ~/.config/fish/completions/keepalive.fish
 
-`keepalive completions man` prints the manual page.
+`keepalive completions man` prints the manual page. Done by the program keepalive-tools, which
+stands beside keepalive.
 ",
         ..COMMAND_DEFAULTS
     },
@@ -456,6 +458,7 @@ impl Definition {
     }
 
     /// The operands, each with its position; `None` for one that may be repeated.
+    #[cfg(feature = "tools")]
     pub(super) fn positioned_operands(&self) -> impl Iterator<Item = (Values, Option<usize>)> {
         self.operands.iter().enumerate().map(|(position, values)| {
             let is_last = position + 1 == self.operands.len();

@@ -33,8 +33,8 @@ pub enum Invocation {
         /// The output format.
         form: Form,
     },
-    /// Execute keepalive-import with these arguments.
-    Import(Vec<OsString>),
+    /// Execute keepalive-tools with these arguments.
+    Tools(Vec<OsString>),
     /// Print a text of another init instead of running a command.
     Print {
         /// The stream to print to.

@@ -7,6 +7,7 @@
 //! name of another init, keepalive parses the arguments of that init: [`drop_in`].
 
 mod client;
+#[cfg(feature = "tools")]
 mod completions;
 mod definitions;
 pub mod drop_in;
@@ -14,6 +15,7 @@ mod foreign;
 mod help;
 mod init_options;
 mod invocation;
+#[cfg(feature = "tools")]
 mod man;
 mod option;
 mod read;
@@ -29,8 +31,21 @@ pub use usage_error::UsageError;
 #[cfg(test)]
 pub(crate) use definitions::IMPORT_FORMATS;
 
+/// What `keepalive completions WORD` prints: a script for a shell, or the manual page; `None`: it prints something else.
+#[cfg(feature = "tools")]
+#[must_use]
+pub fn script(word: &str) -> Option<String> {
+    match word {
+        "man" => Some(man::page()),
+        "bash" => Some(completions::bash()),
+        "zsh" => Some(completions::zsh()),
+        "fish" => Some(completions::fish()),
+        _ => None,
+    }
+}
+
 /// The text of `keepalive import --help`.
-#[cfg(feature = "import")]
+#[cfg(feature = "tools")]
 pub(crate) fn import_help() -> String {
     help::for_command_name("import")
 }

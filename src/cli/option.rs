@@ -10,6 +10,7 @@ pub(super) struct Opt {
     pub(super) long: &'static str,
     /// The placeholder for its value; empty if it takes none.
     pub(super) value: &'static str,
+    #[cfg_attr(not(feature = "tools"), expect(dead_code, reason = "completions are in keepalive-tools"))]
     pub(super) values: Values,
     pub(super) help: &'static str,
 }

@@ -135,7 +135,7 @@ impl CommandLine<'_> {
 fn import(arguments: Vec<OsString>) -> Invocation {
     match arguments.as_slice() {
         [only] if only == "-h" || only == "--help" => Invocation::Help(help::for_command_name("import")),
-        _ => Invocation::Import(arguments),
+        _ => Invocation::Tools([vec!["import".into()], arguments].concat()),
     }
 }
 

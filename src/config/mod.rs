@@ -54,8 +54,8 @@ pub use inline::{InlineOption, InlineService, load_inline};
 pub use read::describe;
 pub use report::{Diagnostic, Loaded, Report, write_warnings};
 pub(crate) use service::MAX_SERVICE_NAME_LENGTH;
-#[cfg(feature = "import")]
+#[cfg(feature = "tools")]
 pub(crate) use service::{invalid_name, service_key_position};
 pub(crate) use suggest::{look_up, nearest, nearest_signal};
-#[cfg(feature = "import")]
+#[cfg(feature = "tools")]
 pub(crate) use {other_format::other_format, shell::needs_shell};

@@ -174,7 +174,7 @@ impl ServiceDraft {
 }
 
 /// The place of a key in the documentation's order; `None`: this version does not support it.
-#[cfg(feature = "import")]
+#[cfg(feature = "tools")]
 pub(crate) fn service_key_position(key: &str) -> Option<usize> {
     SCHEMA.keys.iter().position(|known| *known == key)
 }

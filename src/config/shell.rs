@@ -21,7 +21,7 @@ pub(super) fn is_shell(program: &[u8]) -> bool {
 }
 
 /// Whether only a shell would run the command `text` as it is meant, apart from `$NAME` and `${NAME}`.
-#[cfg(feature = "import")]
+#[cfg(feature = "tools")]
 pub(crate) fn needs_shell(text: &str) -> bool {
     let joined = join_lines(text.as_bytes());
     let Some(words) = shlex::bytes::split(&joined) else { return true };

@@ -23,13 +23,13 @@ pub(super) enum Command {
     Version,
 }
 
-/// Parses `arguments`, of which the first is the name of the program.
+/// Parses `arguments`, which follow the name of the command.
 ///
 /// # Errors
 /// What is wrong.
 pub(super) fn read(arguments: Vec<OsString>) -> Result<Command, String> {
     use lexopt::Arg::{Long, Short, Value};
-    let mut parser = lexopt::Parser::from_args(arguments.into_iter().skip(1));
+    let mut parser = lexopt::Parser::from_args(arguments);
     let (mut source, mut output, mut kind) = (None, None, None);
     while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
         match argument {

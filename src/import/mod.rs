@@ -1,6 +1,6 @@
-//! `keepalive-import`: the configuration of another program → a keepalive.toml.
+//! `keepalive import`: the configuration of another program → a keepalive.toml.
 //!
-//! A program of its own, because PID 1 never needs it. It starts nothing but node, for a JavaScript file of PM2, and reads
+//! Part of the program `keepalive-tools`, because PID 1 never needs it. It starts nothing but node, for a JavaScript file of PM2, and reads
 //! nothing but the files that it is given and those that they include. What has no counterpart, or another meaning, becomes
 //! a comment in the result, never silence. Start reading at [`run`]; `config_file.rs` is what each format is turned into, and
 //! `text.rs` is text with the variables of the source.

@@ -16,7 +16,7 @@ use crate::model::exit_code::USAGE;
 
 /// The result could not be written.
 const REFUSED: u8 = 1;
-/// Imports what `arguments` name, of which the first is the name of the program. Returns the exit code.
+/// Imports what `arguments`, which follow `keepalive import`, name. Returns the exit code.
 #[must_use]
 pub fn run(arguments: Vec<OsString>) -> u8 {
     let arguments = match arguments::read(arguments) {

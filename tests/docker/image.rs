@@ -21,8 +21,8 @@ pub(crate) fn build(context: &Path, words: &[&str]) -> Image {
 pub(crate) fn keepalive_image() -> Image {
     let binary = std::fs::read(host::keepalive()).unwrap();
     let dockerfile = concat!(env!("CARGO_MANIFEST_DIR"), "/docker/scratch.Dockerfile");
-    let import = std::fs::read(env!("CARGO_BIN_EXE_keepalive-import")).unwrap();
-    build(Scratch::with(&[("keepalive", &binary), ("keepalive-import", &import)]).path(), &["--file", dockerfile])
+    let import = std::fs::read(env!("CARGO_BIN_EXE_keepalive-tools")).unwrap();
+    build(Scratch::with(&[("keepalive", &binary), ("keepalive-tools", &import)]).path(), &["--file", dockerfile])
 }
 
 /// The file system of a container of `image`. It is created and not run, so that no program is needed.
@@ -54,7 +54,7 @@ fn the_image_contains_only_the_binaries_and_can_be_copied_from() {
         name == ".dockerenv" || ["dev/", "etc/", "proc/", "sys/"].iter().any(|top| name.starts_with(top))
     };
     let own: Vec<String> = files_of(&image).into_iter().filter(|name| !docker_adds(name)).collect();
-    assert_eq!(own, ["sbin/", "sbin/keepalive", "sbin/keepalive-import"]);
+    assert_eq!(own, ["sbin/", "sbin/keepalive", "sbin/keepalive-tools"]);
 
     let copying = format!("FROM scratch\nCOPY --from={} /sbin/keepalive /init\nENTRYPOINT [\"/init\"]\n", image.name());
     let copy = build(Scratch::with(&[("Dockerfile", copying.as_bytes())]).path(), &[]);

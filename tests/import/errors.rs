@@ -109,8 +109,8 @@ fn an_error_in_a_service_directory_names_its_file() {
 fn check_javascript(content: &str, path: Option<&str>, expect: &str) {
     let scratch = Scratch::new();
     scratch.write("ecosystem.config.js", content);
-    let mut command = std::process::Command::new(crate::IMPORT);
-    command.arg("ecosystem.config.js").current_dir(scratch.path());
+    let mut command = std::process::Command::new(crate::TOOLS);
+    command.args(["import", "ecosystem.config.js"]).current_dir(scratch.path());
     path.map(|path| command.env("PATH", path));
     let output = command.output().unwrap();
     let message = text(&output.stderr);
@@ -159,7 +159,7 @@ fn a_wrong_command_line_has_exit_code_2() {
     }
 }
 
-/// `keepalive import` executes keepalive-import, which cargo puts beside it.
+/// `keepalive import` executes keepalive-tools, which cargo puts beside it.
 #[test]
 fn keepalive_executes_the_program_beside_it() {
     let scratch = Scratch::new();
@@ -173,11 +173,11 @@ fn keepalive_executes_the_program_beside_it() {
     assert!(text(&beside.stdout).contains("[services.web]"));
     let alone = scratch.path().join("keepalive");
     std::fs::copy(crate::KEEPALIVE, &alone).unwrap();
-    let in_path = std::path::Path::new(crate::IMPORT).parent().unwrap();
+    let in_path = std::path::Path::new(crate::TOOLS).parent().unwrap();
     assert_eq!(run(&alone, in_path.to_str().unwrap()).stdout, beside.stdout);
     let missing = run(&alone, "/nonexistent");
     assert_eq!(missing.status.code(), Some(127));
-    let expect = "keepalive: import is done by the program `keepalive-import`, which cannot be executed: No such file or directory\n  \
+    let expect = "keepalive: `keepalive import` is done by the program `keepalive-tools`, which cannot be executed: No such file or directory\n  \
                   put it beside keepalive or into a directory of PATH: `make build` leaves it in dist/\n";
     assert_eq!(text(&missing.stderr), expect);
 }

@@ -16,7 +16,7 @@ mod wait;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-pub(crate) const IMPORT: &str = env!("CARGO_BIN_EXE_keepalive-import");
+pub(crate) const TOOLS: &str = env!("CARGO_BIN_EXE_keepalive-tools");
 pub(crate) const KEEPALIVE: &str = env!("CARGO_BIN_EXE_keepalive");
 
 /// The folder with the sources.
@@ -24,9 +24,9 @@ pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import/fixtures")
 }
 
-/// Runs `keepalive-import` in `directory`.
+/// Runs `keepalive import` in `directory`.
 pub(crate) fn import(directory: &Path, arguments: &[&str]) -> Output {
-    Command::new(IMPORT).args(arguments).current_dir(directory).output().unwrap()
+    Command::new(TOOLS).arg("import").args(arguments).current_dir(directory).output().unwrap()
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {

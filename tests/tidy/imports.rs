@@ -29,7 +29,7 @@ pub(crate) struct Imports {
 impl Imports {
     /// Those of the files in `src`.
     pub(crate) fn of_src() -> Self {
-        let is_root = |path: &Path| path == Path::new("src/main.rs") || path == Path::new("src/import/main.rs");
+        let is_root = |path: &Path| path == Path::new("src/main.rs") || path == Path::new("src/tools.rs");
         let sources = rust_files("src").into_iter().filter(|path| !is_root(path) && !is_test(path));
         Self::of(sources.map(|path| {
             let code = code_of(&path);
