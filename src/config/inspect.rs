@@ -1,6 +1,6 @@
 //! What `check` examines besides the configuration: whether programs and directories exist.
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::Read as _;
 use std::ops::Range;
@@ -70,11 +70,15 @@ impl Decoder<'_> {
             return;
         }
         let path = self.search_path(process);
-        match find_program((name, &first.to_string()), &path, &directory) {
+        match find_program((name.as_bytes(), &first.to_string()), &path, &directory) {
             Err((message, hint)) => self.error(program, message, hint),
             // Machines can be set up to emulate others: binfmt_misc.
             Ok(file) => {
                 let mut head = head_of(&file);
+                let path = process.env_files.is_empty().then_some(&*path);
+                if let Some((message, hint)) = check_env(&head, command, path, &directory) {
+                    self.warning(program.clone(), message, hint);
+                }
                 let interpreter = interpreter_of(&head).map(|name| PathBuf::from(OsStr::from_bytes(name)));
                 let mut shown = first.to_string();
                 if let Some(interpreter) = interpreter {
@@ -180,8 +184,8 @@ fn check_directory(path: &Path, shown: &str) -> Option<String> {
 }
 
 /// Searches as execvp(3) does. Returns a message, which names it `shown`, and a hint if the program cannot be executed.
-fn find_program((name, shown): (&CStr, &str), path: &[u8], directory: &Path) -> Result<PathBuf, (String, String)> {
-    let name = Path::new(OsStr::from_bytes(name.to_bytes()));
+fn find_program((name, shown): (&[u8], &str), path: &[u8], directory: &Path) -> Result<PathBuf, (String, String)> {
+    let name = Path::new(OsStr::from_bytes(name));
     let has_slash = name.as_os_str().as_bytes().contains(&b'/');
     let candidates: Vec<PathBuf> = if has_slash {
         vec![directory.join(name)]
@@ -224,9 +228,51 @@ fn head_of(program: &Path) -> Vec<u8> {
 
 /// The interpreter of a script that begins with `head`.
 fn interpreter_of(head: &[u8]) -> Option<&[u8]> {
-    let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
-    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-    line.split(is_blank).find(|word| !word.is_empty())
+    words(first_line(head)?).next()
+}
+
+/// The first line of a script, without `#!`.
+fn first_line(head: &[u8]) -> Option<&[u8]> {
+    head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()
+}
+
+fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty())
+}
+
+/// A message and a hint if the program `command`, whose file begins with `head`, is env(1) or a script for it that will not find
+/// in `path` what it is to execute. So too if the first line of a script ends with CR LF.
+fn check_env(head: &[u8], command: &[Template], path: Option<&[u8]>, directory: &Path) -> Option<(String, String)> {
+    let program = command.first()?.to_string();
+    let (target, shown) = if let Some(line) = first_line(head) {
+        if line.ends_with(b"\r") {
+            return Some((format!("the first line of `{program}` ends with CR LF"), "use LF".to_owned()));
+        }
+        let line = line.trim_ascii();
+        let interpreter = words(line).next().filter(|name| name.ends_with(b"/env"))?;
+        // The kernel passes the rest as one argument.
+        let rest = line.strip_prefix(interpreter)?.trim_ascii();
+        let target = match rest.strip_prefix(b"-S") {
+            Some(split) => env_target(words(split)),
+            None => env_target([rest].into_iter()),
+        };
+        (target?, String::from_utf8_lossy(target?).into_owned())
+    } else {
+        Path::new(&program).file_name().filter(|name| *name == "env")?;
+        let mut words = command.iter().skip(1);
+        let target = env_target(words.clone().map(Template::literal_prefix))?;
+        let word = words.find(|word| word.literal_prefix() == target)?;
+        (target, matches!(word.plain(), Template::Fixed(_)).then(|| word.to_string())?)
+    };
+    find_program((target, &shown), path?, directory).err().map(|(message, hint)| {
+        let hint = if words(target).nth(1).is_some() { format!("write `#!/usr/bin/env -S {shown}`") } else { hint };
+        (format!("`{program}` will fail: {message}"), hint)
+    })
+}
+
+/// The program that env(1) executes, as far as it can be found out. `words`: its arguments.
+fn env_target<'w>(mut words: impl Iterator<Item = &'w [u8]>) -> Option<&'w [u8]> {
+    words.find(|word| !word.contains(&b'=')).filter(|word| !word.starts_with(b"-"))
 }
 
 /// A message and a hint if the interpreter of a script is missing. execve(2) reports that as if the script were missing.
