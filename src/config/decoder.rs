@@ -45,6 +45,8 @@ impl Schema {
     pub(super) fn meant_by(&self, name: &str) -> Option<&'static str> {
         // `ExecStart` is `exec_start`.
         let letters = |word: &str| word.replace('_', "").to_ascii_lowercase();
+        // `program:web` is a section of supervisord.
+        let (name, _) = name.split_once(':').unwrap_or((name, ""));
         let meant = letters(name);
         let foreign = self.foreign.lines().find_map(|line| {
             let (known, words) = line.split_once(": ")?;

@@ -26,7 +26,20 @@ use crate::model::{AsWritten, Plan};
 const SCHEMA: Schema = Schema {
     keys: &["keepalive", "services"],
     later: &[],
-    foreign: "write `[services.NAME]` with `command` in place of `ExecStart`, since this is a section of a systemd unit: Service Unit Install\nservices: service programs\nwrite `[services.NAME]`: program process app apps\nwrite `[services.NAME]` with `command` for each program: unit supervisord",
+    foreign: "\
+write `[services.NAME]` with `command` in place of `ExecStart`, since this is a section of a systemd unit: Service Unit Install
+services: service programs
+write `[services.NAME]`: program process processes app apps watcher
+write `[services.NAME]` with `command` for each program: unit supervisord
+write `[services.NAME]` for each program, and a pattern such as `\"web*\"` in commands: group
+write `schedule = \"0 4 * * *\"` in `[services.NAME]`: Timer
+write `listen = { http = \"tcp://0.0.0.0:80\" }` in `[services.NAME]`: Socket socket
+write `control` or `http` in `[keepalive]`: inet_http_server unix_http_server supervisorctl rpcinterface
+write a service that runs `keepalive events -f --json`: eventlistener
+write it in `[keepalive]`: include control http shutdown_timeout signals log
+write it in `[services.NAME]`: command env env_file user cwd listen
+keepalive: circus settings
+remove it, since the container has it: version name volumes networks secrets configs",
 };
 
 /// Loads the configuration file `path` and the files that it includes.

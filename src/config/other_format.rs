@@ -2,11 +2,12 @@
 
 /// What `text`, which is not valid TOML, looks like; `None` if it may be TOML with errors.
 pub(crate) fn other_format(text: &str) -> Option<&'static str> {
-    const MARKS: [(&str, &str); 9] = [
+    const MARKS: [(&str, &str); 10] = [
         ("module.exports", "an ecosystem file of PM2"),
         ("export default", "an ecosystem file of PM2"),
         ("[program:", "a configuration of supervisord"),
         ("[supervisord]", "a configuration of supervisord"),
+        ("[watcher:", "a configuration of circus"),
         ("[Unit]", "a unit of systemd"),
         ("[Service]", "a unit of systemd"),
         ("services:", "a file of Docker Compose"),
@@ -46,6 +47,7 @@ mod tests {
             ("{ \"apps\": [] }", "JSON"),
             ("; c\n[supervisord]\nnodaemon=true\n[program:web]\ncommand=x\n", "a configuration of supervisord"),
             ("version: '3'\nservices:\n  web:\n    image: x\n", "a file of Docker Compose"),
+            ("[watcher:web]\ncmd = python\n", "a configuration of circus"),
             ("web: node server.js\n\nworker: node worker.js\n", "a Procfile"),
             ("a:\n  b: 1\n", "YAML"),
             ("---\na: 1\n", "YAML"),
