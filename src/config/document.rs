@@ -12,7 +12,7 @@ use super::environment::Environment;
 use super::files::{FsQuery, split_names};
 use super::global::{Settings, default_output};
 use super::graph;
-use super::other_format::other_format;
+use super::other_format::{SECTIONS, other_format};
 use super::read::text;
 use super::report::{Loaded, Location, MAX_SHOWN_ERRORS, Report, Source, UnlocatedDiagnostic, locate};
 use super::service::{MAX_INSTANCES, ServiceDraft};
@@ -23,24 +23,7 @@ use crate::model::plan::{Address, Control, LogStyle, Service};
 use crate::model::units::format_duration;
 use crate::model::{AsWritten, Plan};
 
-const SCHEMA: Schema = Schema {
-    keys: &["keepalive", "services"],
-    later: &[],
-    foreign: "\
-write `[services.NAME]` with `command` in place of `ExecStart`, since this is a section of a systemd unit: Service Unit Install
-services: service programs
-write `[services.NAME]`: program process processes app apps watcher
-write `[services.NAME]` with `command` for each program: unit supervisord
-write `[services.NAME]` for each program, and a pattern such as `\"web*\"` in commands: group
-write `schedule = \"0 4 * * *\"` in `[services.NAME]`: Timer
-write `listen = { http = \"tcp://0.0.0.0:80\" }` in `[services.NAME]`: Socket socket
-write `control` or `http` in `[keepalive]`: inet_http_server unix_http_server supervisorctl rpcinterface
-write a service that runs `keepalive events -f --json`: eventlistener
-write it in `[keepalive]`: include control http shutdown_timeout signals log
-write it in `[services.NAME]`: command env env_file user cwd listen
-keepalive: circus settings
-remove it, since the container has it: version name volumes networks secrets configs",
-};
+const SCHEMA: Schema = Schema { keys: &["keepalive", "services"], later: &[], foreign: SECTIONS };
 
 /// Loads the configuration file `path` and the files that it includes.
 ///

@@ -1,5 +1,21 @@
 //! Files of other programs that are taken for a configuration.
 
+/// Sections of other programs, for [`Schema`](super::decoder::Schema).
+pub(super) const SECTIONS: &str = "\
+write `[services.NAME]` with `command` in place of `ExecStart`, since this is a section of a systemd unit: Service Unit Install
+services: service programs
+write `[services.NAME]`: program process processes app apps watcher
+write `[services.NAME]` with `command` for each program: unit supervisord
+write `[services.NAME]` for each program, and a pattern such as `\"web*\"` in commands: group
+write `schedule = \"0 4 * * *\"` in `[services.NAME]`: Timer
+write `listen = { http = \"tcp://0.0.0.0:80\" }` in `[services.NAME]`: Socket socket
+write `control` or `http` in `[keepalive]`: inet_http_server unix_http_server supervisorctl rpcinterface
+write a service that runs `keepalive events -f --json`: eventlistener
+write it in `[keepalive]`: include control http shutdown_timeout signals log
+write it in `[services.NAME]`: command env env_file user cwd listen
+keepalive: circus settings
+remove it, and set it for the container: version name volumes networks secrets configs";
+
 /// What `text`, which is not valid TOML, looks like; `None` if it may be TOML with errors.
 pub(crate) fn other_format(text: &str) -> Option<&'static str> {
     const MARKS: [(&str, &str); 10] = [

@@ -350,7 +350,7 @@ fn sections_and_keys_of_other_files_are_corrected() {
         ("include", "write it in `[keepalive]`"),
         ("env", "write it in `[services.NAME]`"),
         ("circus", "did you mean `keepalive`?"),
-        ("volumes", "remove it, since the container has it"),
+        ("volumes", "remove it, and set it for the container"),
     ] {
         let key = section.split('.').next().unwrap().trim_matches('"');
         check_words(&format!("[{section}]\n"), &[(&format!("unknown key `{key}` in the file"), hint)]);
