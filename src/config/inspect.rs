@@ -42,7 +42,7 @@ impl Decoder<'_> {
     }
 
     /// The working directory; `None` if nothing is to be inspected, or if the directory depends on the instance.
-    fn directory_to_inspect(&self, process: &Process) -> Option<PathBuf> {
+    pub(super) fn directory_to_inspect(&self, process: &Process) -> Option<PathBuf> {
         if self.environment.purpose != Purpose::Check {
             return None;
         }
