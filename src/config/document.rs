@@ -15,7 +15,7 @@ use super::graph;
 use super::other_format::{SECTIONS, other_format};
 use super::read::text;
 use super::report::{Loaded, Location, MAX_SHOWN_ERRORS, Report, Source, UnlocatedDiagnostic, locate};
-use super::service::{MAX_INSTANCES, ServiceDraft};
+use super::service::{self, MAX_INSTANCES, ServiceDraft};
 use super::users::Users;
 use crate::model::glob::{self, is_pattern};
 use crate::model::map::Map;
@@ -123,6 +123,7 @@ impl<'r> PlanBuilder<'r> {
             reads_env_at_start: false,
             leaves_to_shell: false,
             expands_variables: true,
+            service_keys: service::SCHEMA.keys,
             default_output: default_output(LogStyle::default(), environment),
             errors: Vec::new(),
             warnings: Vec::new(),

@@ -12,7 +12,6 @@ write `listen = { http = \"tcp://0.0.0.0:80\" }` in `[services.NAME]`: Socket so
 write `control` or `http` in `[keepalive]`: inet_http_server unix_http_server supervisorctl rpcinterface
 write a service that runs `keepalive events -f --json`: eventlistener
 write it in `[keepalive]`: include control http shutdown_timeout signals log
-write it in `[services.NAME]`: command env env_file user cwd listen
 keepalive: circus settings
 remove it, and set it for the container: version name volumes networks secrets configs";
 

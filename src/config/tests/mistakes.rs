@@ -348,12 +348,18 @@ fn sections_and_keys_of_other_files_are_corrected() {
         ("Timer", "write `schedule = \"0 4 * * *\"` in `[services.NAME]`"),
         ("Socket", "write `listen = { http = \"tcp://0.0.0.0:80\" }` in `[services.NAME]`"),
         ("include", "write it in `[keepalive]`"),
-        ("env", "write it in `[services.NAME]`"),
+        ("env", "write it directly below `[services.NAME]`"),
         ("circus", "did you mean `keepalive`?"),
         ("volumes", "remove it, and set it for the container"),
     ] {
         let key = section.split('.').next().unwrap().trim_matches('"');
         check_words(&format!("[{section}]\n"), &[(&format!("unknown key `{key}` in the file"), hint)]);
+    }
+    for (table, key) in [("health", "restart"), ("log", "stop_timeout"), ("backoff", "max_restarts")] {
+        let known = if table == "health" { "tcp = \"127.0.0.1:80\"\n" } else { "" };
+        let text = format!("[services.web]\ncommand = \"web\"\n[services.web.{table}]\n{known}{key} = 1\n");
+        let hint = "write it directly below `[services.NAME]`";
+        check_words(&text, &[(&format!("unknown key `{key}` in `{table}`"), hint)]);
     }
     let message = "unknown key `nodaemon` in `[keepalive]`";
     let foreground = "remove it, since keepalive stays in the foreground";
