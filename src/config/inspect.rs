@@ -243,36 +243,37 @@ fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// A message and a hint if the program `command`, whose file begins with `head`, is env(1) or a script for it that will not find
 /// in `path` what it is to execute. So too if the first line of a script ends with CR LF.
 fn check_env(head: &[u8], command: &[Template], path: Option<&[u8]>, directory: &Path) -> Option<(String, String)> {
-    let program = command.first()?.to_string();
-    let (target, shown) = if let Some(line) = first_line(head) {
-        if line.ends_with(b"\r") {
+    let (program, arguments) = command.split_first()?;
+    let program = program.to_string();
+    let words: Vec<&[u8]> = match first_line(head).map(<[u8]>::trim_ascii_start) {
+        Some(line) if line.ends_with(b"\r") => {
             return Some((format!("the first line of `{program}` ends with CR LF"), "use LF".to_owned()));
         }
-        let line = line.trim_ascii();
-        let interpreter = words(line).next().filter(|name| name.ends_with(b"/env"))?;
-        // The kernel passes the rest as one argument.
-        let rest = line.strip_prefix(interpreter)?.trim_ascii();
-        let target = match rest.strip_prefix(b"-S") {
-            Some(split) => env_target(words(split)),
-            None => env_target([rest].into_iter()),
-        };
-        (target?, String::from_utf8_lossy(target?).into_owned())
-    } else {
-        Path::new(&program).file_name().filter(|name| *name == "env")?;
-        let mut words = command.iter().skip(1);
-        let target = env_target(words.clone().map(Template::literal_prefix))?;
-        let word = words.find(|word| word.literal_prefix() == target)?;
-        (target, matches!(word.plain(), Template::Fixed(_)).then(|| word.to_string())?)
+        Some(line) => {
+            let (interpreter, rest) = line.split_at(line.iter().position(u8::is_ascii_whitespace)?);
+            if !interpreter.ends_with(b"/env") {
+                return None;
+            }
+            let rest = rest.trim_ascii();
+            // The kernel passes the rest as one argument.
+            rest.strip_prefix(b"-S").map_or_else(|| vec![rest], |split| words(split).collect())
+        }
+        None if program == "env" || program.ends_with("/env") => arguments.iter().map(fixed_text).collect(),
+        None => return None,
     };
-    find_program((target, &shown), path?, directory).err().map(|(message, hint)| {
-        let hint = if words(target).nth(1).is_some() { format!("write `#!/usr/bin/env -S {shown}`") } else { hint };
-        (format!("`{program}` will fail: {message}"), hint)
-    })
+    // Options can have arguments.
+    let target = words.into_iter().find(|word| !word.contains(&b'=')).filter(|word| !word.starts_with(b"-"))?;
+    let shown = String::from_utf8_lossy(target);
+    let (message, mut hint) = find_program((target, &shown), path?, directory).err()?;
+    if shown.contains(' ') {
+        hint = format!("write `#!/usr/bin/env -S {shown}`");
+    }
+    Some((format!("`{program}` will fail: {message}"), hint))
 }
 
-/// The program that env(1) executes, as far as it can be found out. `words`: its arguments.
-fn env_target<'w>(mut words: impl Iterator<Item = &'w [u8]>) -> Option<&'w [u8]> {
-    words.find(|word| !word.contains(&b'=')).filter(|word| !word.starts_with(b"-"))
+/// The text of a word that is the same everywhere and contains no variables.
+fn fixed_text(word: &Template) -> &[u8] {
+    if let Template::Fixed(text) = word { text.as_bytes() } else { b"-" }
 }
 
 /// A message and a hint if the interpreter of a script is missing. execve(2) reports that as if the script were missing.
