@@ -45,6 +45,8 @@ impl Schema {
     pub(super) fn meant_by(&self, name: &str) -> Option<&'static str> {
         // `ExecStart` is `exec_start`.
         let letters = |word: &str| word.replace('_', "").to_ascii_lowercase();
+        // `program:web` is a section of supervisord.
+        let (name, _) = name.split_once(':').unwrap_or((name, ""));
         let meant = letters(name);
         let foreign = self.foreign.lines().find_map(|line| {
             let (known, words) = line.split_once(": ")?;
@@ -110,6 +112,8 @@ pub(super) struct Decoder<'w> {
     pub(super) leaves_to_shell: bool,
     /// Whether `${VAR}` is expanded. On a command line the shell has done that.
     pub(super) expands_variables: bool,
+    /// The keys of `[services.NAME]`.
+    pub(super) service_keys: &'static [&'static str],
     /// The destination of output for services without `log`.
     pub(super) default_output: Output,
     pub(super) errors: Vec<UnlocatedDiagnostic>,
@@ -170,6 +174,7 @@ impl<'w> Decoder<'w> {
                 }
                 Some(hint) if hint.contains(' ') => hint.to_owned(),
                 Some(known) => format!("did you mean `{known}`?"),
+                None if self.service_keys.contains(&name) => "write it directly below `[services.NAME]`".to_owned(),
                 None if std::mem::replace(&mut has_listed, true) => "see the known keys above".to_owned(),
                 None => format!("known keys: {}", schema.keys.join(", ")),
             };

@@ -12,10 +12,10 @@ use super::environment::Environment;
 use super::files::{FsQuery, split_names};
 use super::global::{Settings, default_output};
 use super::graph;
-use super::other_format::other_format;
+use super::other_format::{SECTIONS, other_format};
 use super::read::text;
 use super::report::{Loaded, Location, MAX_SHOWN_ERRORS, Report, Source, UnlocatedDiagnostic, locate};
-use super::service::{MAX_INSTANCES, ServiceDraft};
+use super::service::{self, MAX_INSTANCES, ServiceDraft};
 use super::users::Users;
 use crate::model::glob::{self, is_pattern};
 use crate::model::map::Map;
@@ -23,11 +23,7 @@ use crate::model::plan::{Address, Control, LogStyle, Service};
 use crate::model::units::format_duration;
 use crate::model::{AsWritten, Plan};
 
-const SCHEMA: Schema = Schema {
-    keys: &["keepalive", "services"],
-    later: &[],
-    foreign: "write `[services.NAME]` with `command` in place of `ExecStart`, since this is a section of a systemd unit: Service Unit Install\nservices: service programs\nwrite `[services.NAME]`: program process app apps\nwrite `[services.NAME]` with `command` for each program: unit supervisord",
-};
+const SCHEMA: Schema = Schema { keys: &["keepalive", "services"], later: &[], foreign: SECTIONS };
 
 /// Loads the configuration file `path` and the files that it includes.
 ///
@@ -127,6 +123,7 @@ impl<'r> PlanBuilder<'r> {
             reads_env_at_start: false,
             leaves_to_shell: false,
             expands_variables: true,
+            service_keys: service::SCHEMA.keys,
             default_output: default_output(LogStyle::default(), environment),
             errors: Vec::new(),
             warnings: Vec::new(),

@@ -23,7 +23,9 @@ const SCHEMA: Schema = Schema {
 include: includes
 control: socket
 http: listen port
-shutdown_timeout: stop_timeout timeout",
+shutdown_timeout: stop_timeout timeout
+set KEEPALIVE_LOG: loglevel log_level
+remove it, since keepalive stays in the foreground: nodaemon daemonize pidfile",
 };
 
 /// The settings in `[keepalive]`, except `include`.

@@ -66,7 +66,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// Whether the process is gunicorn and its command or `GUNICORN_CMD_ARGS` makes it bind `fd://`.
+    /// Whether the process is gunicorn and its command, `GUNICORN_CMD_ARGS` or, for `check`, its file makes it bind `fd://`.
     fn binds_by_number(&self, process: &Process) -> bool {
         const ARGUMENTS: &[u8] = b"GUNICORN_CMD_ARGS=";
         if !process.command.iter().any(|word| contains(word, b"gunicorn")) {
@@ -79,6 +79,10 @@ impl Decoder<'_> {
         };
         process.command.iter().any(|word| contains(word, b"fd://"))
             || own.map_or_else(inherited, |entry| contains(entry, b"fd://"))
+            || self.directory_to_inspect(process).is_some_and(|directory| {
+                let file = directory.join("gunicorn.conf.py");
+                file.is_file() && std::fs::read(file).is_ok_and(|text| has(&text, b"fd://"))
+            })
     }
 }
 

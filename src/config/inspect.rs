@@ -1,6 +1,6 @@
 //! What `check` examines besides the configuration: whether programs and directories exist.
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::Read as _;
 use std::ops::Range;
@@ -42,7 +42,7 @@ impl Decoder<'_> {
     }
 
     /// The working directory; `None` if nothing is to be inspected, or if the directory depends on the instance.
-    fn directory_to_inspect(&self, process: &Process) -> Option<PathBuf> {
+    pub(super) fn directory_to_inspect(&self, process: &Process) -> Option<PathBuf> {
         if self.environment.purpose != Purpose::Check {
             return None;
         }
@@ -70,11 +70,15 @@ impl Decoder<'_> {
             return;
         }
         let path = self.search_path(process);
-        match find_program((name, &first.to_string()), &path, &directory) {
+        match find_program((name.as_bytes(), &first.to_string()), &path, &directory) {
             Err((message, hint)) => self.error(program, message, hint),
             // Machines can be set up to emulate others: binfmt_misc.
             Ok(file) => {
                 let mut head = head_of(&file);
+                let path = process.env_files.is_empty().then_some(&*path);
+                if let Some((message, hint)) = check_env(&head, command, path, &directory) {
+                    self.warning(program.clone(), message, hint);
+                }
                 let interpreter = interpreter_of(&head).map(|name| PathBuf::from(OsStr::from_bytes(name)));
                 let mut shown = first.to_string();
                 if let Some(interpreter) = interpreter {
@@ -180,8 +184,8 @@ fn check_directory(path: &Path, shown: &str) -> Option<String> {
 }
 
 /// Searches as execvp(3) does. Returns a message, which names it `shown`, and a hint if the program cannot be executed.
-fn find_program((name, shown): (&CStr, &str), path: &[u8], directory: &Path) -> Result<PathBuf, (String, String)> {
-    let name = Path::new(OsStr::from_bytes(name.to_bytes()));
+fn find_program((name, shown): (&[u8], &str), path: &[u8], directory: &Path) -> Result<PathBuf, (String, String)> {
+    let name = Path::new(OsStr::from_bytes(name));
     let has_slash = name.as_os_str().as_bytes().contains(&b'/');
     let candidates: Vec<PathBuf> = if has_slash {
         vec![directory.join(name)]
@@ -224,9 +228,52 @@ fn head_of(program: &Path) -> Vec<u8> {
 
 /// The interpreter of a script that begins with `head`.
 fn interpreter_of(head: &[u8]) -> Option<&[u8]> {
-    let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
-    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-    line.split(is_blank).find(|word| !word.is_empty())
+    words(first_line(head)?).next()
+}
+
+/// The first line of a script, without `#!`.
+fn first_line(head: &[u8]) -> Option<&[u8]> {
+    head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()
+}
+
+fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty())
+}
+
+/// A message and a hint if the program `command`, whose file begins with `head`, is env(1) or a script for it that will not find
+/// in `path` what it is to execute. So too if the first line of a script ends with CR LF.
+fn check_env(head: &[u8], command: &[Template], path: Option<&[u8]>, directory: &Path) -> Option<(String, String)> {
+    let (program, arguments) = command.split_first()?;
+    let program = program.to_string();
+    let words: Vec<&[u8]> = match first_line(head).map(<[u8]>::trim_ascii_start) {
+        Some(line) if line.ends_with(b"\r") => {
+            return Some((format!("the first line of `{program}` ends with CR LF"), "use LF".to_owned()));
+        }
+        Some(line) => {
+            let (interpreter, rest) = line.split_at(line.iter().position(u8::is_ascii_whitespace)?);
+            if !interpreter.ends_with(b"/env") {
+                return None;
+            }
+            let rest = rest.trim_ascii();
+            // The kernel passes the rest as one argument.
+            rest.strip_prefix(b"-S").map_or_else(|| vec![rest], |split| words(split).collect())
+        }
+        None if program == "env" || program.ends_with("/env") => arguments.iter().map(fixed_text).collect(),
+        None => return None,
+    };
+    // Options can have arguments.
+    let target = words.into_iter().find(|word| !word.contains(&b'=')).filter(|word| !word.starts_with(b"-"))?;
+    let shown = String::from_utf8_lossy(target);
+    let (message, mut hint) = find_program((target, &shown), path?, directory).err()?;
+    if shown.contains(' ') {
+        hint = format!("write `#!/usr/bin/env -S {shown}`");
+    }
+    Some((format!("`{program}` will fail: {message}"), hint))
+}
+
+/// The text of a word that is the same everywhere and contains no variables.
+fn fixed_text(word: &Template) -> &[u8] {
+    if let Template::Fixed(text) = word { text.as_bytes() } else { b"-" }
 }
 
 /// A message and a hint if the interpreter of a script is missing. execve(2) reports that as if the script were missing.

@@ -132,7 +132,12 @@ write `max_lifetime = \"24h\"`, or use the option of the program: max_requests
 remove it, since a oneshot that has succeeded stays completed: remain_after_exit
 user: uid
 group: gid
-health: healthcheck health_check",
+health: healthcheck health_check
+write `log = { timestamps = true }` in `[keepalive]`, or `keepalive logs -t`: log_date_format time
+write `log = { format = \"json\" }` in `[keepalive]`: log_type
+write it as NAME in `[services.NAME]`: name process_name
+remove it, since it has no meaning here: description wanted_by vizion force source_map_support pmx
+remove it, and set it for the container: image build container_name hostname volumes networks network_mode expose labels privileged cap_add cap_drop read_only tmpfs shm_size devices sysctls tty stdin_open init platform pull_policy extra_hosts dns secrets configs profiles mem_reservation memory cpus private_tmp protect_system protect_home",
 };
 
 /// The smallest `max_memory` in bytes.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -28,6 +29,9 @@ const MAX_BODY_BYTES: usize = 16 << 20;
 /// Much more than a log line: 16 KiB, six times that if each byte is escaped.
 const MAX_LINE_BYTES: usize = 1 << 20;
 const READ_BYTES: usize = 64 << 10;
+
+const UNWRITABLE: &str = "; no socket can be created in these directories: mount a tmpfs at /run (`docker run --tmpfs /run`), \
+     or set KEEPALIVE_SOCKET to a path that can be written, for keepalive and its commands";
 
 /// Why there is no response.
 #[derive(Debug)]
@@ -56,12 +60,16 @@ impl fmt::Display for RequestError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotListening(places) => {
+                let is_unwritable = places
+                    .iter()
+                    .all(|place| place.parent().is_none_or(|directory| access(directory, AccessFlags::W_OK).is_err()));
                 let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
                 write!(
                     formatter,
                     "cannot connect to {}: is keepalive running? (start it with `keepalive` or `keepalive run -- CMD`, or select \
-                     another with -c FILE or --socket PATH)",
-                    places.join(" or ")
+                     another with -c FILE or --socket PATH){}",
+                    places.join(" or "),
+                    if is_unwritable { UNWRITABLE } else { "" }
                 )
             }
             Self::PermissionDenied(place) => write!(

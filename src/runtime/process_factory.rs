@@ -17,7 +17,7 @@ use super::strays::RunMarker;
 use super::token::Token;
 use crate::config;
 use crate::model::plan::{Credentials, Input, Limit, Output, Process, Service, State};
-use crate::model::{ExitStatus, Numbers, Pid, RunId, Signal, Template};
+use crate::model::{ExitStatus, Numbers, Pid, RunId, Signal, StartFailure, Template};
 use crate::sys::non_blocking_writer::stdout_is_stderr;
 use crate::sys::terminal::TerminalLookup;
 use crate::sys::{
@@ -216,14 +216,15 @@ impl ProcessFactory {
         self.helper_pids.contains(&pid)
     }
 
-    /// A helper process has been reaped.
-    pub(super) fn on_helper_reaped(&mut self, pid: Pid, poller: &Poller) {
+    /// A helper process has been reaped. Returns why it has not executed its command.
+    pub(super) fn on_helper_reaped(&mut self, pid: Pid, poller: &Poller) -> Option<StartFailure> {
         self.helper_pids.retain(|helper| *helper != pid);
-        for mut exec in self.helpers.extract_if(.., |exec| exec.pid() == pid) {
-            exec.pipe().map(|pipe| poller.remove(pipe));
-            exec.on_reaped();
-            self.spawner.reclaim(exec);
-        }
+        let position = self.helpers.iter().position(|exec| exec.pid() == pid)?;
+        let mut exec = self.helpers.swap_remove(position);
+        exec.pipe().map(|pipe| poller.remove(pipe));
+        let failure = exec.on_reaped();
+        self.spawner.reclaim(exec);
+        failure
     }
 
     /// What marks the processes of a run.

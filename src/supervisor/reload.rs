@@ -332,6 +332,10 @@ impl Supervisor {
         if !self.services.has(id) {
             return None;
         }
+        if matches!((strategy, self.services[id].state), (Strategy::Signal(_), State::Running(_))) {
+            // A signal that it does not survive is a failed reload, which does not end keepalive.
+            self.services[id].is_established = false;
+        }
         match (strategy, self.services[id].state) {
             (Strategy::Signal(signal), State::Running(_)) if self.services[id].definition.ready == Ready::Notify => {
                 self.signal_reload(id, signal);

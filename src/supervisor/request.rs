@@ -155,7 +155,7 @@ impl Supervisor {
     }
 
     /// Whether its process is ready as soon as it has executed its program, and goes on.
-    fn is_ready_at_once(&self, id: InstanceId) -> bool {
+    pub(super) fn is_ready_at_once(&self, id: InstanceId) -> bool {
         let definition = &self.services[id].definition;
         definition.kind == Kind::Service && definition.ready == Ready::Exec
     }

@@ -220,7 +220,10 @@ impl Supervisor {
             Kind::Oneshot => ready_timeout.map(|timeout| process.since + timeout),
             Kind::Service => {
                 let is_new = self.is_unproven(id) || self.is_tentative(id);
-                let soaks_until = (!reload.soak.is_zero() && is_new).then(|| self.now + reload.soak);
+                // Without `soak`, only the new process of a rolling reload is trusted at once.
+                let least = if self.is_ready_at_once(id) && !id.is_surge() { PROOF_TIME } else { Duration::ZERO };
+                let soak = reload.soak.max(least);
+                let soaks_until = (!soak.is_zero() && is_new).then(|| self.now + soak);
                 let proven_at = self.is_proof_awaited(id).then(|| process.since + PROOF_TIME);
                 soaks_until.max(proven_at.filter(|at| *at > self.now))
             }

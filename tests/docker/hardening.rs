@@ -41,7 +41,7 @@ fn keepalive_needs_neither_privileges_nor_a_writable_file_system() {
     let trouble: Vec<&str> = logs.stderr.lines().filter(is_trouble).collect();
     let expect = "keepalive: warning: cannot create the control socket at /run/keepalive.sock (No such file or directory) \
                   or at /tmp/keepalive-1000.sock (Read-only file system): client commands do not work; \
-                  mount a tmpfs or an emptyDir at /run (`docker run --tmpfs /run`), or set `control = \"/PATH\"`";
+                  mount a tmpfs or an emptyDir at /run (`docker run --tmpfs /run`), or set KEEPALIVE_SOCKET or `control = \"/PATH\"`";
     let [first, crash] = trouble[..] else { panic!("{}", container.describe()) };
     assert_eq!(first, expect, "{}", container.describe());
     assert!(crash.contains("web.0 running → "), "{}", container.describe());

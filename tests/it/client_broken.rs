@@ -14,8 +14,11 @@ use crate::harness::{Directory, KEEPALIVE, Place, Run, have_namespaces, have_roo
 
 /// `keepalive status` as a user of its own, with an empty /run: another keepalive on this machine does not answer.
 fn status_as(user: u32) -> Run {
-    let script =
-        format!("mount -t tmpfs none /run && exec setpriv --reuid={user} --clear-groups /proc/self/fd/0 status");
+    status_with("mount -t tmpfs none /run", user)
+}
+
+fn status_with(mount: &str, user: u32) -> Run {
+    let script = format!("{mount} && exec setpriv --reuid={user} --clear-groups /proc/self/fd/0 status");
     let mut run = Run::words(Place::Child, &["unshare", "--mount", "sh", "-c", &script]);
     run.command.stdin(Stdio::from(std::fs::File::open(KEEPALIVE).unwrap()));
     run.command.env_remove("KEEPALIVE_SOCKET").env_remove("XDG_RUNTIME_DIR");
@@ -36,6 +39,17 @@ fn a_client_without_a_server_names_the_tried_paths_and_a_remedy() {
         .map(|name| format!("/run/{name}.sock or /nonexistent/{name}.sock or /tmp/{name}-54323.sock"));
     let expected = format!("keepalive: cannot connect to {}: {REMEDY}\n", places.join(" or "));
     assert_eq!(run.finish(), (3, String::new(), expected));
+}
+
+#[test]
+fn a_client_says_that_no_socket_can_be_created() {
+    if !have_root() || !have_namespaces() {
+        return;
+    }
+    let (_, _, stderr) = status_with("mount -t tmpfs -o ro none /run && mount -t tmpfs -o ro none /tmp", 0).finish();
+    let expected = "no socket can be created in these directories: mount a tmpfs at /run (`docker run --tmpfs /run`), or set \
+         KEEPALIVE_SOCKET to a path that can be written, for keepalive and its commands\n";
+    assert!(stderr.ends_with(expected), "{stderr}");
 }
 
 #[test]

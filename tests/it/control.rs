@@ -309,7 +309,10 @@ fn keepalive_runs_without_a_control_socket_if_it_cannot_be_created() {
     assert_eq!(code, 0);
     assert!(stderr.contains("warning: cannot create the control socket at "), "{stderr}");
     assert!(stderr.contains("/no/such/place (No such file or directory): client commands do not work; "), "{stderr}");
-    assert!(stderr.contains("`docker run --tmpfs /run`), or set `control = \"/PATH\"`"), "{stderr}");
+    assert!(
+        stderr.contains("`docker run --tmpfs /run`), or set KEEPALIVE_SOCKET or `control = \"/PATH\"`"),
+        "{stderr}"
+    );
     let text = format!("[keepalive]\ncontrol = false\n{}", "[services.a]\ncommand = \"true\"\nrestart = \"never\"\n");
     let set = Set::new(&text);
     let (code, _, stderr) = set.run(Place::Child).finish();

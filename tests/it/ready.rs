@@ -272,7 +272,11 @@ fn a_missing_probe_program_is_reported_once_and_the_start_fails() {
         std::fs::write(&set.config, set.read("keepalive.toml") + user).unwrap();
         let (_, _, stderr) = set.run(Place::Child).finish();
         assert_eq!(
-            stderr.matches("warning: a.0: readiness probe cannot succeed: exited with code 127").count(),
+            stderr
+                .matches(
+                    "warning: a.0: readiness probe cannot succeed: exited with code 127: No such file or directory"
+                )
+                .count(),
             1,
             "{stderr}"
         );
@@ -288,12 +292,17 @@ fn a_ready_timeout_is_reported_with_the_result_of_the_last_probe() {
         ("{ file = \"/nothing/at/all\" }", " (file /nothing/at/all: no such file or directory)"),
         ("{ exec = [\"PUPPET\", \"exit\", \"3\"] }", ": exited with code 3)"),
         ("{ exec = \"sh -c 'echo first; echo no answer >&2; exit 3'\" }", " (exec sh: exited with code 3: no answer)"),
+        (
+            "{ exec = [\"DIR/probe\"] }",
+            ": exited with code 126: it needs `/bin/no\\r`, which does not exist (the first line ends with cr lf: use lf))",
+        ),
         ("\"notify\"", " (it has not sent ready=1)"),
     ] {
         let set = Set::new(&format!(
             "[services.a]\ncommand = [\"PUPPET\", \"end-on-term\", \"0\"]\nready = {ready}\n\
              ready_timeout = \"400ms\"\nrestart = \"never\"\n"
         ));
+        set.directory.file("probe", b"#!/bin/no\r\n", 0o755);
         let (_, _, stderr) = set.run(Place::Child).finish();
         assert!(stderr.to_lowercase().contains(why), "{why}: {stderr}");
         let end = set.end();

@@ -295,6 +295,44 @@ keepalive.toml:2:22: `./b` needs the interpreter `/bin/sh\r`, which does not exi
     assert_eq!(output.trim_end(), expected.trim());
 }
 
+// env(1): "run a program in a modified environment".
+#[test]
+fn check_warns_of_what_env_will_not_find() {
+    const MISSING: &str = "will fail: program `nope` not found in PATH";
+    let scratch = Scratch::new();
+    let check = |command: &str, expect: &str, hint: &str| {
+        let config = format!("[services.a]\ncommand = {command:?}\nenv = {{ PATH = \"/none:/bin\" }}\n");
+        scratch.write("keepalive.toml", config.as_bytes());
+        let loaded = scratch.load_as(Purpose::Check, 0).unwrap();
+        let found = loaded.warnings.iter().map(|warning| (&*warning.message, &*warning.hint));
+        assert_eq!(
+            found.collect::<Vec<_>>(),
+            [(expect, hint)].get(usize::from(expect.is_empty())..).unwrap(),
+            "{command}"
+        );
+    };
+    let path = "PATH is /none:/bin";
+    check("env nope x", &format!("`env` {MISSING}"), path);
+    check("/usr/bin/env A=1 nope", &format!("`/usr/bin/env` {MISSING}"), path);
+    for command in ["env sh", "env -u A nope", "env", "env nope{instance}"] {
+        check(command, "", "");
+    }
+    for (line, message, hint) in [
+        ("/usr/bin/env nope", MISSING, path),
+        ("/usr/bin/env sh", "", ""),
+        ("/usr/bin/env -i nope", "", ""),
+        ("/usr/bin/env sh -e", "will fail: program `sh -e` not found in PATH", "write `#!/usr/bin/env -S sh -e`"),
+        (" /usr/bin/env\t-S A=1 nope -e", MISSING, path),
+        ("/usr/bin/env sh\r", "ends with CR LF", "use LF"),
+        ("/bin/sh -e\r", "ends with CR LF", "use LF"),
+    ] {
+        let file = scratch.write("a", format!("#!{line}\n").as_bytes());
+        std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let first = if hint == "use LF" { "the first line of " } else { "" };
+        check("./a", &if message.is_empty() { String::new() } else { format!("{first}`./a` {message}") }, hint);
+    }
+}
+
 // elf(5)
 #[test]
 fn check_warns_of_a_program_for_another_architecture() {

@@ -97,6 +97,12 @@ fn keys_of_other_programs_are_corrected() {
     ] {
         check_key(&format!("{key} = 1"), &format!("unknown key `{key}` in `[services.web]`"), hint);
     }
+    let of_container = "remove it, and set it for the container";
+    for key in ["image", "build", "volumes", "networks", "privileged", "ProtectSystem"] {
+        check_key(&format!("{key} = 1"), &format!("unknown key `{key}` in `[services.web]`"), of_container);
+    }
+    let times = "write `log = { timestamps = true }` in `[keepalive]`, or `keepalive logs -t`";
+    check_key("log_date_format = 1", "unknown key `log_date_format` in `[services.web]`", times);
     check_key("limits = { LimitNOFILE = 1 }", "unknown limit `LimitNOFILE`", "did you mean `nofile`?");
 }
 
@@ -325,4 +331,37 @@ fn the_sections_of_a_systemd_unit_are_recognised() {
         check_words(&format!("[{section}]\nExecStart = \"/bin/web\"\n"), &[(&message, hint)]);
     }
     check_words("[service.web]\n", &[("unknown key `service` in the file", "did you mean `services`?")]);
+}
+
+// supervisord's and circus's documentation of their configuration files.
+#[test]
+fn sections_and_keys_of_other_files_are_corrected() {
+    let control = "write `control` or `http` in `[keepalive]`";
+    for (section, hint) in [
+        ("\"program:web\"", "write `[services.NAME]`"),
+        ("watcher.web", "write `[services.NAME]`"),
+        ("group.web", "write `[services.NAME]` for each program, and a pattern such as `\"web*\"` in commands"),
+        ("\"group:web\"", "write `[services.NAME]` for each program, and a pattern such as `\"web*\"` in commands"),
+        ("inet_http_server", control),
+        ("\"rpcinterface:supervisor\"", control),
+        ("\"eventlistener:web\"", "write a service that runs `keepalive events -f --json`"),
+        ("Timer", "write `schedule = \"0 4 * * *\"` in `[services.NAME]`"),
+        ("Socket", "write `listen = { http = \"tcp://0.0.0.0:80\" }` in `[services.NAME]`"),
+        ("include", "write it in `[keepalive]`"),
+        ("env", "write it directly below `[services.NAME]`"),
+        ("circus", "did you mean `keepalive`?"),
+        ("volumes", "remove it, and set it for the container"),
+    ] {
+        let key = section.split('.').next().unwrap().trim_matches('"');
+        check_words(&format!("[{section}]\n"), &[(&format!("unknown key `{key}` in the file"), hint)]);
+    }
+    for (table, key) in [("health", "restart"), ("log", "stop_timeout"), ("backoff", "max_restarts")] {
+        let known = if table == "health" { "tcp = \"127.0.0.1:80\"\n" } else { "" };
+        let text = format!("[services.web]\ncommand = \"web\"\n[services.web.{table}]\n{known}{key} = 1\n");
+        let hint = "write it directly below `[services.NAME]`";
+        check_words(&text, &[(&format!("unknown key `{key}` in `{table}`"), hint)]);
+    }
+    let message = "unknown key `nodaemon` in `[keepalive]`";
+    let foreground = "remove it, since keepalive stays in the foreground";
+    check_words("[keepalive]\nnodaemon = true\n[services.web]\ncommand = \"web\"\n", &[(message, foreground)]);
 }

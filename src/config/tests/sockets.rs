@@ -377,6 +377,24 @@ fn gunicorn_that_binds_a_descriptor_is_a_warning_about_listen_fds() {
     check_hint("command = \"gunicorn -b fd://3 app:app\"", &[]);
 }
 
+// gunicorn: "the default configuration file is ./gunicorn.conf.py".
+#[test]
+fn check_reads_the_file_of_gunicorn() {
+    let scratch = Scratch::new();
+    let service = "[services.web]\ncommand = \"./gunicorn app:app\"\nlisten.http = \"tcp://127.0.0.1:80\"\n";
+    let path = scratch.write("gunicorn", b"#!/bin/sh\n");
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    scratch.write("keepalive.toml", format!("{service}cwd = \"{}\"\n", scratch.0.display()).as_bytes());
+    for (bind, hints) in [("0.0.0.0:80", 0), ("fd://3", 1)] {
+        scratch.write("gunicorn.conf.py", format!("bind = [\"{bind}\"]\n").as_bytes());
+        for (purpose, hints) in [(Purpose::Check, hints), (Purpose::Run, 0)] {
+            let loaded = scratch.load_as(purpose, 0).unwrap();
+            let found = loaded.warnings.iter().filter(|warning| warning.hint == "add `listen_fds = false`");
+            assert_eq!(found.count(), hints, "{bind}");
+        }
+    }
+}
+
 // nginx, ngx_open_listening_sockets(): makes its own sockets non-blocking, but not inherited ones.
 #[test]
 fn nginx_with_a_blocking_socket_is_a_warning_about_nonblocking() {

@@ -137,7 +137,7 @@ fn claim_default(config: Option<&Path>) -> Option<(OwnedFd, SocketFile)> {
     let tried: Vec<String> = errors.iter().map(|(path, why)| format!("at {} ({why})", path.display())).collect();
     log::warn!(
         "cannot create the control socket {}: client commands do not work; \
-         mount a tmpfs or an emptyDir at /run (`docker run --tmpfs /run`), or set `control = \"/PATH\"`",
+         mount a tmpfs or an emptyDir at /run (`docker run --tmpfs /run`), or set KEEPALIVE_SOCKET or `control = \"/PATH\"`",
         tried.join(" or ")
     );
     None

@@ -236,8 +236,8 @@ impl Attempt {
         }
     }
 
-    /// The helper process has exited. `None`: the process has closed `ready.fd`.
-    pub(super) fn on_ended(self, status: ExitStatus) -> Option<Verdict> {
+    /// The helper process has exited, or could not be executed for a reason. `None`: the process has closed `ready.fd`.
+    pub(super) fn on_ended(self, (status, reason): (ExitStatus, Option<String>)) -> Option<Verdict> {
         let Self::Running(Helper { is_timed_out, task, .. }) = self else { return None };
         Some(match (task, status) {
             (Task::LastLine(line), _) => Verdict::Failed(Failure::Ended(line.status, line.text())),
@@ -245,6 +245,7 @@ impl Attempt {
             (Task::ReadyPipe { .. }, ExitStatus::Code(NO_NEWLINE)) => Verdict::Failed(Failure::NoNewline),
             (_, ExitStatus::Code(0)) => Verdict::Passed(None),
             (Task::ReadyPipe { .. }, _) => return None,
+            (Task::Command(_), _) if reason.is_some() => Verdict::Failed(Failure::Ended(status, reason.map(Rc::from))),
             (Task::Command(output), _) => match output.read(status) {
                 Some((pid, line)) => {
                     Verdict::Pending(Self::Running(Helper { pid, is_timed_out: false, task: Task::LastLine(line) }))

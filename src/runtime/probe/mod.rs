@@ -423,21 +423,21 @@ impl Probes {
         // The processes that it has started.
         kill::signal_group(pid.led_group(), Signal::KILL).ok();
         let Ok(ended) = wait::reap(pid) else { return Some(Vec::new()) };
-        factory.on_helper_reaped(pid, poller);
-        Some(self.on_helper_ended(token, ended.status, poller, now).into_iter().collect())
+        let failure = factory.on_helper_reaped(pid, poller).map(|failure| failure.reason().to_string());
+        Some(self.on_helper_ended(token, (ended.status, failure), poller, now).into_iter().collect())
     }
 
     fn on_helper_ended(
         &mut self,
         token: Option<Token>,
-        status: ExitStatus,
+        end: (ExitStatus, Option<String>),
         poller: &Poller,
         now: Mono,
     ) -> Option<Event> {
         let mut active = self.take(token?)?;
         let stage = std::mem::replace(&mut active.stage, Stage::Pausing { until: now });
         let Stage::Attempting { attempt, .. } = stage else { return None };
-        let verdict = attempt.on_ended(status)?;
+        let verdict = attempt.on_ended(end)?;
         let stage = active.next_stage(verdict, Some(now + OUTPUT_TIMEOUT), poller, now);
         self.enter_stage(active, stage)
     }

@@ -218,6 +218,11 @@ impl Instance {
         (self.may_end, self.must_end) = (false, false);
     }
 
+    /// A reload sends it a signal: what it does not survive need not end keepalive.
+    pub(super) const fn signal_reload(&mut self, now: Mono) {
+        (self.must_end, self.running_since) = (false, now);
+    }
+
     /// It is not running any more.
     pub(super) fn note_run(&mut self, now: Mono) {
         if self.state == StateName::Running && self.definition.kind == Kind::Service {

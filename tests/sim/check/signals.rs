@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use keepalive::model::plan::{KillMode, Ready};
+use keepalive::model::plan::{KillMode, Ready, Strategy};
 use keepalive::model::{InstanceId, RunId, Signal};
 use keepalive::supervisor::{Action, Event, Fault, Reason, Scope, StateName};
 
@@ -47,6 +47,9 @@ impl Checker {
                     let early = instance.kill_at.is_none_or(|at| at > self.now) && !forced && !asked;
                     rule!(!early, "SIGKILL to {id:?} before its stop_timeout");
                     self.model.get_mut(id).kills += 1;
+                }
+                if service.reload.strategy == Strategy::Signal(signal) {
+                    self.model.get_mut(id).signal_reload(self.now);
                 }
                 let spares = service.stop.kill_mode == KillMode::Process;
                 rule!(scope == Scope::Main || !spares, "the group is signalled although kill_mode is process");

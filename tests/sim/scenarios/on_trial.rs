@@ -1,10 +1,10 @@
 //! What a reload or a command of an operator has started, and has not been ready since: its failure does not end keepalive.
 
-use keepalive::model::plan::{RestartPolicy, Service};
+use keepalive::model::plan::{Ready, RestartPolicy, Service, Strategy};
 use keepalive::supervisor::{Request, Target, Verb};
 
 use super::reload::{changed, notify};
-use super::{Setup, depending_on, millis, seconds};
+use super::{Setup, Signal, depending_on, millis, seconds};
 use crate::plans::{oneshot, service};
 
 fn once(mut service: Service) -> Service {
@@ -225,4 +225,53 @@ fn a_reload_fails_when_its_service_is_scaled_to_0() {
         setup.exits(id, 0);
     }
     setup.check_goes_on(&["reply 1 ReloadFailed", "reply 2 done"]);
+}
+
+fn by_signal(mut service: Service) -> Service {
+    service.reload.strategy = Strategy::Signal(Signal::HUP);
+    once(service)
+}
+
+/// A process without a handler dies of the signal: that is a failed reload.
+#[test]
+fn what_a_reload_by_signal_kills_does_not_end_keepalive() {
+    for web in [service("web"), notify("web", 1)] {
+        let mut setup = Setup::boot(vec![by_signal(web.clone()), service("b")]);
+        if web.ready == Ready::Notify {
+            setup.report_ready("web.0");
+        }
+        setup.at(seconds(5));
+        setup.forget();
+        setup.reload("web");
+        setup.exits("web.0", 1);
+        setup.check_goes_on(&["reply 1 ReloadFailed"]);
+    }
+}
+
+#[test]
+fn what_survives_the_signal_of_a_reload_can_end_keepalive_afterwards() {
+    let mut setup = Setup::boot(vec![by_signal(service("web")), service("b")]);
+    setup.at(seconds(5));
+    setup.reload("web");
+    setup.after(seconds(1));
+    setup.exits("web.0", 1);
+    let lines = setup.only("");
+    assert!(lines.iter().any(|line| line.starts_with("draining")), "{lines:?}");
+}
+
+/// There is no old process any more that a longer `soak` would keep.
+#[test]
+fn a_restart_by_a_reload_fails_if_the_new_process_exits_within_a_second() {
+    for lasts in [millis(900), millis(1_100)] {
+        let mut web = Service { ready: Ready::Exec, ..service("web") };
+        (web.reload.strategy, web.reload.soak) = (Strategy::Restart, millis(0));
+        let mut setup = Setup::boot(vec![web, service("b")]);
+        setup.at(seconds(5));
+        setup.forget();
+        setup.reload("web");
+        setup.exits("web.0", 0);
+        setup.after(lasts);
+        setup.exits("web.0", 1);
+        setup.check_goes_on(&[if lasts < seconds(1) { "reply 1 ReloadFailed" } else { "reply 1 done" }]);
+    }
 }

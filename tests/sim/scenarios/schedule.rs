@@ -264,6 +264,7 @@ fn a_service_that_a_new_configuration_adds_or_gives_a_schedule_waits_for_it() {
     setup.exits("new.0", 0);
     setup.configure(vec![service("web"), service("old"), scheduled("new", "30 * * * *")]);
     assert_eq!(setup.only("spawn"), ["spawn old.0 (1 restarts)"]);
+    setup.after(seconds(1));
     setup.configure(vec![service("web")]);
     setup.exits("old.0", 0);
     setup.clock(TEN + 3 * 1_800);
