@@ -147,7 +147,7 @@ fn write_restart(object: &mut Object<'_>, restart: &Restart) {
 }
 
 fn write_exit_set(object: &mut Object<'_>, name: &str, set: &ExitSet) {
-    object.array(name, set.iter(), |out, status| match status {
+    object.array(name, set.list(), |out, status| match status {
         ExitStatus::Code(code) => push(out, format_args!("{code}")),
         ExitStatus::Signal(signal) => shown(out, format_args!("{signal}")),
     });

@@ -127,7 +127,8 @@ fn add_cpu_percent(status: &mut Value, sample: &Sample, before: &Sample) {
 fn render_text(sample: &Sample, before: Option<&Sample>, style: Style) -> String {
     let cpu_share =
         |one: &StatusEntry| before.and_then(|before| sample.cpu_share(before, &one.id, one.pid, one.cpu_ms));
-    let mut instances: Vec<_> = sample.status.instances().map(|instance| (cpu_share(instance), instance)).collect();
+    let instances = sample.status.instances().into_iter();
+    let mut instances: Vec<_> = instances.map(|instance| (cpu_share(instance), instance)).collect();
     instances.sort_by_key(|(cpu_share, instance)| Reverse((*cpu_share, instance.rss_bytes)));
     let mut table = Table::new(&[
         ("NAME", Side::Left),

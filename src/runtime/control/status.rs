@@ -29,7 +29,7 @@ pub(super) fn status(cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &m
             }
             begin_service(service, snapshot, out);
         }
-        for instance in service.instances().chain(service.surges()).skip(cursor.number) {
+        for instance in service.instances_and_surges().skip(cursor.number) {
             // The head of a service and its first instance are in one piece: the cursor has no position between them.
             if cursor.number > 0 {
                 if is_full(out) {

@@ -90,11 +90,13 @@ impl Usage {
 fn measure(mains: Vec<Main>) -> Vec<u8> {
     let mut found: Vec<Stat> = procfs::processes().collect();
     found.sort_unstable_by_key(|stat| stat.pid);
-    let numbers = add_up(&found, mains).into_iter().flat_map(|(_, used)| {
-        let ResourceUse { processes, memory, milliseconds } = used;
-        [processes.into(), memory, milliseconds]
-    });
-    numbers.flat_map(u64::to_ne_bytes).collect()
+    let mut bytes = Vec::new();
+    for (_, ResourceUse { processes, memory, milliseconds }) in add_up(&found, mains) {
+        for number in [processes.into(), memory, milliseconds] {
+            bytes.extend_from_slice(&u64::to_ne_bytes(number));
+        }
+    }
+    bytes
 }
 
 /// Adds up the usage. A process belongs to a main process by its pid, its session or its ancestors. Both lists are sorted by
