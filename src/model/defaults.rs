@@ -1,5 +1,6 @@
 //! The default settings of services and processes.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::plan::{
@@ -87,7 +88,7 @@ impl Service {
             reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::from_secs(1) },
             schedule: None,
             max_lifetime: None,
-            process,
+            process: Rc::new(process),
         }
     }
 }

@@ -172,7 +172,7 @@ pub struct Service {
     /// `max_lifetime`: a process that is older is replaced.
     pub max_lifetime: Option<Duration>,
     /// How its processes are started. The supervisor does not use it.
-    pub process: Process,
+    pub process: Rc<Process>,
 }
 
 impl Service {
