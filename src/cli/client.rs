@@ -67,7 +67,9 @@ fn read_words(
             words.operands.push(argument);
             continue;
         }
-        let Some(option) = definition.options().find(|option| option.names().any(|name| name == argument)) else {
+        let Some(option) =
+            definition.options().into_iter().find(|option| option.short == argument || option.long == argument)
+        else {
             return Err(unknown_option(definition.name, &argument, &definition.option_names()));
         };
         match option {

@@ -272,7 +272,7 @@ fn the_help_of_every_command_fits_the_screen() {
 
 #[test]
 fn the_parser_accepts_every_defined_option() {
-    for option in definitions::PROGRAM.options().filter(|option| option.long != "--config") {
+    for option in definitions::PROGRAM.options().into_iter().filter(|option| option.long != "--config") {
         let value = match option.value {
             "FROM:TO" => "TERM:INT",
             "CODE" => "1",
@@ -287,7 +287,7 @@ fn the_parser_accepts_every_defined_option() {
         }
     }
     for option in Definition::find_command("run").into_iter().flat_map(Definition::options) {
-        for name in option.names().filter(|_| !option.value.is_empty() && option.long != "--config") {
+        for name in option.names().into_iter().filter(|_| !option.value.is_empty() && option.long != "--config") {
             let line = ["run", name, "a=b", "--", "x"];
             assert!(matches!(read(&words(&line)), Ok(Invocation::SuperviseOne(_))), "{line:?}");
         }

@@ -453,8 +453,8 @@ impl Definition {
         commands().find(|definition| definition.name == name)
     }
 
-    pub(super) fn options(&self) -> impl Iterator<Item = &'static Opt> {
-        self.options.iter().copied().flatten()
+    pub(super) fn options(&self) -> Vec<&'static Opt> {
+        self.options.iter().copied().flatten().collect()
     }
 
     /// The operands, each with its position; `None` for one that may be repeated.
@@ -468,7 +468,7 @@ impl Definition {
 
     /// The names of all options, see [`Opt::name`].
     pub(super) fn option_names(&self) -> Vec<&'static str> {
-        self.options().map(Opt::name).collect()
+        self.options().into_iter().map(Opt::name).collect()
     }
 }
 
@@ -479,8 +479,10 @@ impl Opt {
     }
 
     /// Its short and long names.
-    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
-        [self.short, self.long].into_iter().filter(|name| !name.is_empty())
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        let mut names = vec![self.short, self.long];
+        names.retain(|name| !name.is_empty());
+        names
     }
 }
 

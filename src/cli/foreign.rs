@@ -92,7 +92,7 @@ mod tests {
                 assert!(option_hint(if command == "*" { "events" } else { command }, word).is_some(), "{line}");
                 match (Definition::find_command(command), command) {
                     (Some(definition), _) => {
-                        let mut known = definition.options().flat_map(|option| option.names());
+                        let mut known = definition.options().into_iter().flat_map(|option| option.names());
                         assert!(known.all(|name| name != word), "{command} {word}");
                     }
                     (None, "command") => assert!(Definition::find_command(word).is_none(), "{word}"),

@@ -75,7 +75,7 @@ pub(super) fn for_command(definition: &Definition) -> String {
 fn push_options(text: &mut String, definition: &Definition) {
     // Writing to a String cannot fail.
     let _ = write!(text, "\n{}\n", definition.options_title);
-    let width = definition.options().map(|option| option_usage(option).chars().count()).max().unwrap_or(0) + 2;
+    let width = definition.options().iter().map(|option| option_usage(option).chars().count()).max().unwrap_or(0) + 2;
     for option in definition.options() {
         push_line(text, &option_usage(option), width, option.help);
     }

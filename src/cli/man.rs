@@ -122,7 +122,7 @@ fn push_lines<'l>(text: &mut String, lines: impl Iterator<Item = &'l str>) {
 
 fn push_options(text: &mut String, definition: &Definition) {
     for option in definition.options() {
-        let names: Vec<String> = option.names().map(|name| format!("\\fB{}\\fR", escaped(name))).collect();
+        let names: Vec<String> = option.names().iter().map(|name| format!("\\fB{}\\fR", escaped(name))).collect();
         let value = if option.value.is_empty() { String::new() } else { format!(" \\fI{}\\fR", escaped(option.value)) };
         let _ = writeln!(text, ".TP\n{}{value}\n{}", names.join(", "), sentence(option.help));
     }

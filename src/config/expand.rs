@@ -113,7 +113,10 @@ impl Builder {
 
     /// The whole text without the numbers.
     pub(super) fn text(&self) -> Vec<u8> {
-        self.pieces.iter().map(|(text, _)| text).chain([&self.current]).flatten().copied().collect()
+        let mut whole = Vec::new();
+        self.pieces.iter().for_each(|(text, _)| whole.extend_from_slice(text));
+        whole.extend_from_slice(&self.current);
+        whole
     }
 
     pub(super) fn push(&mut self, text: &[u8]) {

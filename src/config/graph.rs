@@ -102,8 +102,9 @@ fn find_cycles(decoder: &mut Decoder<'_>, drafts: &[ServiceDraft], edges: &[Vec<
 
 fn report_cycle(decoder: &mut Decoder<'_>, drafts: &[ServiceDraft], path: &[(usize, usize)], edge: &Edge) {
     let start = path.iter().position(|(node, _)| *node == edge.to).unwrap_or(0);
-    let cycle = path.iter().skip(start).map(|(node, _)| *node).chain([edge.to]);
-    let names: Vec<&str> = cycle.filter_map(|node| Some(&*drafts.get(node)?.service.name)).collect();
+    let mut cycle: Vec<usize> = path.iter().skip(start).map(|(node, _)| *node).collect();
+    cycle.push(edge.to);
+    let names: Vec<&str> = cycle.iter().filter_map(|node| Some(&*drafts.get(*node)?.service.name)).collect();
     let Some(from) = path.last().and_then(|(node, _)| drafts.get(*node)) else { return };
     let message = format!("dependency cycle: {}", names.join(" → "));
     decoder.errors.push(diagnostic(from, &edge.span, message, "remove one of these dependencies".to_owned()));

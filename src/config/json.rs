@@ -3,7 +3,6 @@
 //! Structures are taken apart field by field, so that the compiler asks for a new one.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use serde_json::Number;
 
@@ -20,7 +19,7 @@ use crate::model::plan::{
     Address, Backoff, Control, EnvFile, ExitSet, Health, Hook, Kind, Limit, Listen, LogStyle, Probe, Process, Ready,
     Reload, Restart, Service, SignalAction, State, Stop, Strategy,
 };
-use crate::model::{ExitStatus, Plan, Signal};
+use crate::model::{ExitStatus, Plan, Signal, milliseconds};
 
 /// `{"valid": true, "errors": [], "warnings": […], "plan": {…}}`.
 #[must_use]
@@ -64,7 +63,7 @@ fn write_diagnostic(out: &mut Vec<u8>, diagnostic: &Diagnostic) {
 
 fn write_plan(mut object: Object<'_>, plan: &Plan) {
     let Plan { shutdown_timeout, signals, termination_log, log, control, http, services } = plan;
-    milliseconds(&mut object, "shutdown_timeout_ms", *shutdown_timeout);
+    object.plain("shutdown_timeout_ms", milliseconds(*shutdown_timeout));
     let mut actions = object.object("signals");
     for signal in Signal::all().filter(|signal| signals.of(*signal) != SignalAction::Forward) {
         actions.text(&signal.to_string(), word_of(&SIGNAL_ACTIONS, signals.of(signal)));
@@ -104,13 +103,13 @@ pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
     object.text("on_success", word_of(&EXIT_ACTIONS, *on_success));
     let Stop { signal, delay, timeout, kill_mode } = stop;
     object.shown("stop_signal", signal);
-    milliseconds(&mut object, "stop_delay_ms", *delay);
-    milliseconds(&mut object, "stop_timeout_ms", *timeout);
+    object.plain("stop_delay_ms", milliseconds(*delay));
+    object.plain("stop_timeout_ms", milliseconds(*timeout));
     object.text("kill_mode", word_of(&KILL_MODES, *kill_mode));
     write_ready(&mut object, ready);
-    milliseconds(&mut object, "probe_timeout_ms", *probe_timeout);
-    object.optional("ready_timeout_ms", ready_timeout.map(|timeout| timeout.as_millis()));
-    object.optional("watchdog_ms", watchdog.map(|watchdog| watchdog.as_millis()));
+    object.plain("probe_timeout_ms", milliseconds(*probe_timeout));
+    object.optional("ready_timeout_ms", ready_timeout.map(milliseconds));
+    object.optional("watchdog_ms", watchdog.map(milliseconds));
     match health {
         Some(health) => write_health(&mut object, health),
         None => {
@@ -123,7 +122,7 @@ pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
         object.optional_shown(key, schedule.as_ref().filter(|_| *kind == owner).map(|schedule| &schedule.text));
     }
     object.optional_shown("timezone", schedule.as_ref().map(|schedule| &schedule.zone_name));
-    object.optional("max_lifetime_ms", max_lifetime.map(|lifetime| lifetime.as_millis()));
+    object.optional("max_lifetime_ms", max_lifetime.map(milliseconds));
     object.optional("max_memory_bytes", *max_memory);
     for hook in Hook::ALL {
         match hooks.find(hook) {
@@ -131,7 +130,7 @@ pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
             None => object.null(hook.as_str()),
         }
     }
-    milliseconds(&mut object, "hook_timeout_ms", hooks.timeout);
+    object.plain("hook_timeout_ms", milliseconds(hooks.timeout));
     write_process(&mut object, process);
     object.end();
 }
@@ -139,14 +138,14 @@ pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
 fn write_restart(object: &mut Object<'_>, restart: &Restart) {
     let Restart { policy, delay, min_uptime, backoff, max_restarts, success, prevent } = restart;
     object.text("restart", word_of(&RESTART_POLICIES, *policy));
-    milliseconds(object, "restart_delay_ms", *delay);
-    milliseconds(object, "min_uptime_ms", *min_uptime);
+    object.plain("restart_delay_ms", milliseconds(*delay));
+    object.plain("min_uptime_ms", milliseconds(*min_uptime));
     let Backoff { initial, factor, max, jitter } = backoff;
     let mut backoff = object.object("backoff");
-    milliseconds(&mut backoff, "initial_ms", *initial);
+    backoff.plain("initial_ms", milliseconds(*initial));
     // The formatter of the standard library adds 10 KB to the binary.
     backoff.optional("factor", Number::from_f64(*factor));
-    milliseconds(&mut backoff, "max_ms", *max);
+    backoff.plain("max_ms", milliseconds(*max));
     backoff.optional("jitter", Number::from_f64(*jitter));
     backoff.end();
     limited(object, "max_restarts", max_restarts.map(u64::from));
@@ -155,7 +154,7 @@ fn write_restart(object: &mut Object<'_>, restart: &Restart) {
 }
 
 fn write_exit_set(object: &mut Object<'_>, name: &str, set: &ExitSet) {
-    object.array(name, set.iter(), |out, status| match status {
+    object.array(name, set.list(), |out, status| match status {
         ExitStatus::Code(code) => push(out, format_args!("{code}")),
         ExitStatus::Signal(signal) => shown(out, format_args!("{signal}")),
     });
@@ -174,7 +173,7 @@ fn write_ready(object: &mut Object<'_>, ready: &Ready) {
     let mut object = object.object("ready");
     match ready {
         Ready::Exec | Ready::Notify | Ready::Ipc => {}
-        Ready::Delay(delay) => milliseconds(&mut object, "delay_ms", *delay),
+        Ready::Delay(delay) => object.plain("delay_ms", milliseconds(*delay)),
         Ready::Fd(number) => object.plain("fd", number),
         Ready::Probe(probe) => write_probe(&mut object, probe),
     }
@@ -200,10 +199,10 @@ fn write_health(object: &mut Object<'_>, health: &Health) {
         inner.texts("expect_status", http.statuses.iter().map(status_text));
         inner.optional_shown("expect_body", http.body.as_ref().map(|body| body.shown(|body| body.to_string())));
     }
-    milliseconds(&mut inner, "interval_ms", *interval);
-    milliseconds(&mut inner, "timeout_ms", *timeout);
+    inner.plain("interval_ms", milliseconds(*interval));
+    inner.plain("timeout_ms", milliseconds(*timeout));
     inner.plain("retries", retries);
-    milliseconds(&mut inner, "start_period_ms", *start_period);
+    inner.plain("start_period_ms", milliseconds(*start_period));
     inner.end();
     object.text("on_unhealthy", word_of(&UNHEALTHY_ACTIONS, *on_unhealthy));
 }
@@ -218,7 +217,7 @@ fn write_reload(mut object: Object<'_>, reload: &Reload) {
     object.text("strategy", strategy);
     object.optional_shown("signal", signal);
     object.plain("max_surge", max_surge);
-    milliseconds(&mut object, "soak_ms", *soak);
+    object.plain("soak_ms", milliseconds(*soak));
     object.end();
 }
 
@@ -302,10 +301,6 @@ fn write_log(mut object: Object<'_>, process: &Process) {
         object.plain("max_files", files.max_files);
     }
     object.end();
-}
-
-fn milliseconds(object: &mut Object<'_>, name: &str, duration: Duration) {
-    object.plain(name, duration.as_millis());
 }
 
 /// Writes `None` as `"unlimited"`.

@@ -234,9 +234,9 @@ impl Decoder<'_> {
         service.max_lifetime = self.positive_duration(table, "max_lifetime");
         service.max_memory = table.get("max_memory").and_then(|value| self.memory_limit(value));
         self.stop(table, &mut service.stop);
-        let env = service.process.env.clone();
-        service.hooks = self.hooks(table, &scope.with_env(&env), &service);
-        let ready = table.get("ready").and_then(|value| self.ready(value, &scope.with_env(&env), &service));
+        let process = Rc::clone(&service.process);
+        service.hooks = self.hooks(table, &scope.with_env(&process.env), &service);
+        let ready = table.get("ready").and_then(|value| self.ready(value, &scope.with_env(&process.env), &service));
         service.ready = ready.unwrap_or(Ready::Exec);
         let probe = table.get("ready").and_then(|value| value.get_ref().as_table());
         let probe_timeout = probe.and_then(|probe| self.positive_duration(probe, "timeout"));
@@ -244,7 +244,7 @@ impl Decoder<'_> {
         let default = service.ready_timeout.filter(|_| service.kind == Kind::Service);
         service.ready_timeout = self.positive_duration(table, "ready_timeout").or(default);
         service.watchdog = self.positive_duration(table, "watchdog");
-        service.health = self.health(table, &scope.with_env(&env), &service).map(Rc::new);
+        service.health = self.health(table, &scope.with_env(&process.env), &service).map(Rc::new);
         if service.ready != Ready::Exec || service.kind == Kind::Oneshot {
             // A process that becomes ready later has shown that it works.
             service.reload.soak = Duration::ZERO;

@@ -356,7 +356,7 @@ fn list(set: &ExitSet) -> String {
         ExitStatus::Code(code) => code.to_string(),
         ExitStatus::Signal(signal) => signal.to_string(),
     };
-    let all: Vec<String> = set.iter().map(status_text).collect();
+    let all: Vec<String> = set.list().into_iter().map(status_text).collect();
     if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
 }
 

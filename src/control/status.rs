@@ -293,9 +293,10 @@ impl Status {
         let mut names = String::new();
         for service in &self.services {
             let has_several = service.instances.len() > 1 && which != Names::Services;
-            let several = service.instances.iter().filter(|_| has_several).map(|instance| &instance.id);
-            for name in std::iter::once(&service.name).chain(several) {
-                names.push_str(name);
+            names.push_str(&service.name);
+            names.push('\n');
+            for instance in service.instances.iter().filter(|_| has_several) {
+                names.push_str(&instance.id);
                 names.push('\n');
             }
         }
@@ -308,16 +309,19 @@ impl Status {
     }
 
     /// All instances, and services that have none, in order; a surge instance below its instance.
-    pub(super) fn instances(&self) -> impl Iterator<Item = &StatusEntry> {
-        self.services.iter().flat_map(|service| {
+    pub(super) fn instances(&self) -> Vec<&StatusEntry> {
+        let mut instances = Vec::new();
+        for service in &self.services {
             let all = if service.instances.is_empty() { std::slice::from_ref(service) } else { &*service.instances };
             // Surge instances come last in the JSON.
             let (ones, surges) = all.split_at(all.partition_point(|one| !one.is_surge()));
-            let alone = surges.iter().filter(|surge| ones.iter().all(|one| one.id != surge.id));
-            ones.iter()
-                .flat_map(move |one| std::iter::once(one).chain(surges.iter().filter(|surge| surge.id == one.id)))
-                .chain(alone)
-        })
+            for one in ones {
+                instances.push(one);
+                instances.extend(surges.iter().filter(|surge| surge.id == one.id));
+            }
+            instances.extend(surges.iter().filter(|surge| ones.iter().all(|one| one.id != surge.id)));
+        }
+        instances
     }
 
     /// The description of the first service.

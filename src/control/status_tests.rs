@@ -126,11 +126,11 @@ fn a_name_selects_a_service_or_an_instance() {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut chosen = sample();
         chosen.select(&names)?;
-        let ids: Vec<String> = chosen.instances().map(|instance| instance.name().to_owned()).collect();
+        let ids: Vec<String> = chosen.instances().iter().map(|instance| instance.name().to_owned()).collect();
         // The rest of the JSON is unchanged.
         let mut value = answer();
         chosen.retain_selected(&mut value);
-        assert!(status(value).instances().map(StatusEntry::name).eq(&ids));
+        assert!(status(value).instances().iter().map(|instance| instance.name()).eq(&ids));
         Ok(ids)
     };
     let all = ["migrate.0", "web.0", "web.1", "idle"].map(str::to_owned).to_vec();

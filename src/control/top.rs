@@ -19,7 +19,7 @@ use super::socket_paths::Environment;
 use super::status::{Status, StatusEntry, list_mut, number, text};
 use super::table::{OrDash, Side, Table, cut, shortened};
 use crate::model::exit_code::OS_ERROR;
-use crate::model::{Mono, Signal};
+use crate::model::{Mono, Signal, milliseconds};
 use crate::sys::termios::{self, CbreakMode, Size, size};
 use crate::sys::{self, Poller, signals};
 
@@ -83,7 +83,7 @@ impl Sample {
     fn cpu_share(&self, before: &Self, id: &str, pid: Option<u64>, cpu_ms: Option<u64>) -> Option<u64> {
         let cpu_ms_before = before.cpu_ms.get(&process_key(id, pid?)).and_then(Value::as_u64).unwrap_or(0);
         let cpu_ms = cpu_ms?.saturating_sub(cpu_ms_before);
-        let elapsed = u64::try_from(self.at.since(before.at).as_millis()).unwrap_or(u64::MAX);
+        let elapsed = milliseconds(self.at.since(before.at));
         cpu_ms.checked_mul(1000)?.checked_div(elapsed)
     }
 }
@@ -127,7 +127,8 @@ fn add_cpu_percent(status: &mut Value, sample: &Sample, before: &Sample) {
 fn render_text(sample: &Sample, before: Option<&Sample>, style: Style) -> String {
     let cpu_share =
         |one: &StatusEntry| before.and_then(|before| sample.cpu_share(before, &one.id, one.pid, one.cpu_ms));
-    let mut instances: Vec<_> = sample.status.instances().map(|instance| (cpu_share(instance), instance)).collect();
+    let instances = sample.status.instances().into_iter();
+    let mut instances: Vec<_> = instances.map(|instance| (cpu_share(instance), instance)).collect();
     instances.sort_by_key(|(cpu_share, instance)| Reverse((*cpu_share, instance.rss_bytes)));
     let mut table = Table::new(&[
         ("NAME", Side::Left),

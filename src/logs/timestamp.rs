@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use crate::model::calendar::date;
+use crate::model::milliseconds;
 
 /// A point in time and its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ impl Timestamp {
     /// `time` since 1970.
     #[must_use]
     pub fn since_epoch(time: Duration) -> Self {
-        Self::at(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+        Self::at(milliseconds(time))
     }
 
     /// Milliseconds since 1970.

@@ -1,5 +1,6 @@
 //! The default settings of services and processes.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::plan::{
@@ -89,7 +90,7 @@ impl Service {
             max_lifetime: None,
             max_memory: None,
             hooks: Hooks::default(),
-            process,
+            process: Rc::new(process),
         }
     }
 }

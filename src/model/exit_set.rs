@@ -35,9 +35,12 @@ impl ExitSet {
     }
 
     /// The codes in ascending order, then the signals in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = ExitStatus> + '_ {
-        let codes = (0..=u8::MAX).map(ExitStatus::Code);
-        codes.chain(Signal::all().map(ExitStatus::Signal)).filter(|status| self.contains(*status))
+    #[must_use]
+    pub fn list(&self) -> Vec<ExitStatus> {
+        let mut all: Vec<_> = (0..=u8::MAX).map(ExitStatus::Code).collect();
+        all.extend(Signal::all().map(ExitStatus::Signal));
+        all.retain(|status| self.contains(*status));
+        all
     }
 }
 

@@ -58,6 +58,8 @@ pub fn address(authority: &Template, numbers: Numbers) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use super::*;
     use crate::model::Number;
     use crate::model::plan::Process;
@@ -77,7 +79,7 @@ mod tests {
     fn instances_need_state_files_of_their_own() {
         let mut service = Service::new("web", Process::new(Box::default()));
         let mut check = |persist: Option<Template>, expect| {
-            service.process.state = Some(State { size: 1, persist });
+            Rc::make_mut(&mut service.process).state = Some(State { size: 1, persist });
             assert_eq!([1, 2, 1000].map(|count| service.too_many_instances(count)), expect);
         };
         check(None, [None; 3]);

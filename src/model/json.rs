@@ -36,26 +36,34 @@ impl<'o> Object<'o> {
 
     /// Writes a string.
     pub fn shown(&mut self, name: &str, value: impl Display) {
-        shown(self.value(name), format_args!("{value}"));
+        self.shown_or_null(name, Some(&value));
     }
 
     /// Writes a string, or `null`.
     pub fn optional_shown(&mut self, name: &str, value: Option<impl Display>) {
+        self.shown_or_null(name, value.as_ref().map(|value| value as _));
+    }
+
+    fn shown_or_null(&mut self, name: &str, value: Option<&dyn Display>) {
         match value {
-            Some(value) => self.shown(name, value),
+            Some(value) => shown(self.value(name), format_args!("{value}")),
             None => self.null(name),
         }
     }
 
     /// Writes a number, `true`, `false` or `null`.
     pub fn plain(&mut self, name: &str, value: impl Display) {
-        push(self.value(name), format_args!("{value}"));
+        self.plain_or_null(name, Some(&value));
     }
 
     /// Writes a number, `true` or `false`, or `null`.
     pub fn optional(&mut self, name: &str, value: Option<impl Display>) {
+        self.plain_or_null(name, value.as_ref().map(|value| value as _));
+    }
+
+    fn plain_or_null(&mut self, name: &str, value: Option<&dyn Display>) {
         match value {
-            Some(value) => self.plain(name, value),
+            Some(value) => push(self.value(name), format_args!("{value}")),
             None => self.null(name),
         }
     }

@@ -47,4 +47,4 @@ pub use run::RunId;
 pub use schedule::Schedule;
 pub use signal::Signal;
 pub use template::{Number, Numbers, Template};
-pub use time::Mono;
+pub use time::{Mono, milliseconds};

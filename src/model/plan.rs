@@ -177,7 +177,7 @@ pub struct Service {
     /// `pre_start`, `pre_stop`, `post_stop`, `hook_timeout`.
     pub hooks: Hooks,
     /// How its processes are started. The supervisor does not use it.
-    pub process: Process,
+    pub process: Rc<Process>,
 }
 
 impl Service {

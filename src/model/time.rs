@@ -35,6 +35,12 @@ impl Mono {
     }
 }
 
+/// The milliseconds of `duration`. The number of the standard library has 128 bits, which take 1 KB of code to print.
+#[must_use]
+pub fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Add<Duration> for Mono {
     type Output = Self;
 

@@ -21,9 +21,10 @@ pub(super) struct Helpers {
 impl Helpers {
     /// The logger, the inspectors, and the processes that hold descriptors or write messages. They must outlive a SIGTERM to all processes.
     pub(super) fn pids(&self, logging: &Logging, resources: &Resources) -> Vec<Pid> {
-        let others = resources.fds.holders().chain(self.inspector.pids()).chain(self.close_queue.holder());
-        let others = others.chain(resources.sockets.helpers.pids().iter().copied());
-        logging.pids().chain(others).chain(StandardError.writers()).collect()
+        let mut pids = StandardError.writers();
+        pids.extend(logging.pid());
+        pids.extend(self.own_pids(logging, resources));
+        pids
     }
 
     pub(super) fn on_ready(&mut self, token: Token) {
@@ -38,8 +39,16 @@ impl Helpers {
         }
         self.inspector.finish(poller);
         self.close_queue.finish(sys::now());
-        let binders = resources.sockets.helpers.pids().iter().copied();
-        let holders = resources.fds.holders().chain(self.close_queue.holder()).chain(binders);
-        ended_helpers::kill_all(self.inspector.pids().chain(holders).chain(logging.killed()));
+        ended_helpers::kill_all(&self.own_pids(logging, resources));
+    }
+
+    /// Those of [`Self::pids`] that end with keepalive.
+    fn own_pids(&self, logging: &Logging, resources: &Resources) -> Vec<Pid> {
+        let mut pids = logging.killed().to_vec();
+        pids.extend_from_slice(resources.sockets.helpers.pids());
+        pids.extend(self.close_queue.holder());
+        self.inspector.add_pids(&mut pids);
+        resources.fds.add_holders(&mut pids);
+        pids
     }
 }

@@ -100,7 +100,7 @@ impl<'a> InheritedFds<'a> {
             set("FDSTORE", &service.process.fd_store);
         }
         if let Some(interval) = service.watchdog {
-            set("WATCHDOG_USEC", &interval.as_micros());
+            set("WATCHDOG_USEC", &u64::try_from(interval.as_micros()).unwrap_or(u64::MAX));
             set("WATCHDOG_PID", &own);
         }
         if let Some(number) = layout.ipc {
@@ -127,6 +127,8 @@ impl<'a> InheritedFds<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
     use std::time::Duration;
 
@@ -145,7 +147,7 @@ mod tests {
             address: Address::Unix { path: "@x".into(), mode: 0, owner: None }.into(),
             nonblocking: false,
         };
-        service.process.listen = names.iter().map(listen).collect();
+        Rc::make_mut(&mut service.process).listen = names.iter().map(listen).collect();
         service
     }
 
@@ -211,7 +213,7 @@ mod tests {
         let inherited_fds =
             InheritedFds { sockets: &sockets, stored: &stored, ready: Some((9, ready)), ..InheritedFds::default() };
         let mut service = service(&["http"]);
-        service.process.listen_fds = false;
+        Rc::make_mut(&mut service.process).listen_fds = false;
         check(&inherited_fds, &service, (&[(3, socket.as_fd()), (9, ready)], &[]));
     }
 
@@ -232,7 +234,7 @@ mod tests {
     fn a_state_file_has_a_number_and_no_descriptor() {
         let mut service = Service::new("web", Process::new(Box::default()));
         let persist = Some(Template::Fixed(c"/data/state".to_owned()));
-        service.process.state = Some(State { size: 7, persist });
+        Rc::make_mut(&mut service.process).state = Some(State { size: 7, persist });
         assert_eq!(InheritedFds::default().layout(&service).file, Some((3, 7)));
         check(&InheritedFds::default(), &service, (&[], &["KEEPALIVE_STATE_FD=3"]));
     }

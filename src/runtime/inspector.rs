@@ -209,9 +209,10 @@ impl Inspector {
         self.port_owner.take()
     }
 
-    /// The inspector processes.
-    pub(super) fn pids(&self) -> impl Iterator<Item = Pid> {
-        self.running.iter().map(|running| running.pid).chain(self.ended.pids().iter().copied())
+    /// Adds the inspector processes to `pids`.
+    pub(super) fn add_pids(&self, pids: &mut Vec<Pid>) {
+        pids.extend(self.running.iter().map(|running| running.pid));
+        pids.extend_from_slice(self.ended.pids());
     }
 
     /// Forks an inspector whose answer is what `work` returns. If that is not possible, there is no answer.

@@ -51,6 +51,7 @@ mod turn;
 mod unready;
 mod wording;
 
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -72,15 +73,14 @@ pub fn run(plan: Plan, environment: StringList, config: Option<PathBuf>, load_co
     let inherited = signals::block_all(DispositionReset::All);
     process::set_cloexec_on_inherited_fds();
     let on_hangup = if inherited.ignored.contains(Signal::HUP) { OnHangup::Ignore } else { OnHangup::Stop };
-    let started = Runtime::new(Rc::clone(&plan), environment, (config, load_config), on_hangup);
+    // Is never dropped: the exit closes its descriptors without waiting for connections with SO_LINGER.
+    let started = Runtime::new(Rc::clone(&plan), environment, (config, load_config), on_hangup).map(ManuallyDrop::new);
     let ended = started.and_then(|mut runtime| runtime.run().map(|outcome| (runtime, outcome)));
     match ended {
         Ok((mut runtime, outcome)) => {
             let (last_lines, port_owner) = runtime.end(&outcome);
             // A reload may have changed it.
             let plan = runtime.plan();
-            // The exit closes its descriptors without waiting for connections with SO_LINGER.
-            std::mem::forget(runtime);
             ending::log(&plan, &outcome, &last_lines, port_owner);
             StandardError.flush();
             outcome.code

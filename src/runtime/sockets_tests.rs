@@ -25,13 +25,13 @@ fn reserve_port() -> (SocketAddr, OwnedFd) {
 fn service(name: &str, mode: ListenMode, addresses: &[Address]) -> Service {
     let mut service = Service::new(name, Process::new(Box::default()));
     service.instances = 2;
-    service.process.listen_mode = mode;
+    Rc::make_mut(&mut service.process).listen_mode = mode;
     let listen = |(position, address): (usize, &Address)| Listen {
         name: format!("socket{position}").into(),
         address: address.clone().into(),
         nonblocking: false,
     };
-    service.process.listen = addresses.iter().enumerate().map(listen).collect();
+    Rc::make_mut(&mut service.process).listen = addresses.iter().enumerate().map(listen).collect();
     service
 }
 
@@ -67,7 +67,7 @@ fn is_nonblocking(socket: impl std::os::fd::AsFd) -> bool {
 
 /// `service` with non-blocking sockets.
 fn with_nonblocking(mut service: Service) -> Service {
-    service.process.listen.iter_mut().for_each(|listen| listen.nonblocking = true);
+    Rc::make_mut(&mut service.process).listen.iter_mut().for_each(|listen| listen.nonblocking = true);
     service
 }
 

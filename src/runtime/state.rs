@@ -66,6 +66,8 @@ impl States {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use std::fs::File;
     use std::os::unix::fs::FileExt as _;
 
@@ -74,7 +76,7 @@ mod tests {
 
     fn with_state(size: u64) -> Service {
         let mut service = Service::new("web", Process::new(Box::default()));
-        service.process.state = Some(State { size, persist: None });
+        Rc::make_mut(&mut service.process).state = Some(State { size, persist: None });
         service
     }
 

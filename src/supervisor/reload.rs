@@ -61,13 +61,12 @@ impl Supervisor {
             (strategy, _) => strategy,
         };
         self.record(JournalEvent::ReloadStarted { service, by });
-        let remaining = slots.into();
         let in_progress = Vec::new();
         let (has_started, failure, stopped, is_failure_handled) = (false, None, None, false);
         let rollout = Rollout {
             strategy,
             by,
-            remaining,
+            remaining: slots,
             in_progress,
             previous,
             resize,
@@ -216,8 +215,8 @@ impl Supervisor {
             |this: &Self, number: &u32| this.services.find(InstanceId { service, number: *number }.surge()).is_none();
         while rollout.in_progress.len() < surge
             && let Some(position) = rollout.remaining.iter().position(|number| is_free(self, number))
-            && let Some(number) = rollout.remaining.remove(position)
         {
+            let number = rollout.remaining.remove(position);
             if let Some(stage) = self.start_slot(InstanceId { service, number }, rollout.strategy, rollout.by) {
                 rollout.in_progress.push(Slot { number, stage });
             }
@@ -302,7 +301,7 @@ impl Supervisor {
 
     /// The failure of a reload that has not begun.
     fn failure_before_start(&self, service: ServiceIndex, rollout: &Rollout, error: RolloutError) -> ReloadFailure {
-        let number = rollout.remaining.front().copied().unwrap_or_default();
+        let number = rollout.remaining.first().copied().unwrap_or_default();
         let definition = Rc::clone(&self.services[service].definition);
         ReloadFailure { instance: InstanceId { service, number }, definition, error }
     }

@@ -77,8 +77,10 @@ impl Supervisor {
         // Surplus instances are being stopped.
         let is_meant =
             |id: &InstanceId| self.services.has(*id) && (is_all || wanted.iter().any(|target| target.includes(*id)));
-        let order = self.start_order().into_iter().flat_map(|service| self.services.ids_of(service));
-        let mut targets: Vec<_> = order.filter(is_meant).collect();
+        let mut targets = Vec::new();
+        for service in self.start_order() {
+            targets.extend(self.services.ids_of(service).filter(is_meant));
+        }
         if let (Some(Target::Service(service)), [], false) =
             (wanted.first(), &targets[..], is_all || verb == Verb::Stop)
         {

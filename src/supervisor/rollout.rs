@@ -1,6 +1,5 @@
 //! The state of a rolling reload of one service, and why a reload fails.
 
-use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::requester::Requester;
@@ -13,7 +12,7 @@ pub(super) struct Rollout {
     pub(super) strategy: Strategy,
     pub(super) by: Requester,
     /// The numbers of the instances that have not been replaced yet, in order.
-    pub(super) remaining: VecDeque<u32>,
+    pub(super) remaining: Vec<u32>,
     pub(super) in_progress: Vec<Slot>,
     /// The definition to return to if the reload fails; `None` if it has not changed, or if a rollback is in progress.
     pub(super) previous: Option<Rc<Service>>,

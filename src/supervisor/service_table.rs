@@ -170,15 +170,17 @@ impl ServiceTable {
     }
 
     /// All instances. Does not borrow the table, so that it can be changed meanwhile.
-    pub(super) fn ids(&self) -> impl Iterator<Item = InstanceId> + use<> {
-        let counts: Vec<_> = self.service_indexes().map(|index| (index, self.ids_of(index))).collect();
-        counts.into_iter().flat_map(|(_, ids)| ids)
+    pub(super) fn ids(&self) -> Vec<InstanceId> {
+        let mut ids = Vec::new();
+        self.service_indexes().for_each(|index| ids.extend(self.ids_of(index)));
+        ids
     }
 
     /// All instances and surge instances.
-    pub(super) fn ids_with_surges(&self) -> impl Iterator<Item = InstanceId> + use<> {
-        let surges: Vec<_> = self.service_indexes().flat_map(|index| self.surges_of(index)).collect();
-        self.ids().chain(surges)
+    pub(super) fn ids_with_surges(&self) -> Vec<InstanceId> {
+        let mut ids = self.ids();
+        self.service_indexes().for_each(|index| ids.extend(self.surges_of(index)));
+        ids
     }
 
     pub(super) fn find(&self, id: InstanceId) -> Option<&Instance> {

@@ -1,5 +1,7 @@
 //! Read-only access to the state of the supervisor, for the status, the metrics and tests.
 
+use std::iter;
+
 use super::checks::HealthStatus;
 use super::instance::Instance;
 use super::planned::Runs;
@@ -86,11 +88,9 @@ pub struct InstanceView<'a> {
 impl<'a> View<'a> {
     /// The services, in the order of the plan.
     pub fn services(self) -> impl Iterator<Item = ServiceView<'a>> {
-        let table = self.table;
-        let services = self.plan.services.iter().zip(table.service_indexes());
         // A removed service is shown until its last instance is gone.
-        let is_shown = move |(_, index): &(_, ServiceIndex)| !table[*index].is_gone();
-        services.filter(is_shown).map(move |(service, index)| ServiceView::new(&service.name, index, table))
+        let mut shown = self.table.service_indexes().filter(move |index| !self.table[*index].is_gone());
+        iter::from_fn(move || self.service(shown.next()?))
     }
 
     /// One service.
@@ -101,7 +101,8 @@ impl<'a> View<'a> {
 
     /// All instances of all services.
     pub fn instances(self) -> impl Iterator<Item = InstanceView<'a>> {
-        self.services().flat_map(ServiceView::instances)
+        let mut instances = self.services().flat_map(ServiceView::instances);
+        iter::from_fn(move || instances.next())
     }
 }
 
@@ -126,7 +127,7 @@ impl<'a> ServiceView<'a> {
 
     /// The instances 0…n−1, followed by surplus instances that are being stopped.
     pub fn instances(self) -> impl Iterator<Item = InstanceView<'a>> {
-        self.table[self.index].instances().iter().map(Instance::view)
+        views_of(self.table[self.index].instances())
     }
 
     /// Whether the definition of the configuration has failed, and the one before it is in effect.
@@ -137,8 +138,20 @@ impl<'a> ServiceView<'a> {
 
     /// The surge instances: the second processes of instances that are being reloaded.
     pub fn surges(self) -> impl Iterator<Item = InstanceView<'a>> {
-        self.table[self.index].surges().iter().map(Instance::view)
+        views_of(self.table[self.index].surges())
     }
+
+    /// The instances, followed by the surge instances.
+    pub fn instances_and_surges(self) -> impl Iterator<Item = InstanceView<'a>> {
+        let mut all = self.instances().chain(self.surges());
+        iter::from_fn(move || all.next())
+    }
+}
+
+/// As all iterators here, it has only `next`: every other function would be a copy for each caller, of 200 bytes.
+fn views_of(instances: &[Instance]) -> impl Iterator<Item = InstanceView<'_>> {
+    let mut instances = instances.iter();
+    iter::from_fn(move || instances.next().map(Instance::view))
 }
 
 impl Instance {

@@ -163,7 +163,7 @@ impl Operator {
             if self.chance.one_in(3) {
                 let changed = Rc::make_mut(service);
                 let version = CString::new(self.chance.below(3).to_string()).unwrap();
-                changed.process.command = Box::new([Template::Fixed(version)]);
+                Rc::make_mut(&mut changed.process).command = Box::new([Template::Fixed(version)]);
             }
             if self.chance.one_in(6) {
                 Rc::make_mut(service).restart.min_uptime = self.chance.millis(0, 20_000);

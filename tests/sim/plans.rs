@@ -109,7 +109,7 @@ fn random_service(chance: &mut Chance, index: u32) -> Service {
             },
             kill_mode: chance.pick(&[KillMode::Mixed, KillMode::Mixed, KillMode::Group, KillMode::Process]),
         },
-        process: Process { ipc: ready == Ready::Ipc || chance.one_in(4), ..process() },
+        process: Rc::new(Process { ipc: ready == Ready::Ipc || chance.one_in(4), ..process() }),
         ready,
         probe_timeout: Service::PROBE_TIMEOUT,
         ready_timeout: match chance.below(8) {

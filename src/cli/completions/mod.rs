@@ -16,12 +16,13 @@ pub(super) fn bash() -> String {
     let mut options = String::new();
     let mut operands = String::new();
     for definition in std::iter::once(&PROGRAM).chain(commands()) {
-        for option in definition.options().filter(|option| !option.value.is_empty()) {
-            let names: Vec<String> = option.names().map(|name| format!("'{} {name}'", definition.name)).collect();
+        for option in definition.options().into_iter().filter(|option| !option.value.is_empty()) {
+            let names: Vec<String> =
+                option.names().iter().map(|name| format!("'{} {name}'", definition.name)).collect();
             // Writing to a String cannot fail.
             let _ = writeln!(values, "        {}) {} ;;", names.join(" | "), bash_completion(option.values));
         }
-        let names: Vec<&str> = definition.options().flat_map(Opt::names).collect();
+        let names: Vec<&str> = definition.options().into_iter().flat_map(Opt::names).collect();
         let _ = writeln!(options, "        '{}') _keepalive_words '{}' ;;", definition.name, names.join(" "));
         for (values, position) in definition.positioned_operands() {
             let position = position.map_or_else(|| "*".to_owned(), |position| position.to_string());
@@ -76,7 +77,7 @@ pub(super) fn zsh() -> String {
         cases.push_str(" ;;\n");
     }
     let mut options = String::new();
-    PROGRAM.options().for_each(|option| zsh_option(&mut options, option));
+    PROGRAM.options().into_iter().for_each(|option| zsh_option(&mut options, option));
     fill_template(
         include_str!("template.zsh"),
         &[("@COMMANDS@", &names), ("@CASES@", &cases), ("@OPTIONS@", options.trim())],
@@ -115,6 +116,7 @@ fn zsh_completion(values: Values) -> String {
 /// The script for fish.
 pub(super) fn fish() -> String {
     let mut lines = String::new();
+    let mut with_value = Vec::new();
     for definition in std::iter::once(&PROGRAM).chain(commands()) {
         let condition = match definition.name {
             "" => "__keepalive_has_no_command".to_owned(),
@@ -126,11 +128,12 @@ pub(super) fn fish() -> String {
         };
         for option in definition.options() {
             fish_option(&mut lines, &condition, option);
+            if !option.value.is_empty() {
+                with_value.extend(option.names());
+            }
         }
         fish_operands(&mut lines, definition);
     }
-    let all = std::iter::once(&PROGRAM).chain(commands()).flat_map(Definition::options);
-    let mut with_value: Vec<&str> = all.filter(|option| !option.value.is_empty()).flat_map(Opt::names).collect();
     with_value.sort_unstable();
     with_value.dedup();
     fill_template(include_str!("template.fish"), &[("@LINES@", &lines), ("@VALUED@", &with_value.join(" "))])

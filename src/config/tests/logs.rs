@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::plan::{LogFormat, LogStyle, Output, Process};
 
-fn process(text: &str) -> Process {
+fn process(text: &str) -> Rc<Process> {
     plan(text).services.remove(0).process.clone()
 }
 

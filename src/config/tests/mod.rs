@@ -15,6 +15,7 @@ mod variables;
 
 use std::ffi::{CString, OsString};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;

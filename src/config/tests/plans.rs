@@ -1,6 +1,5 @@
 //! The plans of valid configurations.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
@@ -63,7 +62,7 @@ fn minimal() -> Service {
         max_memory: None,
         hooks: Hooks::default(),
         reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::from_secs(1) },
-        process: Process {
+        process: Rc::new(Process {
             command: [fixed("node")].into(),
             cwd: None,
             credentials: None,
@@ -86,7 +85,7 @@ fn minimal() -> Service {
             fd_store: 0,
             state: None,
             ipc: false,
-        },
+        }),
     }
 }
 
@@ -173,7 +172,7 @@ fn every_key_of_a_service_is_decoded() {
          no_new_privs = true\nlog = { stdout = \"inherit\", stderr = \"null\" }\n\
          limits = { nofile = 1000, core = \"unlimited\", data = { soft = \"64KiB\", hard = \"unlimited\" } }",
         |service| {
-            let process = &mut service.process;
+            let process = Rc::make_mut(&mut service.process);
             process.cwd = Some(numbered(&["/a/", ""]));
             process.umask = Some(0o027);
             process.inherit_env = false;
@@ -241,19 +240,23 @@ fn a_command_and_a_probe_know_the_variables_of_the_process() {
 #[test]
 fn a_user_has_the_groups_of_the_group_file() {
     check_service("user = \"www\"", |service| {
-        service.process.credentials = Some(Credentials { uid: 33, gid: 34, groups: [34, 50].into() });
-        service.process.env = [fixed("HOME=/var/www"), fixed("LOGNAME=www"), fixed("USER=www")].into();
+        Rc::make_mut(&mut service.process).credentials =
+            Some(Credentials { uid: 33, gid: 34, groups: [34, 50].into() });
+        Rc::make_mut(&mut service.process).env =
+            [fixed("HOME=/var/www"), fixed("LOGNAME=www"), fixed("USER=www")].into();
     });
     check_service("user = 33\ngroup = \"logs\"\ngroups = []", |service| {
-        service.process.credentials = Some(Credentials { uid: 33, gid: 50, groups: [].into() });
-        service.process.env = [fixed("HOME=/var/www"), fixed("LOGNAME=www"), fixed("USER=www")].into();
+        Rc::make_mut(&mut service.process).credentials = Some(Credentials { uid: 33, gid: 50, groups: [].into() });
+        Rc::make_mut(&mut service.process).env =
+            [fixed("HOME=/var/www"), fixed("LOGNAME=www"), fixed("USER=www")].into();
     });
     check_service("user = \"1000\"", |service| {
-        service.process.credentials = Some(Credentials { uid: 1000, gid: 1000, groups: [1000].into() });
-        service.process.env = [fixed("HOME=/")].into();
+        Rc::make_mut(&mut service.process).credentials =
+            Some(Credentials { uid: 1000, gid: 1000, groups: [1000].into() });
+        Rc::make_mut(&mut service.process).env = [fixed("HOME=/")].into();
     });
     check_service("group = 7", |service| {
-        service.process.credentials = Some(Credentials { uid: 0, gid: 7, groups: [7].into() });
+        Rc::make_mut(&mut service.process).credentials = Some(Credentials { uid: 0, gid: 7, groups: [7].into() });
     });
 }
 
@@ -262,7 +265,7 @@ fn only_root_can_run_services_as_another_user() {
     let scratch = Scratch::new();
     scratch.write("keepalive.toml", b"[services.web]\ncommand = \"x\"\nuser = 1000\n");
     let process = scratch.load_as(Purpose::Run, 1000).unwrap().plan.services.remove(0).process.clone();
-    assert_eq!((process.credentials, &*process.env), (None, &[fixed("HOME=/")][..]));
+    assert_eq!((&process.credentials, &*process.env), (&None, &[fixed("HOME=/")][..]));
     let expected = "keepalive.toml:3:8: only root can change user or group, and keepalive runs as user 1001\n  \
                     3 | user = 1000\n    |        ^^^^\n  \
                     = start keepalive as root, or remove `user`, `group` and `groups`\n\n1 error in the configuration\n";
@@ -293,8 +296,8 @@ fn the_command_after_the_dashes_is_the_service_main() {
     expected.name = "main".into();
     expected.restart.policy = RestartPolicy::Never;
     expected.on_success = ExitAction::Shutdown;
-    expected.process.command = [fixed("sh"), fixed("-c"), fixed("echo ${HOME} {instance}")].into();
-    expected.process.input = Input::Terminal;
+    Rc::make_mut(&mut expected.process).command = [fixed("sh"), fixed("-c"), fixed("echo ${HOME} {instance}")].into();
+    Rc::make_mut(&mut expected.process).input = Input::Terminal;
     assert_eq!(main, Rc::new(expected));
 
     scratch.write("keepalive.toml", b"[services.main]\ncommand = \"x\"\n");

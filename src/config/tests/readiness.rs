@@ -114,7 +114,7 @@ fn durations_and_reload_are_decoded() {
         service.ready_timeout = Some(Duration::from_secs(60));
         service.watchdog = Some(Duration::from_secs(10));
         service.stop.delay = Duration::from_secs(2);
-        service.process.ipc = true;
+        Rc::make_mut(&mut service.process).ipc = true;
     });
     let rolling = Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::from_secs(1) };
     for (value, expected) in [
@@ -135,11 +135,12 @@ fn durations_and_reload_are_decoded() {
 #[test]
 fn state_is_in_memory_or_in_a_file() {
     check_service("state = { size = \"1MiB\" }", |service| {
-        service.process.state = Some(State { size: 1 << 20, persist: None });
+        Rc::make_mut(&mut service.process).state = Some(State { size: 1 << 20, persist: None });
     });
     check_service("instances = 2\nstate = { size = \"1KiB\", persist = \"/d/{service}-{instance}\" }", |service| {
         service.instances = 2;
-        service.process.state = Some(State { size: 1_024, persist: Some(numbered(&["/d/web-", ""])) });
+        Rc::make_mut(&mut service.process).state =
+            Some(State { size: 1_024, persist: Some(numbered(&["/d/web-", ""])) });
     });
 }
 

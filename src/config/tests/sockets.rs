@@ -63,11 +63,11 @@ fn sockets_have_descriptors_in_the_order_of_the_file() {
         "env = { X = \"{fd.zz};{fd.a b};\" }\ncwd = \"/{fd.zz}/{instance}\"\nlisten_mode = \"reuseport\"\nfd_store = 8\n\
          listen = { zz = \"tcp://127.0.0.1:1\", \"a b\" = \"tcp://127.0.0.1:2\" }",
         |service| {
-            service.process.env = [fixed("X=3;4;")].into();
-            service.process.cwd = Some(numbered(&["/3/", ""]));
-            service.process.listen_mode = ListenMode::Reuseport;
-            service.process.fd_store = 8;
-            service.process.listen = [socket("zz", 1), socket("a b", 2)].into();
+            Rc::make_mut(&mut service.process).env = [fixed("X=3;4;")].into();
+            Rc::make_mut(&mut service.process).cwd = Some(numbered(&["/3/", ""]));
+            Rc::make_mut(&mut service.process).listen_mode = ListenMode::Reuseport;
+            Rc::make_mut(&mut service.process).fd_store = 8;
+            Rc::make_mut(&mut service.process).listen = [socket("zz", 1), socket("a b", 2)].into();
         },
     );
 }
@@ -315,9 +315,9 @@ keepalive.toml:6:46: `KEEPALIVE_STATE_FD` is reserved for keepalive
 fn listen_fds_can_be_turned_off() {
     check_service("listen.a = \"tcp://127.0.0.1:1\"\nlisten_fds = false\nenv.LISTEN_FDS = 1", |service| {
         let address = Address::Tcp("127.0.0.1:1".parse().unwrap()).into();
-        service.process.listen = [Listen { name: "a".into(), address, nonblocking: false }].into();
-        service.process.listen_fds = false;
-        service.process.env = [fixed("LISTEN_FDS=1")].into();
+        Rc::make_mut(&mut service.process).listen = [Listen { name: "a".into(), address, nonblocking: false }].into();
+        Rc::make_mut(&mut service.process).listen_fds = false;
+        Rc::make_mut(&mut service.process).env = [fixed("LISTEN_FDS=1")].into();
     });
     check_keys(
         "listen.a = \"tcp://0.0.0.0:1\"\nlisten_fds = false\nfd_store = 1\n[services.b]\ncommand = \"b\"\nlisten_fds = true\n[services.c]\ncommand = \"c\"\nlisten.a = { address = \"tcp://0.0.0.0:2\", nonblocking = 1 }\nlisten_fds = \"no\"\n",

@@ -92,9 +92,10 @@ pub(super) fn timeout(snapshot: &StatusSnapshot<'_>, request: &Request, after: D
         let views = service.depends_on.iter().filter_map(|dependency| snapshot.view.service(*dependency));
         views.filter(|dependency| !dependency.available).find_map(neediest)
     };
-    let surges =
-        snapshot.view.services().flat_map(ServiceView::surges).filter(|surge| is_meant(request, surge.id.slot()));
-    let mut underway: Vec<_> = targets(snapshot, request).filter(is_underway).chain(surges).collect();
+    let mut underway: Vec<_> = targets(snapshot, request).filter(is_underway).collect();
+    for service in snapshot.view.services() {
+        underway.extend(service.surges().filter(|surge| is_meant(request, surge.id.slot())));
+    }
     if underway.is_empty() {
         // A reload or a restart that has not begun: what it waits for.
         underway.extend(targets(snapshot, request).find_map(|instance| awaits(&instance)));

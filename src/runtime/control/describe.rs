@@ -30,7 +30,7 @@ pub(super) fn describe(target: Target, snapshot: &StatusSnapshot<'_>, out: &mut 
             Target::Instance(id) => instance.id.slot() == id,
             Target::Service(_) | Target::All => true,
         };
-        let instances = service.instances().chain(service.surges()).filter(is_meant);
+        let instances = service.instances_and_surges().filter(is_meant);
         for (position, instance) in instances.take(MAX_LISTED).enumerate() {
             if position > 0 {
                 out.push(b',');

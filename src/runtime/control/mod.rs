@@ -464,7 +464,7 @@ impl Server {
             return None;
         }
         let view = supervisor.view();
-        let processes = view.services().flat_map(|service| service.instances().chain(service.surges()));
+        let processes = view.services().flat_map(|service| service.instances_and_surges());
         Some(self.usage.start(processes.filter_map(|instance| Some((instance.pid?.get(), instance.id))).collect()))
     }
 

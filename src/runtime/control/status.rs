@@ -6,6 +6,7 @@ use super::reason::reason_of;
 use super::snapshot::{Cursor, StatusSnapshot, is_full, is_ready, word_of};
 use crate::logs::timestamp::Timestamp;
 use crate::model::json::{Object, push, text};
+use crate::model::milliseconds;
 use crate::model::plan::Kind;
 use crate::runtime::journal::events::write_exit;
 use crate::runtime::run_wording::numbers;
@@ -29,7 +30,7 @@ pub(super) fn status(cursor: &mut Cursor, snapshot: &StatusSnapshot<'_>, out: &m
             }
             begin_service(service, snapshot, out);
         }
-        for instance in service.instances().chain(service.surges()).skip(cursor.number) {
+        for instance in service.instances_and_surges().skip(cursor.number) {
             // The head of a service and its first instance are in one piece: the cursor has no position between them.
             if cursor.number > 0 {
                 if is_full(out) {
@@ -55,7 +56,7 @@ pub(super) fn begin_status(snapshot: &StatusSnapshot<'_>, out: &mut Vec<u8>) {
         Some(path) => text(out, &path.to_string_lossy()),
         None => out.extend(b"null"),
     }
-    push(out, format_args!(",\"uptime_ms\":{}", snapshot.now.since(snapshot.started_at).as_millis()));
+    push(out, format_args!(",\"uptime_ms\":{}", milliseconds(snapshot.now.since(snapshot.started_at))));
     let state = if snapshot.view.is_stopping { "stopping" } else { "running" };
     push(out, format_args!(",\"state\":\"{state}\",\"services\":["));
 }
@@ -99,10 +100,10 @@ pub(super) fn write_instance(instance: &InstanceView<'_>, snapshot: &StatusSnaps
         object.plain("rolled_back", true);
     }
     object.plain("restarts", instance.restarts.automatic());
-    object.optional("uptime_ms", instance.since.map(|since| snapshot.now.since(since).as_millis()));
+    object.optional("uptime_ms", instance.since.map(|since| milliseconds(snapshot.now.since(since))));
     write_exit(instance.last_run.map(|run| run.exit), &mut object);
     if instance.definition.runs_on_schedule() {
-        object.optional("last_run_ms", instance.last_run.map(|run| run.uptime.as_millis()));
+        object.optional("last_run_ms", instance.last_run.map(|run| milliseconds(run.uptime)));
     }
     object.text("reason", &reason_of(instance, snapshot));
     if let Some(health) = &instance.definition.health {

@@ -89,12 +89,13 @@ impl Usage {
 /// Measures the usage of these main processes, which are sorted by pid: three numbers for each. Reads /proc/PID, which can take
 /// any time.
 fn measure(mains: Vec<Main>) -> Vec<u8> {
-    let memory_of = &mut |_, stat: &Stat| procfs::pages_to_bytes(stat.pages);
-    let numbers = add_up(&processes(), mains, memory_of).into_iter().flat_map(|(_, used)| {
-        let ResourceUse { processes, memory, milliseconds } = used;
-        [processes.into(), memory, milliseconds]
-    });
-    numbers.flat_map(u64::to_ne_bytes).collect()
+    let mut bytes = Vec::new();
+    for (_, used) in add_up(&processes(), mains, &mut |_, stat| procfs::pages_to_bytes(stat.pages)) {
+        for number in [used.processes.into(), used.memory, used.milliseconds] {
+            bytes.extend_from_slice(&u64::to_ne_bytes(number));
+        }
+    }
+    bytes
 }
 
 fn processes() -> Vec<Stat> {
@@ -106,7 +107,7 @@ fn processes() -> Vec<Stat> {
 /// The main processes that run and whose services have `max_memory`, sorted by pid, and their runs.
 pub(in crate::runtime) fn limited(supervisor: &Supervisor) -> impl Iterator<Item = (Main, RunId)> {
     let view = supervisor.view();
-    let instances = view.services().flat_map(|service| service.instances().chain(service.surges()));
+    let instances = view.services().flat_map(|service| service.instances_and_surges());
     let limited = instances.filter(|one| one.state == StateName::Running && one.definition.max_memory.is_some());
     let mut found: Vec<_> = limited.filter_map(|one| Some(((one.pid?.get(), one.id), one.run?))).collect();
     found.sort_unstable();

@@ -136,9 +136,10 @@ impl FdStore {
         self.names.get(id).map_or(&[], Vec::as_slice)
     }
 
-    /// The processes that hold descriptors.
-    pub(super) fn holders(&self) -> impl Iterator<Item = Pid> {
-        self.holders.iter().map(|holder| holder.pid).chain(self.killed.pids().iter().copied())
+    /// Adds the processes that hold descriptors to `pids`.
+    pub(super) fn add_holders(&self, pids: &mut Vec<Pid>) {
+        pids.extend(self.holders.iter().map(|holder| holder.pid));
+        pids.extend_from_slice(self.killed.pids());
     }
 
     /// Takes the next datagram, which carries descriptors, from the notification socket of a run. The result follows in

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::logs::timestamp::Timestamp;
 use crate::model::json::Object;
 use crate::model::plan::{Hook, Service};
-use crate::model::{ExitStatus, InstanceId, Mono, Plan, ProbeFailure};
+use crate::model::{ExitStatus, InstanceId, Mono, Plan, ProbeFailure, milliseconds};
 use crate::runtime::run_wording::RunText;
 use crate::runtime::text::Counted;
 use crate::runtime::wording::{Line, Name, Skipped, SuppressedLine, Why, service_name};
@@ -221,7 +221,7 @@ fn write_members(plan: &Plan, event: &JournalEvent, object: &mut Object<'_>) {
             }
             if let Reason::Exited { run, .. } | Reason::CleanedUp { run, .. } = reason {
                 write_exit(Some(run.exit), object);
-                object.plain("uptime_ms", run.uptime.as_millis());
+                object.plain("uptime_ms", milliseconds(run.uptime));
             }
         }
         JournalEvent::StopTimedOut { instance, pid, .. }

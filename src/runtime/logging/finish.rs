@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use super::Logging;
 use crate::logs::protocol::Message;
 use crate::logs::{channel, messages};
-use crate::model::{AwakeClock, ExitStatus, Mono, Signal};
+use crate::model::{AwakeClock, ExitStatus, Mono, Signal, milliseconds};
 use crate::runtime::rate_limited_log;
 use crate::runtime::token::Token;
 use crate::sys::poll::Ready;
@@ -62,7 +62,7 @@ impl Logging {
                 is_stop_sent = false;
             }
             if !std::mem::replace(&mut is_stop_sent, true) {
-                let within = u64::try_from(by.since(now).as_millis()).unwrap_or(0);
+                let within = milliseconds(by.since(now));
                 channel::send(Message::Stop { within }, None);
             }
             self.receive_last_lines();

@@ -140,11 +140,14 @@ impl Logging {
     /// Runs the logger, in the child.
     fn become_logger(&mut self, liveness_fd: OwnedFd) -> ! {
         let Some(LoggerChannel { peer, counters, timer }) = self.logger_channel.take() else { process::exit_now(1) };
-        let pipes = std::mem::take(&mut self.slots).into_entries().flat_map(|(_, slot)| slot.into_read_ends());
+        let mut pipes = Vec::new();
+        for (_, slot) in std::mem::take(&mut self.slots).into_entries() {
+            slot.move_read_ends(&mut pipes);
+        }
         logger::run(LoggerArgs {
             socket: peer,
             liveness_fd,
-            pipes: pipes.collect(),
+            pipes,
             style: self.style,
             width: longest_name(&self.plan),
             colour: match std::env::var_os("NO_COLOR") {

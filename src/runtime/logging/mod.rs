@@ -211,14 +211,14 @@ impl Logging {
         counter.map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
 
-    /// The process of the logger, which ends last, and those that have been killed and have not ended.
-    pub(in crate::runtime) fn pids(&self) -> impl Iterator<Item = Pid> {
-        self.running.as_ref().map(|running| running.pid).into_iter().chain(self.killed())
+    /// The process of the logger, which ends last.
+    pub(in crate::runtime) fn pid(&self) -> Option<Pid> {
+        self.running.as_ref().map(|running| running.pid)
     }
 
     /// The loggers that have been killed because a pipe held them up, and have not ended.
-    pub(in crate::runtime) fn killed(&self) -> impl Iterator<Item = Pid> {
-        self.hold_up.killed().iter().copied()
+    pub(in crate::runtime) fn killed(&self) -> &[Pid] {
+        self.hold_up.killed()
     }
 
     /// What services get in the place of the limit of descriptors that we have raised for ourselves.

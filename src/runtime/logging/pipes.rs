@@ -218,9 +218,9 @@ impl Slot {
         !self.retired.is_empty()
     }
 
-    /// The read ends, the oldest first.
-    pub(super) fn into_read_ends(self) -> impl Iterator<Item = (Source, OwnedFd)> {
-        let pipes = self.pipes.into_iter().flatten().map(|pipe| (pipe.source, pipe.read_end));
-        self.retired.into_iter().chain(pipes)
+    /// Moves the read ends to `read_ends`, the oldest first.
+    pub(super) fn move_read_ends(self, read_ends: &mut Vec<(Source, OwnedFd)>) {
+        read_ends.extend(self.retired);
+        read_ends.extend(self.pipes.into_iter().flatten().map(|pipe| (pipe.source, pipe.read_end)));
     }
 }

@@ -127,7 +127,8 @@ impl Checker {
         let at_rest =
             matches!(from, StateName::Waiting | StateName::Stopped | StateName::Completed | StateName::Failed);
         if to == StateName::Starting && !id.is_surge() && (at_rest || self.model.get(id).start_requested) {
-            rule!(self.model.dependencies_are_satisfied(id.service), "{id:?} starts before its dependencies are ready");
+            let is_free = self.model.dependencies_are_satisfied(id.service) || self.requests.has_begun_deferred;
+            rule!(is_free, "{id:?} starts before its dependencies are ready");
         }
         if self.event == Some(Event::Boot) {
             rule!(self.model.starts_by_itself(id.service), "{id:?} starts at boot without autostart");

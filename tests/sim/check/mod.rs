@@ -249,6 +249,7 @@ impl Checker {
         self.now = now;
         self.actions = 0;
         self.event = Some(event.clone());
+        self.requests.has_begun_deferred = false;
         if self.apply_to_side_run(event) {
             return Ok(());
         }

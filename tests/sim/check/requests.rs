@@ -25,6 +25,8 @@ pub(crate) struct Requests {
     is_scaled_by_config: bool,
     /// The time of the last tick, which reports the end of deadlines.
     pub(super) ticked_at: Mono,
+    /// Restarts that waited have begun because of this event, after what it has started.
+    pub(super) has_begun_deferred: bool,
 }
 
 /// A request that has not been answered.

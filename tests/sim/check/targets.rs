@@ -34,6 +34,7 @@ impl Requests {
                 continue;
             }
             let targets = std::mem::take(&mut open.deferred);
+            self.has_begun_deferred = true;
             open.died.clear();
             if unavailable_dependency(&targets, model).is_some() {
                 // It is refused.

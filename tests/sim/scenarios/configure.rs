@@ -1,5 +1,7 @@
 //! Loads of a new configuration.
 
+use std::rc::Rc;
+
 use keepalive::model::plan::{ExitAction, RestartPolicy, Service};
 
 use super::reload::{boot_ready, changed, notify};
@@ -214,7 +216,7 @@ fn a_service_limited_to_one_instance_loses_its_scaled_instances() {
     setup.report_ready("web.1");
     setup.forget();
     let file = keepalive::model::Template::Fixed(c"/data/state".to_owned());
-    web.process.state = Some(keepalive::model::plan::State { size: 1, persist: Some(file) });
+    Rc::make_mut(&mut web.process).state = Some(keepalive::model::plan::State { size: 1, persist: Some(file) });
     setup.configure(vec![web]);
     assert_eq!(setup.only("web scaled"), ["web scaled 2 → 1"]);
     setup.exits("web.1", 0);

@@ -227,7 +227,7 @@ fn other_checks_need_no_other_process() {
     setup.check(&[]);
     // It runs another program: with that come the checks of the new definition.
     let process = Process::new(Box::new([Template::Fixed(c"other".to_owned())]));
-    setup.configure(vec![Service { process, ..checked("web", OnUnhealthy::Mark) }]);
+    setup.configure(vec![Service { process: Rc::new(process), ..checked("web", OnUnhealthy::Mark) }]);
     setup.after(seconds(10));
     assert_eq!(setup.only("check"), ["check web.0"]);
 }

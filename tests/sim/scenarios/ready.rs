@@ -1,7 +1,9 @@
 //! Readiness, watchdog and other reports of processes.
 
+use std::rc::Rc;
+
 use keepalive::model::Template;
-use keepalive::model::plan::{Probe, Process, Ready, RestartPolicy, Service, Stop};
+use keepalive::model::plan::{Probe, Ready, RestartPolicy, Service, Stop};
 use keepalive::supervisor::ReadySource;
 
 use super::*;
@@ -437,7 +439,7 @@ fn a_reaped_process_is_not_probed() {
 #[test]
 fn a_stop_is_announced_on_the_ipc_channel_before_the_stop_signal() {
     let mut web = service("web");
-    web.process = Process { ipc: true, ..web.process };
+    Rc::make_mut(&mut web.process).ipc = true;
     web.stop.delay = seconds(2);
     let mut setup = Setup::boot(vec![web, service("db")]);
     setup.forget();

@@ -1,5 +1,7 @@
 //! Rolling reloads.
 
+use std::rc::Rc;
+
 use keepalive::model::plan::{Ready, Reload, Service, Strategy};
 use keepalive::supervisor::RolloutError;
 
@@ -30,7 +32,7 @@ pub(super) fn boot_ready(services: Vec<Service>) -> Setup {
 
 /// The same service with another command.
 pub(super) fn changed(mut service: Service) -> Service {
-    service.process.command = Box::new([keepalive::model::Template::Fixed(c"other".to_owned())]);
+    Rc::make_mut(&mut service.process).command = Box::new([keepalive::model::Template::Fixed(c"other".to_owned())]);
     service
 }
 
