@@ -87,87 +87,119 @@ pub(super) fn dependencies<'p>(plan: &'p Plan, service: &Service) -> Vec<&'p str
     services.map(|service| &*service.name).collect()
 }
 
+/// Lines, each with a title. Those without content are left out.
+#[derive(Default)]
+struct Lines {
+    text: String,
+    /// Where the last line begins, and its content.
+    line: usize,
+    content: usize,
+}
+
+impl Lines {
+    /// Ends the last line and begins another one, to which the caller appends the content.
+    fn begin(&mut self, title: &str) -> &mut String {
+        self.end();
+        self.line = self.text.len();
+        push(&mut self.text, format_args!("  {title:<11}"));
+        self.content = self.text.len();
+        &mut self.text
+    }
+
+    /// Appends an element of a list to the last line.
+    fn element(&mut self, element: std::fmt::Arguments<'_>) {
+        if self.text.len() > self.content {
+            self.text.push_str(", ");
+        }
+        push(&mut self.text, element);
+    }
+
+    fn end(&mut self) {
+        if self.text.len() == self.content {
+            self.text.truncate(self.line);
+        } else {
+            self.text.push('\n');
+        }
+    }
+}
+
 /// Formats the definition of a service as lines of text. `note` is added to the name of each dependency.
 #[must_use]
 pub fn service_text(plan: &Plan, service: &Service, note: &dyn Fn(ServiceIndex) -> String) -> String {
-    let mut text = String::new();
-    let mut line = |title: &str, content: &str| {
-        if !content.is_empty() {
-            push(&mut text, format_args!("  {title:<11}{content}\n"));
-        }
-    };
-    let process = &service.process;
-    let words: Vec<String> = process.command.iter().map(quoted).collect();
-    line("command", &words.join(" "));
-    line(
-        "type",
-        match service.kind {
-            Kind::Service => "",
-            Kind::Oneshot if service.schedule.is_some() => "oneshot",
-            Kind::Oneshot => "oneshot: its dependents start after it has succeeded",
-        },
-    );
+    let mut lines = Lines::default();
+    let process = &*service.process;
+    lines.begin("command").push_str(&command_text(&process.command));
+    lines.begin("type").push_str(match service.kind {
+        Kind::Service => "",
+        Kind::Oneshot if service.schedule.is_some() => "oneshot",
+        Kind::Oneshot => "oneshot: its dependents start after it has succeeded",
+    });
     if let Some(schedule) = &service.schedule {
         let title = if service.kind == Kind::Oneshot { "schedule" } else { "restart at" };
-        line(title, &format!("{} in {}", schedule.text, schedule.zone_name));
+        push(lines.begin(title), format_args!("{} in {}", schedule.text, schedule.zone_name));
     }
     if let Some(lifetime) = service.max_lifetime {
-        line("lifetime", &format!("restarted after {} or up to a tenth earlier", format_duration(lifetime)));
+        let lifetime = format_duration(lifetime);
+        push(lines.begin("lifetime"), format_args!("restarted after {lifetime} or up to a tenth earlier"));
     }
     if let Some(limit) = service.max_memory {
-        line("memory", &format!("restarted above {}", size_text(limit)));
+        push(lines.begin("memory"), format_args!("restarted above {}", size_text(limit)));
     }
     match service.instances {
-        0 => line("instances", "0: it is off, and nothing waits for it"),
+        0 => lines.begin("instances").push_str("0: it is off, and nothing waits for it"),
         1 => {}
-        count => line("instances", &count.to_string()),
+        count => push(lines.begin("instances"), format_args!("{count}")),
     }
-    line("directory", &process.cwd.as_ref().map(Template::to_string).unwrap_or_default());
-    line("user", &process.credentials.as_ref().map(user_text).unwrap_or_default());
-    line("env", &env_text(process));
+    if let Some(directory) = &process.cwd {
+        push(lines.begin("directory"), format_args!("{directory}"));
+    }
+    if let Some(credentials) = &process.credentials {
+        push_user(lines.begin("user"), credentials);
+    }
+    push_env(lines.begin("env"), process);
     for file in &process.env_files {
-        line("env file", &file.path.to_string());
+        push(lines.begin("env file"), format_args!("{}", file.path));
     }
-    let dependencies = dependencies(plan, service).into_iter().zip(&service.depends_on);
-    line(
-        "depends on",
-        &dependencies.map(|(name, index)| name.to_owned() + &note(*index)).collect::<Vec<_>>().join(", "),
-    );
+    lines.begin("depends on");
+    for (name, index) in dependencies(plan, service).into_iter().zip(&service.depends_on) {
+        lines.element(format_args!("{name}{}", note(*index)));
+    }
     for (position, socket) in process.listen.iter().enumerate() {
-        line("listen", &socket_text(LISTEN_FDS_START + position, socket, process));
+        push_socket(lines.begin("listen"), LISTEN_FDS_START + position, socket, process);
     }
-    line("passed", &passed_text(process));
-    line("ready", &ready_text(service));
-    line("watchdog", &service.watchdog.map(|every| format!("every {}", format_duration(every))).unwrap_or_default());
-    line("health", &service.health.as_deref().map(health_text).unwrap_or_default());
-    line("restart", &restart_text(service));
-    line("success", &success_text(&service.restart));
-    line("on failure", exit_action_text(service.on_failure));
-    if service.kind == Kind::Oneshot || service.restart.policy != RestartPolicy::Always {
-        line("on success", exit_action_text(service.on_success));
+    push_passed(&mut lines, process);
+    push_ready(lines.begin("ready"), service);
+    if let Some(interval) = service.watchdog {
+        push(lines.begin("watchdog"), format_args!("every {}", format_duration(interval)));
     }
-    if service.kind == Kind::Service {
-        line("reload", &reload_text(&service.reload));
+    if let Some(health) = &service.health {
+        push_health(lines.begin("health"), health);
     }
-    line("stop", &stop_text(service));
-    for hook in Hook::ALL.into_iter().filter_map(|hook| service.hooks.find(hook)) {
-        let words: Vec<String> = service.hooks.command(hook).iter().map(quoted).collect();
+    push_restart(&mut lines, service);
+    push_stop(&mut lines, service);
+    for hook in Hook::ALL.into_iter().filter(|hook| service.hooks.find(*hook).is_some()) {
         let timeout = if hook == Hook::PreStop { service.stop.timeout } else { service.hooks.timeout };
-        line(hook.as_str(), &format!("{}, within {}", words.join(" "), format_duration(timeout)));
+        let command = command_text(service.hooks.command(hook));
+        push(lines.begin(hook.as_str()), format_args!("{command}, within {}", format_duration(timeout)));
     }
-    line("output", &output_text(process));
-    line("limits", &process.limits.iter().map(limit_text).collect::<Vec<_>>().join(", "));
-    line("process", &settings_text(process));
-    text
+    push_output(lines.begin("output"), process);
+    push_settings(&mut lines, process);
+    lines.end();
+    lines.text
 }
 
-fn socket_text(number: usize, socket: &Listen, process: &Process) -> String {
+/// The words of a command, quoted for a shell.
+fn command_text(command: &[Template]) -> String {
+    command.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+fn push_socket(text: &mut String, number: usize, socket: &Listen, process: &Process) {
     let Listen { name, address, nonblocking } = socket;
-    let mut text = format!("{name}: {}, descriptor {number}", address.shown(Address::to_string));
+    push(text, format_args!("{name}: {}, descriptor {number}", address.shown(Address::to_string)));
     if let Address::Unix { mode, owner, .. } = &**address {
-        push(&mut text, format_args!(", mode {mode:04o}"));
+        push(text, format_args!(", mode {mode:04o}"));
         if let Some((user, group)) = owner {
-            push(&mut text, format_args!(" of user {user}, group {group}"));
+            push(text, format_args!(" of user {user}, group {group}"));
         }
     }
     if process.listen_mode == ListenMode::Reuseport {
@@ -179,18 +211,23 @@ fn socket_text(number: usize, socket: &Listen, process: &Process) -> String {
     if !process.listen_fds {
         text.push_str(", not in LISTEN_FDS");
     }
-    text
 }
 
 /// What keepalive passes to the service besides sockets.
-fn passed_text(process: &Process) -> String {
-    let state = process.state.as_ref().map(|state| {
-        let file = state.persist.as_ref().map_or_else(String::new, |path| format!(" in {path}"));
-        format!("state of {}{file}", size_text(state.size))
-    });
-    let stored = (process.fd_store > 0).then(|| format!("up to {} stored descriptors", process.fd_store));
-    let ipc = process.ipc.then(|| "an ipc channel".to_owned());
-    [ipc, state, stored].into_iter().flatten().collect::<Vec<_>>().join(", ")
+fn push_passed(lines: &mut Lines, process: &Process) {
+    lines.begin("passed");
+    if process.ipc {
+        lines.element(format_args!("an ipc channel"));
+    }
+    if let Some(state) = &process.state {
+        lines.element(format_args!("state of {}", size_text(state.size)));
+        if let Some(path) = &state.persist {
+            push(&mut lines.text, format_args!(" in {path}"));
+        }
+    }
+    if process.fd_store > 0 {
+        lines.element(format_args!("up to {} stored descriptors", process.fd_store));
+    }
 }
 
 /// Formats a size in the largest unit in which it is a whole number.
@@ -201,32 +238,34 @@ fn size_text(bytes: u64) -> String {
     format!("{}{unit}", bytes >> bits)
 }
 
-/// Empty for a oneshot without a time limit.
-fn ready_text(service: &Service) -> String {
-    let when = match &service.ready {
-        Ready::Exec if service.kind == Kind::Oneshot && service.ready_timeout.is_none() => return String::new(),
-        Ready::Exec if service.kind == Kind::Oneshot => "it has succeeded".to_owned(),
-        Ready::Exec => return "when the program runs".to_owned(),
-        Ready::Delay(delay) => return format!("{} after the program starts", format_duration(*delay)),
-        Ready::Notify => "it sends READY=1".to_owned(),
-        Ready::Ipc => "it sends \"ready\" on its ipc channel".to_owned(),
-        Ready::Fd(number) => format!("it writes a newline to descriptor {number}"),
-        Ready::Probe(probe) => probe_text(probe),
-    };
-    let mut text = format!("when {when}, within {}", format_duration(service.start_timeout()));
-    if service.probe_timeout != Service::PROBE_TIMEOUT {
-        push(&mut text, format_args!(", each attempt within {}", format_duration(service.probe_timeout)));
+/// Nothing for a oneshot without a time limit.
+fn push_ready(text: &mut String, service: &Service) {
+    match &service.ready {
+        Ready::Exec if service.kind == Kind::Oneshot && service.ready_timeout.is_none() => return,
+        Ready::Exec if service.kind == Kind::Oneshot => text.push_str("when it has succeeded"),
+        Ready::Exec => return text.push_str("when the program runs"),
+        Ready::Delay(delay) => return push(text, format_args!("{} after the program starts", format_duration(*delay))),
+        Ready::Notify => text.push_str("when it sends READY=1"),
+        Ready::Ipc => text.push_str("when it sends \"ready\" on its ipc channel"),
+        Ready::Fd(number) => push(text, format_args!("when it writes a newline to descriptor {number}")),
+        Ready::Probe(probe) => {
+            text.push_str("when ");
+            push_probe(text, probe);
+        }
     }
-    text
+    push(text, format_args!(", within {}", format_duration(service.start_timeout())));
+    if service.probe_timeout != Service::PROBE_TIMEOUT {
+        push(text, format_args!(", each attempt within {}", format_duration(service.probe_timeout)));
+    }
 }
 
 /// When the probe succeeds.
-fn probe_text(probe: &Probe) -> String {
+fn push_probe(text: &mut String, probe: &Probe) {
     match probe {
-        Probe::Tcp(address) => format!("{address} accepts a connection"),
-        Probe::Http { authority, target } => format!("http://{authority}{target} responds"),
-        Probe::File(path) => format!("{path} exists"),
-        Probe::Exec(command) => format!("`{}` succeeds", command.iter().map(quoted).collect::<Vec<_>>().join(" ")),
+        Probe::Tcp(address) => push(text, format_args!("{address} accepts a connection")),
+        Probe::Http { authority, target } => push(text, format_args!("http://{authority}{target} responds")),
+        Probe::File(path) => push(text, format_args!("{path} exists")),
+        Probe::Exec(command) => push(text, format_args!("`{}` succeeds", command_text(command))),
     }
 }
 
@@ -238,37 +277,37 @@ pub(super) fn status_text(statuses: &RangeInclusive<u16>) -> String {
     }
 }
 
-fn health_text(health: &Health) -> String {
+fn push_health(text: &mut String, health: &Health) {
     let Health { probe, http, interval, timeout, retries, start_period, on_unhealthy } = health;
-    let [interval, timeout] = [interval, timeout].map(|duration| format_duration(*duration));
-    let mut text = format!("every {interval}: {}", probe_text(probe));
+    push(text, format_args!("every {}: ", format_duration(*interval)));
+    push_probe(text, probe);
     if http.statuses != HttpCheck::default().statuses {
-        push(&mut text, format_args!(" with {}", http.statuses.iter().map(status_text).collect::<Vec<_>>().join(", ")));
+        push(text, format_args!(" with {}", http.statuses.iter().map(status_text).collect::<Vec<_>>().join(", ")));
     }
     if let Some(body) = &http.body {
-        push(&mut text, format_args!(" with `{}`", body.shown(|body| body.to_string())));
+        push(text, format_args!(" with `{}`", body.shown(|body| body.to_string())));
     }
-    push(&mut text, format_args!(" within {timeout}; after "));
-    text.push_str(&quantity(u64::from(*retries), "failure"));
+    let failures = quantity(u64::from(*retries), "failure");
+    push(text, format_args!(" within {}; after {failures}", format_duration(*timeout)));
     if !start_period.is_zero() {
-        push(&mut text, format_args!(" ({} to start)", format_duration(*start_period)));
+        push(text, format_args!(" ({} to start)", format_duration(*start_period)));
     }
     text.push_str(match on_unhealthy {
         OnUnhealthy::Restart => " it is restarted",
         OnUnhealthy::Mark => " it is not ready",
         OnUnhealthy::Shutdown => " keepalive shuts down",
     });
-    text
 }
 
-fn reload_text(reload: &Reload) -> String {
-    let strategy = match reload.strategy {
-        Strategy::Rolling => format!("rolling, {} at a time", reload.max_surge),
-        Strategy::Restart => "restart one by one".to_owned(),
-        Strategy::Signal(signal) => return format!("by {signal}"),
-    };
-    let soak = format_duration(reload.soak);
-    if reload.soak.is_zero() { strategy } else { format!("{strategy}, each must stay ready for {soak}") }
+fn push_reload(text: &mut String, reload: &Reload) {
+    match reload.strategy {
+        Strategy::Rolling => push(text, format_args!("rolling, {} at a time", reload.max_surge)),
+        Strategy::Restart => text.push_str("restart one by one"),
+        Strategy::Signal(signal) => return push(text, format_args!("by {signal}")),
+    }
+    if !reload.soak.is_zero() {
+        push(text, format_args!(", each must stay ready for {}", format_duration(reload.soak)));
+    }
 }
 
 /// Quotes a word for a shell where necessary.
@@ -288,46 +327,55 @@ fn quoted(word: &Template) -> String {
     }
 }
 
-fn user_text(credentials: &Credentials) -> String {
-    let groups: Vec<String> = credentials.groups.iter().map(u32::to_string).collect();
-    format!("{}, group {}, groups {}", credentials.uid, credentials.gid, groups.join(" "))
+fn push_user(text: &mut String, credentials: &Credentials) {
+    push(text, format_args!("{}, group {}, groups ", credentials.uid, credentials.gid));
+    text.push_str(&credentials.groups.iter().map(u32::to_string).collect::<Vec<_>>().join(" "));
 }
 
-fn env_text(process: &Process) -> String {
+fn push_env(text: &mut String, process: &Process) {
     let names: Vec<String> = process.env_names().collect();
-    match (names.is_empty(), process.inherit_env) {
-        (true, true) => String::new(),
-        (true, false) => "empty".to_owned(),
-        (false, true) => format!("{} and the environment of keepalive", names.join(" ")),
-        (false, false) => format!("{} and nothing else", names.join(" ")),
-    }
+    text.push_str(&names.join(" "));
+    text.push_str(match (names.is_empty(), process.inherit_env) {
+        (true, true) => "",
+        (true, false) => "empty",
+        (false, true) => " and the environment of keepalive",
+        (false, false) => " and nothing else",
+    });
 }
 
-fn restart_text(service: &Service) -> String {
+/// What happens when it exits.
+fn push_restart(lines: &mut Lines, service: &Service) {
     let restart = &service.restart;
-    let when = match (restart.policy, service.kind) {
-        (RestartPolicy::Never, _) => return "never".to_owned(),
+    let text = lines.begin("restart");
+    text.push_str(match (restart.policy, service.kind) {
+        (RestartPolicy::Never, _) => "never",
         (RestartPolicy::Always, Kind::Service) => "always",
         (RestartPolicy::Always, Kind::Oneshot) => "until it succeeds",
         (RestartPolicy::OnFailure, _) => "on failure",
-    };
-    let delay = if restart.delay.is_zero() {
-        "immediately".to_owned()
-    } else {
-        format!("after {}", format_duration(restart.delay))
-    };
-    let limit = match restart.max_restarts {
-        None => "without limit".to_owned(),
-        Some(count) => format!("at most {}", quantity(u64::from(count), "time")),
-    };
-    let backoff = &restart.backoff;
-    format!(
-        "{when}, {delay}; after runs shorter than {}: backoff from {}, factor {}, up to {}, {limit}",
-        format_duration(restart.min_uptime),
-        format_duration(backoff.initial),
-        decimal(backoff.factor),
-        format_duration(backoff.max)
-    )
+    });
+    if restart.policy != RestartPolicy::Never {
+        if restart.delay.is_zero() {
+            text.push_str(", immediately");
+        } else {
+            push(text, format_args!(", after {}", format_duration(restart.delay)));
+        }
+        let backoff = &restart.backoff;
+        let [uptime, initial, max] = [restart.min_uptime, backoff.initial, backoff.max].map(format_duration);
+        let factor = decimal(backoff.factor);
+        push(
+            text,
+            format_args!("; after runs shorter than {uptime}: backoff from {initial}, factor {factor}, up to {max}"),
+        );
+        match restart.max_restarts {
+            None => text.push_str(", without limit"),
+            Some(count) => push(text, format_args!(", at most {}", quantity(u64::from(count), "time"))),
+        }
+    }
+    push_success(lines.begin("success"), restart);
+    lines.begin("on failure").push_str(exit_action_text(service.on_failure));
+    if service.kind == Kind::Oneshot || restart.policy != RestartPolicy::Always {
+        lines.begin("on success").push_str(exit_action_text(service.on_success));
+    }
 }
 
 /// Formats a number with at most three decimal places. The formatter of the standard library adds 10 KB to the binary.
@@ -338,17 +386,17 @@ fn decimal(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Empty for the defaults.
-fn success_text(restart: &Restart) -> String {
+/// Nothing for the defaults.
+fn push_success(text: &mut String, restart: &Restart) {
     let default: ExitSet = [ExitStatus::Code(0)].into_iter().collect();
-    let mut parts = Vec::new();
-    if restart.success != default {
-        parts.push(list(&restart.success));
+    let has_success = restart.success != default;
+    if has_success {
+        text.push_str(&list(&restart.success));
     }
     if restart.prevent != ExitSet::default() {
-        parts.push(format!("no restart after {}", list(&restart.prevent)));
+        let separator = if has_success { "; " } else { "" };
+        push(text, format_args!("{separator}no restart after {}", list(&restart.prevent)));
     }
-    parts.join("; ")
 }
 
 fn list(set: &ExitSet) -> String {
@@ -367,19 +415,25 @@ fn exit_action_text(action: ExitAction) -> &'static str {
     }
 }
 
-fn stop_text(service: &Service) -> String {
+/// How it is reloaded and stopped.
+fn push_stop(lines: &mut Lines, service: &Service) {
+    if service.kind == Kind::Service {
+        push_reload(lines.begin("reload"), &service.reload);
+    }
+    let text = lines.begin("stop");
+    if !service.stop.delay.is_zero() {
+        push(text, format_args!("not ready for {}, then ", format_duration(service.stop.delay)));
+    }
     let receiver = match service.stop.kill_mode {
         KillMode::Mixed => "to the main process",
         KillMode::Group => "to the process group",
         KillMode::Process => "to the main process only",
     };
-    let delay = service.stop.delay;
-    let delay =
-        if delay.is_zero() { String::new() } else { format!("not ready for {}, then ", format_duration(delay)) };
-    format!("{delay}{} {receiver}, SIGKILL after {}", service.stop.signal, format_duration(service.stop.timeout))
+    let timeout = format_duration(service.stop.timeout);
+    push(text, format_args!("{} {receiver}, SIGKILL after {timeout}", service.stop.signal));
 }
 
-fn output_text(process: &Process) -> String {
+fn push_output(text: &mut String, process: &Process) {
     let output_name = |output| match output {
         Output::Raw => "raw",
         Output::Inherit => "inherited",
@@ -387,35 +441,43 @@ fn output_text(process: &Process) -> String {
         Output::Prefix => "prefixed",
     };
     let files = &process.log_files;
-    let mut text = format!("stdout {}, stderr {}", output_name(process.stdout), output_name(process.stderr));
+    push(text, format_args!("stdout {}, stderr {}", output_name(process.stdout), output_name(process.stderr)));
     for (key, path) in files.iter() {
-        text.push_str(match key {
-            "file" => ", both to ",
-            "stdout_file" => ", stdout to ",
-            _ => ", stderr to ",
-        });
-        text.push_str(&path.to_string());
+        let streams = match key {
+            "file" => "both",
+            "stdout_file" => "stdout",
+            _ => "stderr",
+        };
+        push(text, format_args!(", {streams} to {path}"));
     }
     if files.has_any() {
-        text.push_str(&format!(" (rotated at {}, {} kept)", size_text(files.max_size), files.max_files));
+        push(text, format_args!(" (rotated at {}, {} kept)", size_text(files.max_size), files.max_files));
     }
-    text
 }
 
-fn limit_text(limit: &Limit) -> String {
-    let amount = |amount: Option<u64>| amount.map_or_else(|| "unlimited".to_owned(), |amount| amount.to_string());
-    if limit.soft == limit.hard {
-        return format!("{} {}", limit.name, amount(limit.hard));
+fn push_settings(lines: &mut Lines, process: &Process) {
+    lines.begin("limits");
+    for Limit { name, soft, hard, .. } in &process.limits {
+        let [first, second] = [soft, hard].map(|amount| match amount {
+            Some(amount) => amount.to_string(),
+            None => "unlimited".to_owned(),
+        });
+        lines.element(format_args!("{name} {first}"));
+        if soft != hard {
+            push(&mut lines.text, format_args!(" (hard {second})"));
+        }
     }
-    format!("{} {} (hard {})", limit.name, amount(limit.soft), amount(limit.hard))
-}
-
-fn settings_text(process: &Process) -> String {
-    let settings = [
-        process.umask.map(|umask| format!("umask {umask:04o}")),
-        process.nice.map(|nice| format!("nice {nice}")),
-        process.oom_score_adj.map(|adj| format!("oom_score_adj {adj}")),
-        process.no_new_privs.then(|| "no new privileges".to_owned()),
-    ];
-    settings.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    lines.begin("process");
+    if let Some(umask) = process.umask {
+        lines.element(format_args!("umask {umask:04o}"));
+    }
+    if let Some(nice) = process.nice {
+        lines.element(format_args!("nice {nice}"));
+    }
+    if let Some(adj) = process.oom_score_adj {
+        lines.element(format_args!("oom_score_adj {adj}"));
+    }
+    if process.no_new_privs {
+        lines.element(format_args!("no new privileges"));
+    }
 }
