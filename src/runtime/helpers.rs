@@ -37,9 +37,9 @@ impl Helpers {
             self.inspector.ask_for_port_owner(&address, sys::now(), poller);
         }
         self.inspector.finish(poller);
-        self.close_queue.finish(sys::now());
+        self.close_queue.finish();
         let binders = resources.sockets.helpers.pids().iter().copied();
-        let holders = resources.fds.holders().chain(self.close_queue.holder()).chain(binders);
+        let holders = resources.fds.holders().chain(self.close_queue.idle_holder()).chain(binders);
         ended_helpers::kill_all(self.inspector.pids().chain(holders).chain(logging.killed()));
     }
 }
