@@ -343,7 +343,7 @@ impl Runtime {
             }
             return events;
         }
-        if self.helpers.close_queue.on_dead(pid) || self.channels.on_dead(pid, &self.inputs.poller) {
+        if self.helpers.close_queue.on_dead(pid, self.turn.now) || self.channels.on_dead(pid, &self.inputs.poller) {
             return Vec::new();
         }
         let (factory, poller) = (&mut self.processes.factory, &self.inputs.poller);

@@ -23,6 +23,7 @@ impl Helpers {
     pub(super) fn pids(&self, logging: &Logging, resources: &Resources) -> Vec<Pid> {
         let mut pids = StandardError.writers();
         pids.extend(logging.pid());
+        pids.extend(self.close_queue.holder());
         pids.extend(self.own_pids(logging, resources));
         pids
     }
@@ -38,15 +39,16 @@ impl Helpers {
             self.inspector.ask_for_port_owner(&address, sys::now(), poller);
         }
         self.inspector.finish(poller);
-        self.close_queue.finish(sys::now());
-        ended_helpers::kill_all(&self.own_pids(logging, resources));
+        self.close_queue.finish();
+        let mut pids = self.own_pids(logging, resources);
+        pids.extend(self.close_queue.idle_holder());
+        ended_helpers::kill_all(&pids);
     }
 
     /// Those of [`Self::pids`] that end with keepalive.
     fn own_pids(&self, logging: &Logging, resources: &Resources) -> Vec<Pid> {
         let mut pids = logging.killed().to_vec();
         pids.extend_from_slice(resources.sockets.helpers.pids());
-        pids.extend(self.close_queue.holder());
         self.inspector.add_pids(&mut pids);
         resources.fds.add_holders(&mut pids);
         pids

@@ -20,6 +20,7 @@ use super::bounded_work::BoundedWork;
 use crate::model::plan::{Address, Listen, ListenMode, Plan, Service};
 use crate::model::{AsWritten, InstanceId, ServiceIndex, StartFailure, StartStep};
 use crate::sys::bounded::Report;
+use crate::sys::deferred_close::Owner;
 use crate::sys::socket_file::SocketFile;
 use crate::sys::{deferred_close, listen, peer_stream, process};
 
@@ -38,6 +39,8 @@ pub(super) struct Sockets {
 #[derive(Debug)]
 struct BoundSocket {
     address: Address,
+    /// The service that it was bound for.
+    service: ServiceIndex,
     /// The instance that it belongs to; `None` if it is shared.
     slot: Option<InstanceId>,
     nonblocking: bool,
@@ -64,10 +67,10 @@ impl Sockets {
     }
 
     fn bind_all(&mut self, plan: &Plan) {
-        for service in plan.services.iter().filter(|service| !service.is_removed) {
+        for (index, service) in (0..).map(ServiceIndex).zip(&plan.services).filter(|(_, service)| !service.is_removed) {
             for listen in &service.process.listen {
                 if mode_of(service, &listen.address) == ListenMode::Shared {
-                    self.find_or_bind(listen, None).ok();
+                    self.find_or_bind(listen, index, None).ok();
                 }
             }
         }
@@ -89,7 +92,7 @@ impl Sockets {
                 ListenMode::Shared => None,
                 ListenMode::Reuseport => Some(id.slot()),
             };
-            match self.find_or_bind(listen, slot) {
+            match self.find_or_bind(listen, id.service, slot) {
                 Ok(bound) => found.push(bound),
                 Err(errno) => {
                     if errno == Errno::EADDRINUSE {
@@ -114,7 +117,12 @@ impl Sockets {
     }
 
     /// The position of the socket, which is bound if it does not exist.
-    fn find_or_bind(&mut self, wanted: &Listen, slot: Option<InstanceId>) -> Result<usize, Errno> {
+    fn find_or_bind(
+        &mut self,
+        wanted: &Listen,
+        service: ServiceIndex,
+        slot: Option<InstanceId>,
+    ) -> Result<usize, Errno> {
         let Listen { address, nonblocking, .. } = wanted;
         let address = &**address;
         let is_it = |bound: &BoundSocket| {
@@ -143,9 +151,10 @@ impl Sockets {
         if *nonblocking {
             listen::set_nonblocking(&socket)?;
         }
-        let (socket, file) = self.bind_file(socket, address)?;
+        let (socket, file) = self.bind_file(socket, service, address)?;
         self.sockets.push(BoundSocket {
             address: address.clone(),
+            service,
             slot,
             nonblocking: *nonblocking,
             socket,
@@ -163,7 +172,12 @@ impl Sockets {
     }
 
     /// Binds the socket if its address is a path.
-    fn bind_file(&mut self, socket: OwnedFd, address: &Address) -> Result<(OwnedFd, Option<SocketFile>), Errno> {
+    fn bind_file(
+        &mut self,
+        socket: OwnedFd,
+        service: ServiceIndex,
+        address: &Address,
+    ) -> Result<(OwnedFd, Option<SocketFile>), Errno> {
         let (Address::Unix { owner, .. }, Some(path)) = (address, listen::file_of(address)) else {
             return Ok((socket, None));
         };
@@ -174,7 +188,7 @@ impl Sockets {
             Err(errno) => {
                 if errno == Errno::ETIMEDOUT {
                     // A helper that is late can still let it listen.
-                    deferred_close(None, [socket]);
+                    deferred_close(Owner::Service(service), [socket]);
                 }
                 Err(errno)
             }
@@ -293,7 +307,7 @@ impl Sockets {
 
     /// Each by itself: what a process can hold up is the socket of its own service.
     fn close_these(&mut self, sockets: Vec<BoundSocket>) {
-        for BoundSocket { address, socket, file, slot, .. } in sockets {
+        for BoundSocket { address, service, socket, file, .. } in sockets {
             let end = || {
                 match &file {
                     Some(file) => file.remove(),
@@ -304,12 +318,13 @@ impl Sockets {
             if file.is_some() || matches!(address, Address::Tcp(_)) {
                 self.helpers.run(&place_of(&address), &[socket.as_fd()], &end, &|_| ()).ok();
             }
+            let owner = Owner::Service(service);
             match (address, file) {
                 _ if self.helpers.is_direct() => {}
-                (Address::Unix { .. }, None) => peer_stream::close_abstract_listener(socket),
+                (Address::Unix { .. }, None) => peer_stream::close_abstract_listener(owner, socket),
                 // The process can have connected it, with `SO_LINGER`: then close(2) waits until the peer has read everything.
                 (Address::Unix { .. }, Some(_)) | (Address::Tcp(_) | Address::Udp(_), _) => {
-                    deferred_close(slot.map(|instance| instance.service), [socket]);
+                    deferred_close(owner, [socket]);
                 }
             }
         }

@@ -364,6 +364,8 @@ impl Display for Why<'_> {
             Reason::SpawnFailed { errno, retry_in, .. } => {
                 if *errno == Errno::EBUSY {
                     formatter.write_str("the pipes and sockets of its earlier processes are not closed yet")?;
+                } else if *errno == Errno::ETIMEDOUT {
+                    formatter.write_str("a socket of its `listen` cannot be bound in time")?;
                 } else {
                     write!(formatter, "cannot create a process: {}", errno::words(*errno))?;
                 }

@@ -8,6 +8,7 @@
 //! | spawned           | ·          | Executing  | ·          | ·          | ·          | ·          | ·          | ·          | ·          |
 //! | spawn failed      | ·          | BackingOff | ·          | ·          | ·          | ·          | ·          | ·          | ·          |
 //! | bind failed       | ·          | Stopped    | ·          | ·          | ·          | ·          | ·          | ·          | ·          |
+//! | bind timed out    | ·          | BackingOff | ·          | ·          | ·          | ·          | ·          | ·          | ·          |
 //! | executed          | ·          | ·          | Starting   | ·          | ·          | ·          | ·          | ·          | ·          |
 //! | ready             | ·          | ·          | Running    | Running    | ·          | ·          | ·          | ·          | ·          |
 //! | main pid changed  | ·          | ·          | Starting   | ·          | ·          | ·          | ·          | ·          | ·          |

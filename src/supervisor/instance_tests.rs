@@ -31,10 +31,11 @@ enum Input {
     Deadline,
 }
 
-const EVENTS: [(&str, Input); 18] = [
+const EVENTS: [(&str, Input); 19] = [
     ("spawned", Input::Run(|run| vec![Event::Spawned { run, pid: pid(100) }])),
     ("spawn failed", Input::Run(|run| vec![Event::SpawnFailed { run, errno: Errno::EAGAIN }])),
     ("bind failed", Input::Run(|run| vec![Event::BindFailed { run, failure: FAILURE }])),
+    ("bind timed out", Input::Run(|run| vec![Event::BindFailed { run, failure: TIMEOUT }])),
     ("executed", Input::Run(|run| vec![Event::Executed { run }])),
     ("ready", Input::Run(|run| vec![Event::Ready { run, source: ReadySource::Notify }])),
     ("main pid changed", Input::Run(|run| vec![Event::MainPidChanged { run, pid: pid(200) }])),
@@ -53,6 +54,7 @@ const EVENTS: [(&str, Input); 18] = [
 ];
 
 const FAILURE: StartFailure = StartFailure { step: StartStep::Listen(0), errno: Errno::EADDRINUSE };
+const TIMEOUT: StartFailure = StartFailure { step: StartStep::Listen(0), errno: Errno::ETIMEDOUT };
 const DB: InstanceId = InstanceId { service: ServiceIndex(0), number: 0 };
 const WEB: InstanceId = InstanceId { service: ServiceIndex(1), number: 0 };
 const HOUR: Duration = Duration::from_secs(3_600);

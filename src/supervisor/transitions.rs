@@ -247,6 +247,10 @@ impl Supervisor {
         let result = Rc::new(RunResult { failure: Some(failure), hook, ..RunResult::new(run, exit, Duration::ZERO) });
         self.services[id].last_run = Some(Rc::clone(&result));
         self.fail_unproven(id, &result);
+        if failure.errno == Errno::ETIMEDOUT && !id.is_surge() {
+            // What holds the lock may give it back.
+            return self.retry_spawn(id, failure.errno);
+        }
         let (next, decision) = if self.is_draining() {
             (AfterRun::StayStopped(Stopped::Shutdown), RestartDecision::StayStopped)
         } else if id.is_surge() {

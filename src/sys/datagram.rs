@@ -299,7 +299,7 @@ mod tests {
         }
         discard(&socket).unwrap();
         assert_eq!(peek(&socket, &mut buffer).unwrap().length, 0);
-        close(None, socket);
+        close(Owner::Unknown, socket);
     }
 
     // unix(7), MSG_PEEK: "the descriptors are duplicated"; without room for them they are closed again.
@@ -332,7 +332,7 @@ mod tests {
         let fd = socket.as_raw_fd();
         send(name.as_bytes(), b"1", &[]);
         send(name.as_bytes(), b"2", &[other.as_raw_fd()]);
-        close(None, socket);
+        close(Owner::Unknown, socket);
         // A worker of this or another test closes it later.
         assert!(is_open(fd) || super::super::deferred_close::queued(|_| true) == 0);
     }

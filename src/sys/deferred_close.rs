@@ -1,15 +1,26 @@
-//! Closing descriptors that other processes have passed to keepalive, or have too: close(2), socket(7), unix(7), clone(2).
+//! Closing descriptors that other processes have passed to keepalive, or have too: close(2), dup(2), socket(7), unix(7), clone(2).
 //!
 //! Closing the last copy of such a descriptor can take any time: a socket with `SO_LINGER` waits until its data has been sent,
 //! and closing a unix socket closes the descriptors queued in it. Closing a pipe waits for a process that writes to it, and
-//! that can be stopped by a page fault. So keepalive never closes the last copy itself. Descriptors wait in a queue for a
-//! [`CloseWorker`], a process with copies of its own. It closes these when keepalive has closed its own, and when no other
-//! child has copies any more: a child has copies of all descriptors until it closes them or executes its program.
+//! that can be stopped by a page fault. So keepalive never closes one itself: it cannot know that its copy is not the last
+//! one, since a process of its own user can kill its helpers at any time. Descriptors wait in a queue, and then:
+//!
+//! 1. A [`CloseWorker`] is forked, a process with copies of its own.
+//! 2. A remover is forked, a process that shares keepalive's table of descriptors. It replaces each one by a copy of a harmless
+//!    descriptor, dup3(2), which anybody can close. The kernel takes the old one out of the table first and closes it then, in
+//!    the remover. So it is the remover that hangs if the worker has been killed meanwhile; and if the remover is killed, too,
+//!    another one does the same again.
+//! 3. When the remover has exited, keepalive closes the harmless copies. Until then the numbers are taken: nothing else can get
+//!    one that is still to be replaced.
+//! 4. The worker closes its copies when no other child has any more: a child has copies of all descriptors until it closes them
+//!    or executes its program. It would hang there if its copy were the last one.
+//!
+//! If keepalive is killed, or exits, its table is still that of the holder, see [`fork::fork_holder`]: it closes nothing.
 
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,7 +30,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use super::descriptor_copies::{self, Handover};
 use super::{clock, fork, kill, signals, wait};
-use crate::model::{Pid, ServiceIndex, Signal};
+use crate::model::{ExitStatus, Pid, ServiceIndex, Signal};
 
 /// The time after which a descriptor hangs, so that a worker continues with the next one.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,18 +38,35 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const STACK_SIZE: usize = 32 << 10;
 
 static NEEDS_HOLDER: AtomicBool = AtomicBool::new(false);
-static QUEUE: Mutex<VecDeque<(Owner, OwnedFd)>> = Mutex::new(VecDeque::new());
+static QUEUE: Mutex<VecDeque<Queued>> = Mutex::new(VecDeque::new());
 
-/// The service whose processes have the descriptor too, or can send others into it; `None`: it is not known.
-pub type Owner = Option<ServiceIndex>;
+/// Whose processes have the descriptor too, or can send others into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// This service.
+    Service(ServiceIndex),
+    /// A client with this user id.
+    User(u32),
+    /// It is not known.
+    Unknown,
+}
 
-fn queue() -> MutexGuard<'static, VecDeque<(Owner, OwnedFd)>> {
+/// A descriptor that keepalive still has.
+struct Queued {
+    owner: Owner,
+    /// Not an `OwnedFd`: dropping that would close it.
+    number: RawFd,
+    has_worker: bool,
+}
+
+fn queue() -> MutexGuard<'static, VecDeque<Queued>> {
     QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Queues descriptors to be closed by a [`CloseWorker`].
 pub fn deferred_close(owner: Owner, descriptors: impl IntoIterator<Item = OwnedFd>) {
-    queue().extend(descriptors.into_iter().map(|descriptor| (owner, descriptor)));
+    let numbers = descriptors.into_iter().map(IntoRawFd::into_raw_fd);
+    queue().extend(numbers.map(|number| Queued { owner, number, has_worker: false }));
 }
 
 /// A descriptor that is queued as by [`deferred_close`] when it is dropped.
@@ -53,7 +81,7 @@ impl DeferredFd {
     #[must_use]
     pub fn new(service: ServiceIndex, descriptor: OwnedFd) -> Self {
         require_holder();
-        Self { owner: Some(service), descriptor: ManuallyDrop::new(descriptor) }
+        Self { owner: Owner::Service(service), descriptor: ManuallyDrop::new(descriptor) }
     }
 }
 
@@ -72,7 +100,7 @@ impl Drop for DeferredFd {
     }
 }
 
-/// keepalive has, or has had, the last copy of a descriptor whose close can hang: see [`fork::fork_sharing_fds`].
+/// keepalive has, or has had, the last copy of a descriptor whose close can hang: see [`fork::fork_holder`].
 pub fn require_holder() {
     NEEDS_HOLDER.store(true, Ordering::Relaxed);
 }
@@ -83,17 +111,28 @@ pub fn needs_holder() -> bool {
     NEEDS_HOLDER.load(Ordering::Relaxed) || !queue().is_empty()
 }
 
-/// How many descriptors of these owners are queued.
+/// How many descriptors of these owners keepalive still has.
 #[must_use]
 pub fn queued(is_counted: impl Fn(Owner) -> bool) -> usize {
-    queue().iter().filter(|(owner, _)| is_counted(*owner)).count()
+    queue().iter().filter(|queued| is_counted(queued.owner)).count()
 }
 
-/// A process that closes descriptors from the queue. It is reaped like any child.
+/// Whether descriptors of these owners wait for a worker.
+#[must_use]
+pub fn are_waiting(is_counted: impl Fn(Owner) -> bool) -> bool {
+    queue().iter().any(|queued| !queued.has_worker && is_counted(queued.owner))
+}
+
+/// A process that closes descriptors from the queue, and one that removes them from keepalive's table. Both are reaped like any
+/// child.
 #[derive(Debug)]
 pub struct CloseWorker {
-    pid: Pid,
+    /// `None`: it is dead.
+    pid: Option<Pid>,
     owner: Owner,
+    remover: Option<Pid>,
+    /// Those that keepalive still has.
+    numbers: Vec<RawFd>,
     /// The other copies.
     pub copies: Handover,
 }
@@ -106,30 +145,85 @@ impl CloseWorker {
     /// EAGAIN, ENOMEM: the process cannot be created; the queue is unchanged.
     pub fn start(count: usize, may_have: impl Fn(Owner) -> bool) -> Result<Option<Self>, Errno> {
         let mut queue = queue();
-        let Some(owner) = queue.iter().map(|(owner, _)| *owner).find(|owner| may_have(*owner)) else { return Ok(None) };
+        let mut waiting =
+            queue.iter_mut().filter(|queued| !queued.has_worker).skip_while(|queued| !may_have(queued.owner));
+        let Some(first) = waiting.next() else { return Ok(None) };
+        let owner = first.owner;
+        let others = waiting.filter(|queued| queued.owner == owner);
+        let mut chosen: Vec<&mut Queued> = std::iter::once(first).chain(others).take(count).collect();
         let copies = descriptor_copies::begin_handover();
-        let of_owner = queue.iter().filter(|(of, _)| *of == owner);
-        let descriptors: Vec<BorrowedFd<'_>> = of_owner.take(count).map(|(_, descriptor)| descriptor.as_fd()).collect();
         // In a process of tests, which has several threads, a child cannot allocate.
-        let numbers: Vec<RawFd> = descriptors.iter().map(|descriptor| descriptor.as_raw_fd()).collect();
-        let pid = fork::fork_helper(&descriptors, || {
+        let numbers: Vec<RawFd> = chosen.iter().map(|queued| queued.number).collect();
+        // SAFETY: queued descriptors are open until `on_removed`.
+        let kept: Vec<BorrowedFd<'_>> =
+            numbers.iter().map(|number| unsafe { BorrowedFd::borrow_raw(*number) }).collect();
+        let pid = fork::fork_helper(&kept, || {
             fork::set_name(c"keepalive-close");
             wait_for_begin();
             close_all(&numbers);
             0
         })?;
-        // Not the last copies: the worker has some.
-        queue.retain(|(_, descriptor)| !numbers.contains(&descriptor.as_raw_fd()));
-        Ok(Some(Self { pid, owner, copies }))
+        chosen.iter_mut().for_each(|queued| queued.has_worker = true);
+        Ok(Some(Self { pid: Some(pid), owner, remover: None, numbers, copies }))
     }
 
-    /// The worker's process id.
+    /// Starts the remover. `harmless`: anybody can close it.
+    ///
+    /// # Errors
+    /// EAGAIN, ENOMEM: the process cannot be created.
+    pub fn start_remover(&mut self, harmless: impl AsFd) -> Result<(), Errno> {
+        let (numbers, harmless) = (&self.numbers, harmless.as_fd().as_raw_fd());
+        let remover = fork::fork_sharing_fds(|| {
+            fork::set_name(c"keepalive-close");
+            // SAFETY: nobody uses these descriptors any more.
+            let replace = |number: &RawFd| unsafe { libc::dup3(harmless, *number, libc::O_CLOEXEC) } == *number;
+            u8::from(!numbers.iter().all(replace))
+        })?;
+        self.remover = Some(remover);
+        Ok(())
+    }
+
+    /// Whether `pid` is the worker or the remover.
     #[must_use]
-    pub const fn pid(&self) -> Pid {
-        self.pid
+    pub fn has(&self, pid: Pid) -> bool {
+        self.pid == Some(pid) || self.remover == Some(pid)
     }
 
-    /// The service whose descriptors it closes.
+    /// Its remover, while that is running.
+    #[must_use]
+    pub const fn remover(&self) -> Option<Pid> {
+        self.remover
+    }
+
+    /// The worker or the remover has been reaped.
+    pub fn on_reaped(&mut self, pid: Pid, status: ExitStatus) {
+        if self.pid == Some(pid) {
+            self.pid = None;
+            return;
+        }
+        self.remover = None;
+        if status == ExitStatus::Code(0) {
+            let numbers = std::mem::take(&mut self.numbers);
+            queue().retain(|queued| !numbers.contains(&queued.number));
+            // SAFETY: the numbers are those of copies of the harmless descriptor, and no longer queued.
+            numbers.into_iter().for_each(|number| drop(unsafe { OwnedFd::from_raw_fd(number) }));
+            self.copies.extend();
+        }
+    }
+
+    /// Whether keepalive has the descriptors no more.
+    #[must_use]
+    pub const fn has_removed(&self) -> bool {
+        self.numbers.is_empty()
+    }
+
+    /// Whether all is done.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        self.pid.is_none() && self.has_removed()
+    }
+
+    /// Whose descriptors it closes.
     #[must_use]
     pub const fn owner(&self) -> Owner {
         self.owner
@@ -137,7 +231,7 @@ impl CloseWorker {
 
     /// Lets the worker close its descriptors.
     pub fn begin(&self) {
-        kill::signal_process(self.pid, Signal::USR1).ok();
+        self.pid.map(|pid| kill::signal_process(pid, Signal::USR1));
     }
 }
 
@@ -216,6 +310,35 @@ fn start_closer(work: &Work<'_>) -> Result<Pid, Errno> {
 }
 
 #[cfg(test)]
+impl CloseWorker {
+    /// Removes its descriptors from the table.
+    fn remove(&mut self) {
+        let (harmless, _) = nix::unistd::pipe().unwrap();
+        while !self.has_removed() {
+            self.start_remover(&harmless).unwrap();
+            self.reap(self.remover.unwrap());
+        }
+    }
+
+    /// Lets it do all that it has to do.
+    pub(super) fn finish(&mut self) {
+        self.remove();
+        self.begin();
+        self.reap(self.pid.unwrap());
+    }
+
+    fn reap(&mut self, pid: Pid) {
+        let status = loop {
+            match wait::reap(pid) {
+                Err(Errno::EAGAIN) => std::thread::yield_now(),
+                ended => break ended.unwrap().status,
+            }
+        };
+        self.on_reaped(pid, status);
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::sys::{pipe, socket, stream};
@@ -223,16 +346,9 @@ mod tests {
     /// Starts workers until `is_done`. Other tests use the queue, too.
     fn close_until(is_done: impl Fn() -> bool) {
         while !is_done() {
-            if let Some(worker) = CloseWorker::start(2, |_| true).unwrap() {
-                finish(&worker);
+            if let Some(mut worker) = CloseWorker::start(2, |_| true).unwrap() {
+                worker.finish();
             }
-        }
-    }
-
-    fn finish(worker: &CloseWorker) {
-        worker.begin();
-        while wait::reap(worker.pid()) == Err(Errno::EAGAIN) {
-            std::thread::yield_now();
         }
     }
 
@@ -243,19 +359,20 @@ mod tests {
     #[test]
     fn workers_close_all_queued_descriptors() {
         let (ours, theirs): (Vec<_>, Vec<_>) = (0..5).map(|_| stream::pair().unwrap()).unzip();
-        deferred_close(None, theirs);
+        deferred_close(Owner::Unknown, theirs);
         close_until(|| ours.iter().all(is_peer_closed));
     }
 
     #[test]
     fn a_worker_waits_until_it_may_begin() {
         let (ours, theirs) = stream::pair().unwrap();
-        deferred_close(None, [theirs]);
+        deferred_close(Owner::Unknown, [theirs]);
         // None: a worker of another test has the descriptor.
         let worker = CloseWorker::start(64, |_| true).unwrap();
-        if let Some(worker) = &worker {
+        if let Some(mut worker) = worker {
+            worker.remove();
             assert!(!pipe::wait_for_input(&ours, Duration::from_millis(50)));
-            finish(worker);
+            worker.finish();
         }
         close_until(|| is_peer_closed(&ours));
     }

@@ -10,7 +10,8 @@ use crate::model::Mono;
 /// The time in which a child of fork(2) closes what it does not need.
 const FORK_TIME: Duration = Duration::from_millis(50);
 
-static COPIES: Mutex<Copies> = Mutex::new(Copies { next: 0, children: Vec::new(), forked_at: Mono::from_nanos(0) });
+static COPIES: Mutex<Copies> =
+    Mutex::new(Copies { next: 0, children: Vec::new(), forked_at: Mono::from_nanos(0), forks: 0 });
 
 struct Copies {
     /// The number of the next child.
@@ -19,6 +20,8 @@ struct Copies {
     children: Vec<u64>,
     /// The time of the last fork(2).
     forked_at: Mono,
+    /// How many there were.
+    forks: u64,
 }
 
 fn copies() -> MutexGuard<'static, Copies> {
@@ -47,7 +50,9 @@ impl Drop for DescriptorCopies {
 
 /// A child is going to be created by fork(2).
 pub(super) fn before_fork() {
-    copies().forked_at = clock::now();
+    let mut copies = copies();
+    copies.forked_at = clock::now();
+    copies.forks += 1;
 }
 
 /// A moment, and the children that had copies then.
@@ -57,15 +62,26 @@ pub struct Handover {
     next: u64,
     /// When children of fork(2) have closed theirs.
     forks_over_at: Mono,
+    /// How many children of fork(2) there have been.
+    forks: u64,
 }
 
 /// Returns the children that have copies now.
 pub(super) fn begin_handover() -> Handover {
     let copies = copies();
-    Handover { next: copies.next, forks_over_at: copies.forked_at + FORK_TIME }
+    Handover { next: copies.next, forks_over_at: copies.forked_at + FORK_TIME, forks: copies.forks }
 }
 
 impl Handover {
+    /// Adds the children that have been created since, but for the first one of fork(2), which keeps its copies.
+    pub(super) fn extend(&mut self) {
+        let later = begin_handover();
+        self.next = later.next;
+        if later.forks > self.forks + 1 {
+            self.forks_over_at = later.forks_over_at;
+        }
+    }
+
     /// Whether some of the children have not executed their programs yet.
     #[must_use]
     pub fn are_in_children(&self) -> bool {

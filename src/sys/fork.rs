@@ -30,7 +30,9 @@ pub fn fork_without_sigchld() -> Result<ForkResult, Errno> {
 
 /// `flags`: of clone(2), with the signal that the parent gets when the child exits.
 fn fork(flags: i32) -> Result<ForkResult, Errno> {
-    descriptor_copies::before_fork();
+    if flags & libc::CLONE_FILES == 0 {
+        descriptor_copies::before_fork();
+    }
     let (flags, none) = (flags.unsigned_abs() as usize, 0_usize);
     // SAFETY: equivalent to fork(2). The process has one thread, so no other thread can hold a lock. As no stack is
     // given, the child continues on a copy of the parent's.
@@ -61,7 +63,7 @@ pub fn fork_helper(kept: &[BorrowedFd<'_>], work: impl FnOnce() -> u8) -> Result
 ///
 /// # Errors
 /// EAGAIN, ENOMEM: the process cannot be created.
-pub fn fork_sharing_fds() -> Result<Pid, Errno> {
+pub fn fork_holder() -> Result<Pid, Errno> {
     fork_mortal(libc::CLONE_FILES, || {
         set_name(c"keepalive-hold");
         memory::release_code_pages();
@@ -69,6 +71,15 @@ pub fn fork_sharing_fds() -> Result<Pid, Errno> {
             nix::unistd::pause();
         }
     })
+}
+
+/// Forks a helper that shares keepalive's descriptors, runs `work` and exits with the code that it returns. It is reaped like any
+/// child and killed when keepalive dies. `work`: as for [`fork_helper`]. clone(2) `CLONE_FILES`
+///
+/// # Errors
+/// EAGAIN, ENOMEM: the process cannot be created.
+pub fn fork_sharing_fds(work: impl FnOnce() -> u8) -> Result<Pid, Errno> {
+    fork_mortal(libc::CLONE_FILES | libc::SIGCHLD, work)
 }
 
 /// Forks a child that is killed when keepalive dies.

@@ -51,21 +51,22 @@ impl PeerStream {
         // Peeking would skip a byte sent with MSG_OOB, and receiving the next one would drop it with its descriptors.
         // Fails only for other kinds of sockets.
         setsockopt(&socket, sockopt::OobInline, &true).ok();
-        Self { socket: ManuallyDrop::new(socket), family: Family::Unix, owner: None }
+        let owner = socket::peer_uid(&socket).map_or(Owner::Unknown, Owner::User);
+        Self { socket: ManuallyDrop::new(socket), family: Family::Unix, owner }
     }
 
     /// The unix socket of a service.
     #[must_use]
     pub fn of_service(service: ServiceIndex, socket: OwnedFd) -> Self {
         let mut stream = Self::unix(socket);
-        stream.owner = Some(service);
+        stream.owner = Owner::Service(service);
         stream
     }
 
     /// A TCP socket.
     #[must_use]
     pub const fn tcp(socket: OwnedFd) -> Self {
-        Self { socket: ManuallyDrop::new(socket), family: Family::Tcp, owner: None }
+        Self { socket: ManuallyDrop::new(socket), family: Family::Tcp, owner: Owner::Unknown }
     }
 
     /// Receives bytes without waiting, unless any data that waits to be received carries descriptors.
@@ -170,18 +171,18 @@ impl Drop for PeerStream {
 
 /// Closes a listening unix socket. Connections that have not been accepted can hold descriptors.
 pub fn close_listener(listener: OwnedFd) {
-    deferred_close(None, [listener]);
+    deferred_close(Owner::Unknown, [listener]);
 }
 
 /// As [`close_listener`] for an abstract address, which other sockets can use immediately afterwards unless there are
 /// connections that have not been accepted. The listener is shut down, also for other processes that have it.
-pub fn close_abstract_listener(listener: OwnedFd) {
+pub fn close_abstract_listener(owner: Owner, listener: OwnedFd) {
     // After this there are no new connections, and accept(2) does not wait.
     shutdown(listener.as_raw_fd(), Shutdown::Read).ok();
     match socket::accept(&listener) {
         Err(Errno::EINVAL) => {}
-        Ok(connection) => deferred_close(None, [connection, listener]),
-        Err(_) => deferred_close(None, [listener]),
+        Ok(connection) => deferred_close(owner, [connection, listener]),
+        Err(_) => deferred_close(owner, [listener]),
     }
 }
 

@@ -63,9 +63,8 @@ fn exit_status(pid: Pid) -> ExitStatus {
 /// Starts workers until `is_done`. Other tests use the queue, too.
 fn close_until(is_done: impl Fn() -> bool) {
     while !is_done() {
-        if let Some(worker) = CloseWorker::start(2, |_| true).unwrap() {
-            worker.begin();
-            exit_status(worker.pid());
+        if let Some(mut worker) = CloseWorker::start(2, |_| true).unwrap() {
+            worker.finish();
         }
     }
 }
@@ -151,7 +150,7 @@ fn a_stream_without_unread_data_is_closed_at_once() {
 
 #[test]
 fn connections_that_were_not_accepted_are_closed_by_a_worker() {
-    for close in [close_listener, close_abstract_listener] {
+    for close in [close_listener, |listener| close_abstract_listener(Owner::Unknown, listener)] {
         let name = format!("keepalive-peer-stream-{:x}", super::super::random::random_u64());
         let address = Address::Unix { path: format!("@{name}").into(), mode: 0o600, owner: None };
         let listener = listen::open(&address, ListenMode::Shared).unwrap();
@@ -177,6 +176,6 @@ fn an_abstract_address_can_be_used_again_at_once() {
     let address = Address::Unix { path: path.into(), mode: 0o600, owner: None };
     for _ in 0..3 {
         let listener = listen::open(&address, ListenMode::Shared).unwrap();
-        close_abstract_listener(listener);
+        close_abstract_listener(Owner::Unknown, listener);
     }
 }

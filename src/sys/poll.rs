@@ -1,6 +1,6 @@
 //! Waiting for events on descriptors, epoll(7).
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -47,6 +47,12 @@ pub struct Poller {
     woken: Woken,
     /// Before the next wait.
     releases_code_pages: bool,
+}
+
+impl AsFd for Poller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
+    }
 }
 
 impl Poller {

@@ -35,6 +35,18 @@ pub fn listen_unix<T, E: From<Errno>>(bind: impl FnOnce(&OwnedFd) -> Result<T, E
     Ok((listener, bound))
 }
 
+/// Lets nobody send descriptors over connections that are made to `listener` from now on. `SO_PASSRIGHTS`
+///
+/// # Errors
+/// ENOPROTOOPT: Linux before 6.16.
+pub fn refuse_descriptors(listener: impl AsFd) -> Result<(), Errno> {
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let (listener, off) = (listener.as_fd().as_raw_fd(), 0_u32);
+    // SAFETY: the option has a value of four bytes, which is only read.
+    Errno::result(unsafe { libc::setsockopt(listener, libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const off).cast(), 4) })
+        .map(drop)
+}
+
 /// Connects to the unix stream socket at `path`.
 ///
 /// # Errors

@@ -253,6 +253,53 @@ def connected_listener(port):
     os._exit(0)
 
 
+def locked_ready_pipe(number):
+    """Leaves a process behind that holds the lock of the pipe of `ready.fd` for ever, some time after the lock is held."""
+    if os.fork() == 0:
+        leave_locked(int(number))
+    os.wait()
+    sd.show("locked")
+    begin(os.environ["KEEPALIVE_INSTANCE"])
+    os._exit(0)
+
+
+def control_pipes(count):
+    """Over the control socket, pipes whose locks are held for ever."""
+    fuse.mount_as_user(fuse.READ, MNT, DEVICE)
+    page = mmap.mmap(os.open(FILE, os.O_RDONLY), fuse.PAGE, prot=mmap.PROT_READ)
+    sd.say("READY=1")
+    begin()
+    sd.show("attacking")
+    for _ in range(int(count)):
+        there, here = os.pipe()
+        threading.Thread(target=os.writev, args=(here, [bytes(fuse.PAGE), page]), daemon=True).start()
+        time.sleep(0.02)
+        with connection(os.environ["KEEPALIVE_SOCKET"]) as client:
+            try:
+                socket.send_fds(client, [b"x"], [there])
+            except OSError:
+                continue
+        # Not the last copy: keepalive has another one.
+        os.close(there)
+    rest()
+
+
+def newborn():
+    """Kills each process of our user that appears, as early as possible, until there is a file."""
+    begin()
+    sd.show("attacking")
+    while not os.path.exists(HERE + "/goend"):
+        with open("/proc/loadavg") as average:
+            last = int(average.read().split()[-1])
+        for _ in range(300):
+            for pid in range(last + 1, last + 4):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+    rest()
+
+
 def leave_locked(pipe, writes=False):
     """A process writes a page to `pipe` that cannot be read. This one exits."""
     fuse.mount_as_user(fuse.READ, MNT, DEVICE)

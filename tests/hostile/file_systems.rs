@@ -2,13 +2,15 @@
 //!
 //! A process in such a request cannot be killed while the server holds the request. It ends with the server.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use keepalive::model::{Pid, Signal};
-use keepalive::sys::procfs;
+use keepalive::sys::{procfs, socket};
 
 use crate::harness::{skip, wait_for_death, wait_until};
 use crate::setup::{EVERYWHERE, Host, Setup, attack, in_each};
+use crate::system_calls::{have_strace, trace_process};
 
 /// fuse.py
 const LOOKUP: &str = "1";
@@ -165,6 +167,57 @@ fn a_service_whose_pipes_can_never_be_closed_is_not_started_again() {
             assert!([0, 137].contains(&code), "{code} {stderr}");
         });
     }
+}
+
+// unix(7), SCM_RIGHTS: closing a connection closes the descriptors that have been sent over it.
+#[test]
+fn a_client_that_sends_locked_pipes_again_and_again_holds_up_no_other_client() {
+    const FEW_DESCRIPTORS: [&str; 4] = ["sh", "-c", "ulimit -n 256; exec \"$@\"", "sh"];
+    if !have_fuse() {
+        return;
+    }
+    in_each(&[Host::Unprivileged], |host| {
+        let evil = format!("{}ready = \"notify\"\n", attack(&["control_pipes", "100"]));
+        let setup = Setup::start_with(host, &evil, &FEW_DESCRIPTORS);
+        setup.control.wait_for("evil.0", "running");
+        setup.begin_attack();
+        setup.running.expect("enough");
+        setup.others_are_served();
+        setup.the_event_loop_rests();
+        let (code, stderr) = setup.stop();
+        assert!([0, 137].contains(&code), "{code} {stderr}");
+        // Before Linux 6.16, a connection can carry descriptors whatever its listener wants.
+        if socket::refuse_descriptors(UnixStream::pair().unwrap().0).is_ok() {
+            assert!(!stderr.contains("cannot accept connections"), "{stderr}");
+        }
+    });
+}
+
+// kill(2): a process can kill all others of its user, also the helpers of keepalive at the moment when they are created.
+#[test]
+fn a_process_that_kills_those_that_close_locked_pipes_holds_up_nobody() {
+    const INSTANCES: usize = 8;
+    // Those that are created run before keepalive does anything else.
+    const SLOW_CLONE: [&str; 4] = ["-e", "inject=clone:delay_exit=3000", "-o", "/dev/null"];
+    if !have_fuse() || !have_strace() {
+        return;
+    }
+    in_each(&[Host::Unprivileged], |host| {
+        let killer = format!("[services.killer]\nstop_timeout = \"300ms\"\n{}", attack(&["newborn"]));
+        let evil = format!("{}instances = {INSTANCES}\n{NEVER_READY}", attack(&["locked_ready_pipe", "3"]));
+        let setup = Setup::start(host, &format!("{evil}{killer}"));
+        (0..INSTANCES).for_each(|_| setup.running.expect("locked"));
+        let mut strace = trace_process(setup.running.keepalive(), &SLOW_CLONE);
+        setup.begin_attack();
+        one_after_the_other(&setup, INSTANCES);
+        setup.clients_are_answered();
+        setup.set.directory.file("goend", b"", 0o644);
+        setup.others_are_served();
+        setup.the_event_loop_rests();
+        let (code, stderr) = setup.stop();
+        assert!([0, 137].contains(&code), "{code} {stderr}");
+        strace.wait().unwrap();
+    });
 }
 
 // pipe(7): a writer holds the lock of the pipe, and read(2) and ioctl(2) wait for it although the pipe is non-blocking.

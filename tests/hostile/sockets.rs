@@ -74,6 +74,30 @@ fn a_reload_fails(attempt: &Attack<'_>) {
     }
 }
 
+#[test]
+fn a_start_that_needs_a_locked_directory_is_tried_again_until_the_lock_is_free() {
+    // The directory does not exist yet.
+    const OTHER: &str = "[services.other]\ncommand = [\"sleep\", \"10000\"]\non_failure = \"ignore\"\n\
+        stop_timeout = \"300ms\"\nlisten = { s = \"unix://DIR/free/0/s\" }\n";
+    if !have_fuse() {
+        return;
+    }
+    in_each(&EVERYWHERE, |host| {
+        let setup = Setup::start(host, &format!("{}ready = \"notify\"\n{OTHER}", attack(&["locked_directories", "1"])));
+        setup.control.wait_for("evil.0", "running");
+        setup.control.wait_for("other.0", "failed");
+        setup.begin_attack();
+        let answer = setup.control.post("/v1/services/other/start?timeout=2s");
+        assert_eq!(answer.status, 504, "{}", answer.body);
+        setup.others_are_served();
+        setup.set.directory.file("goend", b"", 0o644);
+        setup.control.wait_for("other.0", "running");
+        let (code, stderr) = setup.stop();
+        assert!([0, 137].contains(&code), "{code} {stderr}");
+        assert!(stderr.contains("(a socket of its `listen` cannot be bound in time; retry in "), "{stderr}");
+    });
+}
+
 // getdents(2) holds the lock of the directory while it writes to memory that does not come; bind(2) and unlink(2) wait for it.
 #[test]
 fn a_directory_that_is_locked_for_ever_holds_up_no_reload() {

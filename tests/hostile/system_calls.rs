@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use keepalive::model::Signal;
+use keepalive::model::{Pid, Signal};
 
 use crate::harness::{KEEPALIVE, Place, Run, Running, have_namespaces, have_root, skip, status_field, wait_until};
 use crate::http::{Control, http};
@@ -16,13 +16,26 @@ fn start_traced(set: &Set, place: Place, trace: &str) -> (Running, Child) {
     run.command.env("KEEPALIVE_SOCKET", set.socket()).stderr(Stdio::null());
     let mut running = run.start();
     let pid = running.keepalive();
-    let mut strace = Command::new("strace");
-    // Without -f only this process is traced. With -y descriptors are shown with their paths.
-    strace.args(["-y", "-s", "256", "-o", trace, "-p", &pid.to_string()]);
-    let strace = strace.stderr(Stdio::null()).spawn().expect("strace");
-    wait_until("strace to trace", || (status_field(pid, "TracerPid") != "0").then_some(()));
+    // With -y descriptors are shown with their paths.
+    let strace = trace_process(pid, &["-y", "-s", "256", "-o", trace]);
     std::io::Write::write_all(&mut running.stdin.take().unwrap(), b"\n").unwrap();
     (running, strace)
+}
+
+/// Without -f only this process is traced.
+pub(crate) fn trace_process(pid: Pid, options: &[&str]) -> Child {
+    let mut strace = Command::new("strace");
+    let strace = strace.args(options).args(["-p", &pid.to_string()]).stderr(Stdio::null()).spawn().expect("strace");
+    wait_until("strace to trace", || (status_field(pid, "TracerPid") != "0").then_some(()));
+    strace
+}
+
+pub(crate) fn have_strace() -> bool {
+    let is_there = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok();
+    if !is_there {
+        skip("this needs strace");
+    }
+    is_there
 }
 
 /// A service that sends all kinds of messages.
@@ -49,11 +62,7 @@ os._exit(1)
 
 #[test]
 fn pid_1_makes_no_system_call_that_another_process_can_hold_up() {
-    let has_strace = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok();
-    if !has_strace {
-        skip("this needs strace");
-    }
-    if !has_strace || !have_root() || !have_namespaces() {
+    if !have_strace() || !have_root() || !have_namespaces() {
         return;
     }
     for place in [Place::Init, Place::Child] {

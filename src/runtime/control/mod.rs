@@ -203,15 +203,15 @@ impl Server {
     /// Accepts a connection, and serves it.
     fn accept(&mut self, listener: Listener, context: &mut Context<'_>, sources: Sources<'_>) -> Option<Event> {
         let socket = self.listeners.get(listener)?;
-        // A connection to the control socket may have to be closed by a helper process.
-        let is_paused = listener == Listener::Control && !CloseQueue::has_room();
-        let fd = match if is_paused { Err(Errno::EMFILE) } else { socket::accept(socket) } {
+        let full = CloseQueue::why_full().filter(|_| listener == Listener::Control);
+        let full = full.filter(|_| socket::refuse_descriptors(socket).is_err());
+        let fd = match full.map_or_else(|| socket::accept(socket), |_| Err(Errno::EMFILE)) {
             Ok(fd) => fd,
             // The client has gone.
             Err(Errno::EAGAIN | Errno::ECONNABORTED | Errno::EINTR) => return None,
             Err(errno) => {
                 if !mem::replace(&mut self.is_accept_failing, true) {
-                    log::warn!("cannot accept connections for now: {}", errno::words(errno));
+                    log::warn!("cannot accept connections for now: {}", full.unwrap_or(errno::words(errno)));
                 }
                 self.paused_until = Some(context.now + ACCEPT_PAUSE);
                 self.listeners.pause(listener, context.poller);

@@ -114,7 +114,7 @@ mod tests {
         });
         let logger = logger.unwrap();
         let mut hold_up = HoldUp::default();
-        hold_up.on_killed(logger, None, vec![write_end], at(0));
+        hold_up.on_killed(logger, Owner::Unknown, vec![write_end], at(0));
         hold_up.reap(hold_up.due().unwrap());
         assert_eq!((hold_up.killed(), hold_up.pipes.len()), (&[logger][..], 1));
         kill::signal_process(logger, Signal::KILL).unwrap();

@@ -14,6 +14,7 @@ use crate::logs::protocol::Source;
 use crate::model::{ExitStatus, Mono, Signal, errno};
 use crate::runtime::rate_limited_log::{self, MessageKind};
 use crate::runtime::token::Token;
+use crate::sys::deferred_close::Owner;
 use crate::sys::fork::{self, ForkResult};
 use crate::sys::timer::Timer;
 use crate::sys::{Poller, kill, pipe, process, wait};
@@ -57,7 +58,7 @@ impl Logging {
         kill::signal_process(pid, Signal::KILL).ok();
         let pipe = self.slots.values_mut().find_map(|slot| slot.take(|source| mark.is_of(source.serial)));
         let (source, ends) = pipe.unzip();
-        let owner = source.as_ref().map(|source| source.index);
+        let owner = source.as_ref().map_or(Owner::Unknown, |source| Owner::Service(source.index));
         self.hold_up.on_killed(pid, owner, ends.unwrap_or_default(), now);
         if let Some(Source { service, instance, .. }) = source {
             log::warn!("{service}.{instance}: its output holds up the logger and is not read any more");

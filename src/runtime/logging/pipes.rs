@@ -14,6 +14,7 @@ use crate::logs::protocol::{FileTarget, RunKey, Source, Target};
 use crate::model::plan::{Credentials, LogFormat, LogStyle, Output, Process};
 use crate::model::{RunId, Template};
 use crate::runtime::runs::RunSpec;
+use crate::sys::deferred_close::Owner;
 use crate::sys::non_blocking_writer::stdout_is_stderr;
 use crate::sys::{deferred_close, pipe};
 
@@ -191,7 +192,7 @@ impl Slot {
     pub(super) fn retire(&mut self, stream: Stream) {
         if let Some(Pipe { source, read_end, write_end, .. }) = self.place(stream).take() {
             // The logger sees the end when no process has it open.
-            deferred_close(Some(source.index), [write_end]);
+            deferred_close(Owner::Service(source.index), [write_end]);
             self.retired.push((source, read_end));
         }
     }
@@ -209,7 +210,7 @@ impl Slot {
     /// Closes the old pipes that have been read completely.
     pub(super) fn close_drained(&mut self) {
         let drained = self.retired.extract_if(.., |(_, read_end)| pipe::is_eof(read_end));
-        drained.for_each(|(source, read_end)| deferred_close(Some(source.index), [read_end]));
+        drained.for_each(|(source, read_end)| deferred_close(Owner::Service(source.index), [read_end]));
     }
 
     /// Closes the old pipes that have been read completely. Returns whether there are others.

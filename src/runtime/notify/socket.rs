@@ -16,6 +16,7 @@ use nix::sys::stat::Mode;
 
 use crate::model::plan::{Credentials, Service};
 use crate::model::{RunId, ServiceIndex};
+use crate::sys::deferred_close::Owner;
 use crate::sys::{datagram, deferred_close, process, random};
 
 /// Everybody may use a socket whose name he knows, only keepalive may list the sockets and make some.
@@ -104,7 +105,7 @@ impl Directory {
 impl NotifySocket {
     /// Closes the socket and removes its file.
     pub(super) fn close(self, service: ServiceIndex, readers: Readers) {
-        let owner = Some(service);
+        let owner = Owner::Service(service);
         if let Some(path) = self.path {
             fs::remove_file(path).ok();
         }
