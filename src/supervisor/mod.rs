@@ -23,6 +23,7 @@ mod checks;
 mod configure;
 mod core;
 mod event;
+mod failed_spawn;
 mod health;
 mod hooks;
 mod instance;
