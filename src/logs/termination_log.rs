@@ -1,6 +1,6 @@
 //! The termination log: a file in which an orchestrator looks for the reason of an unrecoverable exit.
 
-use std::io::{self, Write};
+use std::io::Write as _;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -19,7 +19,7 @@ const MAX_REASON_BYTES: usize = 4096;
 /// # Errors
 /// Those of write(2), and a path that other users could have led elsewhere, see [`crate::sys::directory`]. Another file
 /// that cannot be opened is no error.
-pub fn write(path: &Path, reason: &str) -> io::Result<()> {
+pub fn write(path: &Path, reason: &str) -> Result<(), OpenError> {
     let start = reason.len().saturating_sub(MAX_REASON_BYTES);
     let end = reason.as_bytes().get(start..).unwrap_or_default();
     let opened =
@@ -28,12 +28,10 @@ pub fn write(path: &Path, reason: &str) -> io::Result<()> {
         Ok(mut file) => {
             // Fails for a file that has no size, such as a FIFO.
             file.set_len(0).ok();
-            file.write_all(end)
+            Ok(file.write_all(end)?)
         }
-        Err(error @ (OpenError::UnsafeLink(_) | OpenError::SecondName | OpenError::System(Errno::ELOOP))) => {
-            Err(error.into())
-        }
-        Err(OpenError::System(_)) => Ok(()),
+        Err(OpenError::System(errno)) if errno != Errno::ELOOP => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -54,7 +52,6 @@ mod tests {
         let text = fs::read_to_string(&file);
         fs::remove_dir_all(&directory).unwrap();
         assert_eq!(text.unwrap(), "why\n");
-        let written = written.map(|result| result.map_err(|error| error.raw_os_error()));
-        assert_eq!(written, [Ok(()), Err(Some(Errno::ELOOP as i32)), Ok(())]);
+        assert_eq!(written, [Ok(()), Err(OpenError::System(Errno::ELOOP)), Ok(())]);
     }
 }

@@ -42,6 +42,8 @@ pub enum OpenError {
     UnsafeLink(PathBuf),
     /// The file has another name (link(2)), which another user may have given it so that somebody else's file is written.
     SecondName,
+    /// It is no regular file.
+    NotRegular,
     /// The system refuses it.
     System(Errno),
 }
@@ -53,19 +55,15 @@ impl Display for OpenError {
                 write!(formatter, "{} is a symbolic link that other users can change", path.display())
             }
             Self::SecondName => formatter.write_str("the file is a hard link that other users could have made"),
+            Self::NotRegular => formatter.write_str("not a regular file"),
             Self::System(errno) => formatter.write_str(errno::words(*errno)),
         }
     }
 }
 
-impl From<OpenError> for io::Error {
-    fn from(error: OpenError) -> Self {
-        match error {
-            OpenError::System(errno) => errno.into(),
-            OpenError::UnsafeLink(_) | OpenError::SecondName => {
-                Self::new(io::ErrorKind::InvalidInput, error.to_string())
-            }
-        }
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
     }
 }
 
@@ -75,6 +73,7 @@ impl From<OpenError> for Errno {
             OpenError::System(errno) => errno,
             OpenError::UnsafeLink(_) => Self::ELOOP,
             OpenError::SecondName => Self::EMLINK,
+            OpenError::NotRegular => Self::EINVAL,
         }
     }
 }

@@ -136,9 +136,14 @@ pub fn peer_user_and_group(connection: impl AsFd) -> Option<(u32, u32)> {
 /// The address of a TCP connection's peer; `None` for other connections. getpeername(2)
 #[must_use]
 pub fn peer_address(connection: impl AsFd) -> Option<IpAddr> {
-    let address = getpeername::<SockaddrStorage>(connection.as_fd().as_raw_fd()).ok()?;
-    let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+    let address = getpeername(connection.as_fd().as_raw_fd()).ok()?;
+    tcp_address(&address).map(|(address, _)| address)
+}
+
+/// The address and port of a TCP connection; `None` for others.
+pub(super) fn tcp_address(address: &SockaddrStorage) -> Option<(IpAddr, u16)> {
+    let v4 = address.as_sockaddr_in().map(|address| (IpAddr::V4(address.ip()), address.port()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| (IpAddr::V6(address.ip()), address.port())))
 }
 
 /// Receives data; 0 bytes at end of file.

@@ -11,6 +11,8 @@ use nix::sys::socket::{
     socket, socketpair, sockopt,
 };
 
+use super::socket::tcp_address;
+
 /// A pair of connected sockets. socketpair(2)
 ///
 /// Both are blocking: keepalive makes each call on its own end with `MSG_DONTWAIT`, and the child decides about the other.
@@ -45,9 +47,8 @@ pub fn finish_connect(connection: impl AsFd) -> Result<(), Errno> {
         0 => {}
         number => return Err(Errno::from_raw(number)),
     }
-    let own: SockaddrStorage = getsockname(fd.as_raw_fd())?;
-    let peer: SockaddrStorage = getpeername(fd.as_raw_fd())?;
-    if own == peer {
+    let (own, peer) = (getsockname(fd.as_raw_fd())?, getpeername(fd.as_raw_fd())?);
+    if tcp_address(&own) == tcp_address(&peer) {
         // Otherwise the port would stay in TIME_WAIT for a minute.
         let reset_on_close = libc::linger { l_onoff: 1, l_linger: 0 };
         setsockopt(&fd, sockopt::Linger, &reset_on_close)?;

@@ -15,8 +15,8 @@ use nix::fcntl::OFlag;
 
 use super::open_line::OpenLine;
 use crate::logs::protocol::FileTarget;
-use crate::model::{Mono, errno};
-use crate::sys::directory::{Directory, Missing};
+use crate::model::Mono;
+use crate::sys::directory::{Directory, Missing, OpenError};
 
 /// How often to try a file again that cannot be opened, and to check whether somebody else has renamed the file.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -98,7 +98,7 @@ impl LogFile {
         match (self.is_failing, result) {
             (false, Err(error)) => {
                 self.is_failing = true;
-                let mut reason = describe(&error);
+                let mut reason = error.to_string();
                 // The part of the path that is a link may contain secrets.
                 if !written.is_empty() && reason.contains('/') {
                     reason.replace_range(.., "a symbolic link that other users can change");
@@ -114,7 +114,7 @@ impl LogFile {
         }
     }
 
-    fn write(&mut self, buffer: &[u8], written: &mut usize, now: Mono) -> io::Result<()> {
+    fn write(&mut self, buffer: &[u8], written: &mut usize, now: Mono) -> Result<(), OpenError> {
         self.ensure_open(now)?;
         if self.partial_line {
             self.append(b"\n")?;
@@ -144,7 +144,7 @@ impl LogFile {
         Ok(())
     }
 
-    fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn append(&mut self, bytes: &[u8]) -> Result<usize, OpenError> {
         let Some(Open { file, .. }) = &mut self.open else { return Err(Errno::EBADF.into()) };
         let count = match file.write(bytes) {
             Ok(0) => return Err(Errno::EIO.into()),
@@ -156,7 +156,7 @@ impl LogFile {
     }
 
     /// Opens the file if it is not open, or if its path leads to another file by now.
-    fn ensure_open(&mut self, now: Mono) -> io::Result<()> {
+    fn ensure_open(&mut self, now: Mono) -> Result<(), OpenError> {
         if self.checked_at.is_some_and(|checked_at| now.since(checked_at) < RECHECK_INTERVAL) {
             return if self.open.is_some() { Ok(()) } else { Err(Errno::EAGAIN.into()) };
         }
@@ -174,11 +174,11 @@ impl LogFile {
         self.open_in(directory, name)
     }
 
-    fn open_in(&mut self, directory: Directory, name: OsString) -> io::Result<()> {
+    fn open_in(&mut self, directory: Directory, name: OsString) -> Result<(), OpenError> {
         let file = directory.open_file(&name, OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT, 0o640)?;
         let metadata: Metadata = file.metadata()?;
         if !metadata.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+            return Err(OpenError::NotRegular);
         }
         self.partial_line = match last_byte(&directory, &name, &metadata) {
             Some(last) => last != b'\n',
@@ -190,7 +190,7 @@ impl LogFile {
     }
 
     /// Renames `web.log` to `web.log.1`, that to `web.log.2`, and so on; the oldest file is replaced.
-    fn rotate(&mut self) -> io::Result<()> {
+    fn rotate(&mut self) -> Result<(), OpenError> {
         let Some(Open { file, directory, name }) = self.open.take() else { return Err(Errno::EBADF.into()) };
         for number in (1..self.target.max_files).rev() {
             // Fails for numbers that do not exist yet.
@@ -242,10 +242,6 @@ fn fitting_bytes(text: &[u8], room: u64) -> usize {
 
 fn first_line_bytes(text: &[u8]) -> usize {
     text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| end + 1)
-}
-
-fn describe(error: &io::Error) -> String {
-    error.raw_os_error().map_or_else(|| error.to_string(), |number| errno::words(Errno::from_raw(number)).to_owned())
 }
 
 #[cfg(test)]
