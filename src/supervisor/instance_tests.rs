@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use nix::errno::Errno;
+
 use super::*;
 use crate::model::plan::{Control, ExitAction, LogStyle, Plan, Process as Program, Service, SignalActions};
 use crate::model::{Mono, ProbeFailure, ServiceIndex, Signal, StartStep, Template};
