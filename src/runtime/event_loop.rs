@@ -26,7 +26,7 @@ use super::resources::Resources;
 use super::runs::RunSpec;
 use super::signal_source::OnHangup;
 use super::start::Start;
-use super::subsystem::{self, Context, Subsystem};
+use super::subsystem::{self, Context, NextTurn, Subsystem as _};
 use super::text::Counted;
 use super::token::Token;
 use super::turn::{Inputs, Part, Turn};
@@ -181,19 +181,19 @@ impl Runtime {
         let has_questions = self.processes.has_orders()
             || self.processes.has_unsettled_exits(|run| self.notify.is_taken_from(run))
             || self.resources.sockets.has_in_use();
-        if self.turn.budget == 0 || has_questions || self.subsystems().iter().any(|part| part.is_busy()) {
+        let next = self.next_turn();
+        if self.turn.budget == 0 || has_questions || next.is_busy {
             return Some(Duration::ZERO);
         }
         let calendar = self.inputs.set_calendar(&self.supervisor, self.turn.now);
-        let others = [self.turn.until, self.journal.due(), self.resources.sockets.helpers.due(), calendar];
-        let due = self.subsystems().into_iter().filter_map(Subsystem::due).chain(others.into_iter().flatten()).min();
-        due.map(|due| self.turn.time_until(due))
+        let due = [next.due, self.turn.until, self.journal.due(), self.resources.sockets.helpers.due(), calendar];
+        due.into_iter().flatten().min().map(|due| self.turn.time_until(due))
     }
 
-    fn subsystems(&self) -> [&dyn Subsystem; 10] {
+    fn next_turn(&self) -> NextTurn {
         let Self { processes, notify, resources, channels, logging, server, probes, helpers, .. } = self;
-        let Helpers { config_loader, close_queue, inspector } = helpers;
-        [processes, notify, &resources.fds, channels, logging, server, probes, config_loader, close_queue, inspector]
+        let first = NextTurn::default().with(processes).with(notify).with(&resources.fds).with(channels);
+        helpers.next_turn(first.with(logging).with(server).with(probes))
     }
 
     /// The only place that waits. Passes each token that is ready to its subsystem.

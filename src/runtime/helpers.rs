@@ -6,7 +6,7 @@ use super::ended_helpers;
 use super::inspector::Inspector;
 use super::logging::Logging;
 use super::resources::Resources;
-use super::subsystem::Subsystem as _;
+use super::subsystem::{NextTurn, Subsystem as _};
 use super::token::Token;
 use crate::model::Pid;
 use crate::sys::{self, Poller, StandardError};
@@ -26,6 +26,11 @@ impl Helpers {
         pids.extend(self.close_queue.holder());
         pids.extend(self.own_pids(logging, resources));
         pids
+    }
+
+    /// `next` with the helpers that are subsystems.
+    pub(super) fn next_turn(&self, next: NextTurn) -> NextTurn {
+        next.with(&self.config_loader).with(&self.close_queue).with(&self.inspector)
     }
 
     pub(super) fn on_ready(&mut self, token: Token) {

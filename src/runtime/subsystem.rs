@@ -16,9 +16,7 @@ const MAX_PENDING_ACTIONS_PER_INSTANCE: usize = 4;
 /// A part of the event loop that owns state.
 pub(super) trait Subsystem {
     /// Other subsystems that it uses in its turn.
-    type Needs<'a>
-    where
-        Self: Sized;
+    type Needs<'a>;
 
     /// Its earliest deadline.
     fn due(&self) -> Option<Mono>;
@@ -33,9 +31,23 @@ pub(super) trait Subsystem {
     fn on_ready(&mut self, _token: Token) {}
 
     /// Performs a bounded amount of work, and returns events for the supervisor.
-    fn turn(&mut self, context: &mut Context<'_>, needs: Self::Needs<'_>) -> Vec<Event>
-    where
-        Self: Sized;
+    fn turn(&mut self, context: &mut Context<'_>, needs: Self::Needs<'_>) -> Vec<Event>;
+}
+
+/// When subsystems need their next turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct NextTurn {
+    /// One of them has work left.
+    pub(super) is_busy: bool,
+    /// The earliest deadline.
+    pub(super) due: Option<Mono>,
+}
+
+impl NextTurn {
+    /// The next turn of `part` and of those before.
+    pub(super) fn with(self, part: &impl Subsystem) -> Self {
+        Self { is_busy: self.is_busy || part.is_busy(), due: self.due.into_iter().chain(part.due()).min() }
+    }
 }
 
 /// What every subsystem can use in its turn.
