@@ -79,8 +79,9 @@ pub(super) const SCHEMA: Schema = Schema {
         "restart_schedule",
         "timezone",
         "max_lifetime",
+        "watch",
     ],
-    later: &["max_memory", "watch", "pid_file", "stop_sequence", "node_cluster"],
+    later: &["max_memory", "pid_file", "stop_sequence", "node_cluster"],
     foreign: "\
 command: args cmd entrypoint exec exec_start program script interpreter node_args
 env: environment instance_var increment_var
@@ -223,6 +224,7 @@ impl Decoder<'_> {
         service.on_success = self.choice(table, "on_success", &EXIT_ACTIONS).unwrap_or(service.on_success);
         self.schedule(table, &mut service);
         service.max_lifetime = self.positive_duration(table, "max_lifetime");
+        self.watch(table, &scope, &mut service);
         self.stop(table, &mut service.stop);
         let env = service.process.env.clone();
         service.hooks = self.hooks(table, &scope.with_env(&env), &service);

@@ -87,6 +87,7 @@ impl Service {
             reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::from_secs(1) },
             schedule: None,
             max_lifetime: None,
+            watch: None,
             hooks: Hooks::default(),
             process,
         }

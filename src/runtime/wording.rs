@@ -180,7 +180,7 @@ fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, event: &JournalEvent
         }
         JournalEvent::ReloadStarted { service, by } => {
             let name = service_name(plan, *service);
-            if !matches!(by, Requester::Schedule | Requester::Lifetime) {
+            if !matches!(by, Requester::Schedule | Requester::Lifetime | Requester::Watch) {
                 return write!(formatter, "{name} reload started");
             }
             write!(formatter, "{name} restart ")?;
@@ -425,6 +425,7 @@ fn write_requested(formatter: &mut Formatter<'_>, plan: &Plan, what: &str, by: R
         Requester::Scaling => (what, "scaling"),
         Requester::Schedule => (what, "its schedule"),
         Requester::Lifetime => (what, "`max_lifetime`"),
+        Requester::Watch => (what, "`watch`"),
     };
     write!(formatter, "{what} by {by}")
 }

@@ -22,6 +22,8 @@ pub enum Requester {
     Schedule,
     /// `max_lifetime`.
     Lifetime,
+    /// `watch`.
+    Watch,
 }
 
 impl Requester {
@@ -32,6 +34,7 @@ impl Requester {
             Self::Reload | Self::Config => RestartCause::Reload,
             Self::Schedule => RestartCause::Schedule,
             Self::Lifetime => RestartCause::Lifetime,
+            Self::Watch => RestartCause::Watch,
         }
     }
 }

@@ -88,6 +88,8 @@ pub enum RestartCause {
     Schedule,
     /// It was older than `max_lifetime`.
     Lifetime,
+    /// Its files have changed.
+    Watch,
 }
 
 /// The number of restarts, by cause.
@@ -96,7 +98,7 @@ pub struct Restarts([u32; RestartCause::ALL.len()]);
 
 impl RestartCause {
     /// All causes.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Crash,
         Self::Exit,
         Self::ReadyTimeout,
@@ -106,6 +108,7 @@ impl RestartCause {
         Self::Reload,
         Self::Schedule,
         Self::Lifetime,
+        Self::Watch,
     ];
 
     /// The cause of the restart after `run`, which has exited by itself or because of a fault.
@@ -132,6 +135,7 @@ impl RestartCause {
             Self::Reload => "reload",
             Self::Schedule => "schedule",
             Self::Lifetime => "max_lifetime",
+            Self::Watch => "watch",
         }
     }
 }

@@ -47,7 +47,7 @@ fn every_rule_holds_after_every_step() {
 }
 
 /// Each of these must occur in at least one run. Otherwise the runs do not test the rules.
-const SITUATIONS: [&str; 77] = [
+const SITUATIONS: [&str; 78] = [
     "action AbortCheck",
     "action AbortProbe",
     "action AnnounceStop",
@@ -70,6 +70,7 @@ const SITUATIONS: [&str; 77] = [
     "draining Signal",
     "draining Unhealthy",
     "event BindFailed",
+    "event FilesChanged",
     "event MainPidChanged",
     "event StoppingReported",
     "event TimeoutExtended",

@@ -23,6 +23,7 @@ mod shutdown;
 mod signals;
 mod targets;
 mod waits;
+mod watches;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -37,6 +38,7 @@ use model::Model;
 use requests::{Config, MAX_SOAK, PROOF_TIME, Requests};
 use restarts::Expected;
 use shutdown::Shutdown;
+use watches::Changes;
 
 /// A violation of a rule.
 #[derive(Debug)]
@@ -60,6 +62,7 @@ pub(crate) struct Checker {
     model: Model,
     requests: Requests,
     shutdown: Shutdown,
+    changes: Changes,
     /// The first one is being checked, the others follow.
     steps: VecDeque<Step>,
     now: Mono,
@@ -125,6 +128,7 @@ impl Checker {
             model: Model::new(Rc::clone(&plan)),
             requests: Requests::default(),
             shutdown: Shutdown::default(),
+            changes: Changes::default(),
             steps: VecDeque::new(),
             plan,
             now: Mono::default(),
@@ -246,12 +250,14 @@ impl Checker {
         self.now = now;
         self.actions = 0;
         self.event = Some(event.clone());
+        self.changes.begin_event();
         if self.apply_to_side_run(event) {
             return Ok(());
         }
         match event {
             Event::Tick => self.requests.ticked_at = now,
             Event::Boot | Event::WallClock(_) | Event::NoChildren | Event::TerminalClosed => {}
+            Event::FilesChanged { service } => self.changes.on_changed(*service, &self.plan),
             // The fault has it.
             Event::WatchdogTriggered { .. } | Event::ProbeFailed { .. } => {}
             Event::Checked { run, failure } => self.on_checked(*run, failure.as_ref()),
@@ -393,6 +399,9 @@ impl Checker {
         self.requests.begin_deferred(&mut self.model);
         rule!(self.model.failed_hook.is_none(), "the failure of a hook is not reported");
         self.check_effect_of_report()?;
+        if !self.shutdown.has_begun() {
+            self.changes.check_none_forgotten(&self.model, &self.plan)?;
+        }
         self.check_health()?;
         let expected = self.model.all().chain(self.model.surges()).map(|(id, _)| id);
         rule!(shown.iter().map(|instance| instance.id).eq(expected), "the view has wrong instances: {shown:?}");
