@@ -10,7 +10,7 @@ use super::graph::start_order;
 use crate::model::map::Map;
 use crate::model::plan::{
     Address, Control, Credentials, ExitAction, ExitSet, Health, Hook, HttpCheck, KillMode, Kind, Limit, Listen,
-    ListenMode, OnUnhealthy, Output, Probe, Process, Ready, Reload, Restart, RestartPolicy, Service, Strategy, Watch,
+    ListenMode, OnUnhealthy, Output, Probe, Process, Ready, Reload, Restart, RestartPolicy, Service, Strategy,
 };
 use crate::model::units::format_duration;
 use crate::model::{ExitStatus, Plan, ServiceIndex, Template};
@@ -115,7 +115,7 @@ pub fn service_text(plan: &Plan, service: &Service, note: &dyn Fn(ServiceIndex) 
         line("lifetime", &format!("restarted after {} or up to a tenth earlier", format_duration(lifetime)));
     }
     if let Some(watch) = &service.watch {
-        line("watch", &watch_text(watch));
+        line("watch", &watch.paths.iter().map(quoted).collect::<Vec<_>>().join(", "));
     }
     match service.instances {
         0 => line("instances", "0: it is off, and nothing waits for it"),
@@ -158,19 +158,6 @@ pub fn service_text(plan: &Plan, service: &Service, note: &dyn Fn(ServiceIndex) 
     line("output", &output_text(process));
     line("limits", &process.limits.iter().map(limit_text).collect::<Vec<_>>().join(", "));
     line("process", &settings_text(process));
-    text
-}
-
-fn watch_text(watch: &Watch) -> String {
-    let list = |parts: Vec<String>| parts.join(", ");
-    let mut text = list(watch.paths.iter().map(Template::to_string).collect());
-    if !watch.ignore.is_empty() {
-        push(&mut text, format_args!(" without {}", list(watch.ignore.iter().map(ToString::to_string).collect())));
-    }
-    push(&mut text, format_args!(": restarted when nothing has changed for {}", format_duration(watch.debounce)));
-    if let Some(interval) = watch.poll {
-        push(&mut text, format_args!(", compared every {}", format_duration(interval)));
-    }
     text
 }
 

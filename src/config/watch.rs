@@ -9,7 +9,7 @@ use super::environment::Purpose;
 use super::expand::Scope;
 use super::sockets::shared_scope;
 use crate::model::plan::{ExitAction, Service, Watch};
-use crate::model::{AsWritten, Numbers, Template};
+use crate::model::{Numbers, Template};
 
 const EXAMPLE: &str = "such as `{ paths = [\"src\"] }`";
 
@@ -28,20 +28,16 @@ poll: interval use_polling",
         let Some(value) = table.get("watch") else { return };
         let Some(fields) = self.table(value, EXAMPLE) else { return };
         self.check_keys(fields, "`watch`", &SCHEMA);
-        let Some(list) = fields.get("paths") else {
+        let is_empty = |list: &&Value<'_>| list.get_ref().as_array().is_some_and(|list| list.is_empty());
+        let Some(list) = fields.get("paths").filter(|list| !is_empty(list)) else {
             return self.error(value.span(), "`watch` has no `paths`", EXAMPLE);
         };
-        let directory = service.process.cwd.clone();
-        let elements = self.array(list, "such as `[\"src\"]`");
-        if elements.is_empty() && list.get_ref().is_array() {
-            self.error(list.span(), "no path is watched", "add one, or remove `watch`");
-        }
-        let paths =
-            elements.iter().filter_map(|path| self.watched_path(path, &shared_scope(scope), directory.as_ref()));
-        let paths = paths.collect();
-        let ignore = fields.get("ignore").map(|list| self.array(list, "such as `[\"*.log\"]`")).unwrap_or_default();
-        let ignore = ignore.iter().filter_map(|pattern| self.ignored(pattern)).collect();
+        let scope = shared_scope(scope);
+        let directory = service.process.cwd.as_ref();
+        let paths = self.list(list, &mut |this, path| this.watched_path(path, &scope, directory));
+        let ignore = fields.get("ignore").map(|list| self.list(list, &mut |this, it| this.ignored(it, &scope)));
         let debounce = self.positive_duration(fields, "debounce").unwrap_or(Watch::DEBOUNCE);
+        let ignore = ignore.unwrap_or_default();
         let watch = Watch { paths, ignore, debounce, poll: self.positive_duration(fields, "poll") };
         if self.environment.purpose == Purpose::Check {
             self.warn_about_watched_log(table, &watch, service);
@@ -64,14 +60,22 @@ poll: interval use_polling",
         Some(path)
     }
 
-    fn ignored(&mut self, value: &Value<'_>) -> Option<AsWritten<Box<str>>> {
-        let resolved = self.resolved(value)?;
-        let pattern: Box<str> = self.string(&resolved, "a pattern", "such as `\"*.log\"`")?.into();
-        if pattern.contains(['[', '{', '!']) {
-            let message = "only `*` and `?` have a meaning in patterns";
-            self.error(value.span(), message, "write several patterns, such as `[\"*.js\", \"*.ts\"]`");
+    fn ignored(&mut self, value: &Value<'_>, scope: &Scope<'_>) -> Option<Template> {
+        let text = self.string(value, "a pattern", "such as `\"*.log\"`")?;
+        if text.contains('[') {
+            self.error(value.span(), "only `*` and `?` have a meaning in patterns", "write several patterns");
         }
-        Some(self.written(value, pattern))
+        let pattern = self.template(value, text, scope)?;
+        Some(self.as_written(pattern, text))
+    }
+
+    fn list(
+        &mut self,
+        list: &Value<'_>,
+        decode: &mut dyn FnMut(&mut Self, &Value<'_>) -> Option<Template>,
+    ) -> Box<[Template]> {
+        let elements = self.array(list, "such as `[\"src\"]`");
+        elements.iter().filter_map(|element| decode(self, element)).collect()
     }
 
     /// Each line that keepalive writes would restart the service, which would write lines.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::as_written::AsWritten;
 use super::glob;
 use super::template::{Numbers, Template};
 
@@ -12,7 +11,7 @@ pub struct Watch {
     /// Files and directories, with all that is in them. Absolute, the same for every instance.
     pub paths: Box<[Template]>,
     /// Patterns of what is left out, besides [`Self::IGNORED`].
-    pub ignore: Box<[AsWritten<Box<str>>]>,
+    pub ignore: Box<[Template]>,
     /// How long nothing must change before the restart.
     pub debounce: Duration,
     /// The files are compared at this interval; `None`: inotify(7) reports changes.
@@ -35,31 +34,27 @@ impl Watch {
     #[must_use]
     pub fn ignores(&self, below: &[u8]) -> bool {
         let name = below.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        Self::IGNORED.split(' ').chain(self.ignore.iter().map(|pattern| &***pattern)).any(|pattern| {
+        let matches = |pattern: &[u8]| {
             // As other programs write it: `**/dist`, `dist/`, `dist/**`.
-            let pattern = pattern.trim_end_matches("**").trim_end_matches('/');
-            let pattern = pattern.trim_start_matches("**/").trim_start_matches("./");
-            match pattern.contains('/') {
-                true => glob::matches(pattern.trim_start_matches('/').as_bytes(), below),
-                false => glob::matches(pattern.as_bytes(), name),
-            }
-        })
+            let pattern = pattern.strip_suffix(b"**").unwrap_or(pattern);
+            let pattern = pattern.strip_suffix(b"/").unwrap_or(pattern);
+            let pattern = pattern.strip_prefix(b"**/").or(pattern.strip_prefix(b"./")).unwrap_or(pattern);
+            let is_path = pattern.contains(&b'/');
+            glob::matches(pattern.strip_prefix(b"/").unwrap_or(pattern), if is_path { below } else { name })
+        };
+        Self::IGNORED.split(' ').any(|pattern| matches(pattern.as_bytes()))
+            || self.ignore.iter().any(|pattern| matches(pattern.literal_prefix()))
     }
 
     /// Whether a change of the file `path` is one of the service.
     #[must_use]
     pub fn includes(&self, path: &[u8]) -> bool {
         self.roots().any(|root| {
-            let below = path
-                .strip_prefix(&*root)
-                .and_then(|rest| rest.strip_prefix(b"/").or(root.strip_suffix(b"/").map(|_| rest)));
-            let ends = |below: &[u8]| {
-                (1..=below.len()).filter(|end| matches!(below.get(*end), None | Some(b'/'))).collect::<Vec<_>>()
-            };
-            path == root
-                || below.is_some_and(|below| {
-                    !ends(below).iter().any(|end| self.ignores(below.get(..*end).unwrap_or_default()))
-                })
+            let root = root.strip_suffix(b"/").unwrap_or(&root);
+            let Some(below) = path.strip_prefix(root) else { return false };
+            let mut ends = (1..=below.len()).filter(|end| matches!(below.get(*end), None | Some(b'/')));
+            below.first().is_none_or(|first| *first == b'/')
+                && !ends.any(|end| below.get(1..end).is_some_and(|part| self.ignores(part)))
         })
     }
 }
@@ -71,7 +66,7 @@ mod tests {
     fn watch(ignore: &[&str]) -> Watch {
         Watch {
             paths: [Template::Fixed(c"/app".to_owned()), Template::Fixed(c"/etc/app.conf".to_owned())].into(),
-            ignore: ignore.iter().map(|pattern| AsWritten::from(Box::from(*pattern))).collect(),
+            ignore: ignore.iter().map(|pattern| Template::Fixed(std::ffi::CString::new(*pattern).unwrap())).collect(),
             debounce: Watch::DEBOUNCE,
             poll: None,
         }

@@ -50,15 +50,14 @@ impl EndedHelpers {
 }
 
 /// Kills `helpers`, which send no SIGCHLD, and waits a short time until they are gone. For the end of keepalive.
-pub(super) fn kill_all(helpers: impl Iterator<Item = Pid>) {
-    let helpers: Vec<Pid> = helpers.collect();
+pub(super) fn kill_all(helpers: &[Pid]) {
     helpers.iter().for_each(|pid| _ = kill::signal_process(*pid, Signal::KILL));
     let deadline = sys::now() + KILL_TIMEOUT;
     for pid in helpers {
-        if let Ok(pidfd) = kill::pidfd_open(pid)
+        if let Ok(pidfd) = kill::pidfd_open(*pid)
             && pipe::wait_for_input(pidfd, deadline.since(sys::now()))
         {
-            wait::reap_without_sigchld(pid).ok();
+            wait::reap_without_sigchld(*pid).ok();
         }
     }
 }
@@ -80,7 +79,7 @@ mod tests {
             })
         };
         let helpers = [start().unwrap(), start().unwrap()];
-        kill_all(helpers.into_iter());
+        kill_all(&helpers);
         assert!(helpers.iter().all(|pid| wait::reap_without_sigchld(*pid) == Err(nix::errno::Errno::ECHILD)));
     }
 

@@ -29,10 +29,20 @@ impl Helpers {
 
     /// The logger, the inspectors, and the processes that hold descriptors or write messages. They must outlive a SIGTERM to all processes.
     pub(super) fn pids(&self, logging: &Logging, resources: &Resources) -> Vec<Pid> {
-        let others = resources.fds.holders().chain(self.inspector.pids()).chain(self.close_queue.holder());
-        let others = others.chain(resources.sockets.helpers.pids().iter().copied());
-        let others = others.chain(self.watchers.pids());
-        logging.pids().chain(others).chain(StandardError.writers()).collect()
+        let mut pids = self.others(resources);
+        pids.extend(logging.pids());
+        pids.extend(StandardError.writers());
+        pids
+    }
+
+    /// All but the loggers and what writes messages.
+    fn others(&self, resources: &Resources) -> Vec<Pid> {
+        let mut pids: Vec<Pid> = resources.fds.holders().collect();
+        pids.extend(self.inspector.pids());
+        pids.extend(self.close_queue.holder());
+        pids.extend(resources.sockets.helpers.pids());
+        pids.extend(self.watchers.pids());
+        pids
     }
 
     pub(super) fn on_ready(&mut self, token: Token) {
@@ -48,9 +58,8 @@ impl Helpers {
         }
         self.inspector.finish(poller);
         self.close_queue.finish(sys::now());
-        let binders = resources.sockets.helpers.pids().iter().copied();
-        let holders =
-            resources.fds.holders().chain(self.close_queue.holder()).chain(binders).chain(self.watchers.pids());
-        ended_helpers::kill_all(self.inspector.pids().chain(holders).chain(logging.killed()));
+        let mut pids = self.others(resources);
+        pids.extend(logging.killed());
+        ended_helpers::kill_all(&pids);
     }
 }

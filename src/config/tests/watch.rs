@@ -43,11 +43,16 @@ fn mistakes_are_errors() {
     check(
         "[services.a]\ncommand = \"x\"\nwatch = [\"src\"]\n\
          [services.b]\ncommand = \"x\"\nwatch = { ignore_watch = [], paths = [] }\n\
-         [services.c]\ncommand = \"x\"\ncwd = \"/app/{instance}\"\nwatch = { paths = [\"src\"], ignore = [\"*.{js,ts}\"] }\n",
+         [services.c]\ncommand = \"x\"\ncwd = \"/app/{instance}\"\nwatch = { paths = [\"src\"], ignore = [\"[ab].js\"] }\n",
         r#"
 keepalive.toml:3:9: expected a table, found an array
   3 | watch = ["src"]
     |         ^^^^^^^
+  = such as `{ paths = ["src"] }`
+
+keepalive.toml:6:9: `watch` has no `paths`
+  6 | watch = { ignore_watch = [], paths = [] }
+    |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
   = such as `{ paths = ["src"] }`
 
 keepalive.toml:6:11: unknown key `ignore_watch` in `watch`
@@ -55,20 +60,15 @@ keepalive.toml:6:11: unknown key `ignore_watch` in `watch`
     |           ^^^^^^^^^^^^
   = did you mean `ignore`?
 
-keepalive.toml:6:38: no path is watched
-  6 | watch = { ignore_watch = [], paths = [] }
-    |                                      ^^
-  = add one, or remove `watch`
-
 keepalive.toml:10:20: `cwd` differs between instances, and all are restarted when a file changes
-  10 | watch = { paths = ["src"], ignore = ["*.{js,ts}"] }
+  10 | watch = { paths = ["src"], ignore = ["[ab].js"] }
      |                    ^^^^^
   = write an absolute path
 
 keepalive.toml:10:38: only `*` and `?` have a meaning in patterns
-  10 | watch = { paths = ["src"], ignore = ["*.{js,ts}"] }
-     |                                      ^^^^^^^^^^^
-  = write several patterns, such as `["*.js", "*.ts"]`
+  10 | watch = { paths = ["src"], ignore = ["[ab].js"] }
+     |                                      ^^^^^^^^^
+  = write several patterns
 
 5 errors in the configuration
 "#,

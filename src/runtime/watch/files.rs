@@ -40,7 +40,9 @@ pub(super) fn walk(
     let mut rest = vec![start];
     while let Some(directory) = rest.pop() {
         visit(Found::Directory(&directory))?;
-        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+        let Ok(entries) = fs::read_dir(&directory) else { continue };
+        for entry in entries {
+            let Ok(entry) = entry else { break };
             let path = entry.path();
             if is_ignored(watch, &path, root) {
             } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
+use log::Level;
 use nix::errno::Errno;
 
 use super::ended_helpers::EndedHelpers;
@@ -78,13 +79,10 @@ impl Subsystem for Watchers {
                 && let Some(message) = watcher.receive(name, context.poller, now, &mut self.killed)
                 && let Some((kind, text)) = message.split_first()
             {
-                let text = String::from_utf8_lossy(text);
-                let text = visible::one_line(&text);
-                if *kind == CHANGED {
-                    log::info!("{name}: {text} has changed");
+                let is_change = *kind == CHANGED;
+                say(if is_change { Level::Info } else { Level::Warn }, name, &String::from_utf8_lossy(text));
+                if is_change {
                     events.push(Event::FilesChanged { service });
-                } else {
-                    log::warn!("{name}: {text}");
                 }
             }
         }
@@ -133,9 +131,8 @@ impl Watcher {
                 poller.add(channel, token)
             }),
         };
-        if let Err(errno) = result {
-            let reason = crate::model::errno::words(errno);
-            log::warn!("{name}: cannot start the process that watches its files: {reason}");
+        if result.is_err() {
+            say(Level::Warn, name, "the process that watches its files cannot be created");
             self.due = Some(now + RESTART_DELAY);
         }
     }
@@ -161,7 +158,7 @@ impl Watcher {
             }
             Ok(_) | Err(_) => {}
         }
-        log::warn!("{name}: the process that watches its files has exited, another one follows");
+        say(Level::Warn, name, "the process that watches its files has exited, another one follows");
         self.end(poller, now, killed);
         self.due = Some(now + RESTART_DELAY);
         None
@@ -174,4 +171,8 @@ impl Watcher {
             killed.push(pid, now);
         }
     }
+}
+
+fn say(level: Level, name: &str, text: &str) {
+    log::log!(level, "{name}: {}", visible::one_line(text));
 }

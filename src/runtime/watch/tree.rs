@@ -52,11 +52,9 @@ impl<'w> Tree<'w> {
         let mut tree = Self { watch, roots, inotify, directories: Map::new(), is_outdated: false };
         for root in roots {
             tree.add_way(root)?;
-            // Through symbolic links.
-            if let Ok(real) = fs::canonicalize(root)
-                && real.as_os_str() != root.as_os_str()
-            {
-                tree.add_way(&real)?;
+            // A symbolic link: what it refers to may be replaced.
+            if let Ok(target) = fs::read_link(root) {
+                tree.add_way(&root.with_file_name(target))?;
             }
             if root.is_dir() {
                 tree.add_tree(root.clone(), root.as_os_str().len())?;

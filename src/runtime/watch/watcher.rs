@@ -3,17 +3,16 @@
 //! A change is reported when nothing has changed for `debounce`, or, if changes do not end, after ten times that.
 
 use std::ffi::OsString;
-use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::files::Summary;
-use super::message::{CHANGED, MAX_MESSAGE, WARNING};
+use super::message::{CHANGED, MAX_PATH, WARNING};
 use super::tree::Tree;
 use crate::model::Mono;
 use crate::model::plan::Watch;
@@ -54,7 +53,7 @@ pub(super) fn serve(watch: &Watch, channel: &OwnedFd) -> u8 {
     let roots = watch.roots().map(|root| PathBuf::from(OsString::from_vec(root))).collect::<Vec<_>>();
     let mut watcher = Watcher { watch, channel, roots: &roots, burst: None, known: sys::file_time() };
     for root in roots.iter().filter(|root| !root.exists()) {
-        watcher.send(WARNING, format!("{} does not exist, and is watched as soon as it does", root.display())).ok();
+        watcher.send(WARNING, root, " does not exist, and is watched as soon as it does").ok();
     }
     let mut source = match watch.poll {
         Some(interval) => watcher.polled(interval),
@@ -134,17 +133,18 @@ impl<'w> Watcher<'w> {
             && let Some(burst) = self.burst.take()
         {
             self.known = sys::file_time();
-            if self.send(CHANGED, burst.path.as_os_str().as_bytes()).is_err() {
+            if self.send(CHANGED, &burst.path, " has changed").is_err() {
                 // keepalive is busy.
                 self.on_change(burst.path);
             }
         }
     }
 
-    fn send(&self, kind: u8, text: impl AsRef<[u8]>) -> Result<(), Errno> {
-        let mut message = vec![kind];
-        message.extend_from_slice(text.as_ref());
-        message.truncate(MAX_MESSAGE);
+    /// Sends a message about a path, of which the end is sent if it is long.
+    fn send(&self, kind: u8, path: &Path, text: &str) -> Result<(), Errno> {
+        let path = path.as_os_str().as_bytes();
+        let end = path.get(path.len().saturating_sub(MAX_PATH)..).unwrap_or_default();
+        let message = [&[kind], end, text.as_bytes()].concat();
         packet::send(self.channel, &message, None)
     }
 
@@ -154,15 +154,14 @@ impl<'w> Watcher<'w> {
 
     /// inotify is not available: says why, and what to do.
     fn fall_back(&self, errno: Errno) -> Source<'w> {
-        let limit = if errno == Errno::EMFILE { "instances" } else { "watches" };
-        let file = format!("/proc/sys/fs/inotify/max_user_{limit}");
-        let value = fs::read_to_string(&file).unwrap_or_default();
-        let text = format!(
-            "its files are compared every 2s, since inotify has no {limit} left: raise {file} ({}) on the host, or \
-             leave out directories with `ignore`",
-            value.trim()
-        );
-        self.send(WARNING, &text).ok();
+        let file = if errno == Errno::EMFILE {
+            "/proc/sys/fs/inotify/max_user_instances"
+        } else {
+            "/proc/sys/fs/inotify/max_user_watches"
+        };
+        let text = " is used up: raise it on the host, or leave out directories with `ignore`; until then the files are \
+                    compared every 2s";
+        self.send(WARNING, Path::new(file), text).ok();
         self.polled(FALLBACK_INTERVAL)
     }
 }
