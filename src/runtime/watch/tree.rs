@@ -67,16 +67,13 @@ impl<'w> Tree<'w> {
         self.inotify.as_fd()
     }
 
-    /// Reads events. Returns the first path that has changed since `known`, the time of the last report.
+    /// Reads events. `changed` becomes a path that has changed since `known`, the time of the last report.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub(super) fn read(&mut self, known: Duration) -> Result<Option<PathBuf>, Errno> {
-        let mut first = None;
-        for event in self.inotify.read_events().unwrap_or_default() {
-            first = first.or(self.on_event(event, known)?);
-        }
-        Ok(first)
+    pub(super) fn read(&mut self, known: Duration, changed: &mut Option<PathBuf>) -> Result<(), Errno> {
+        let events = self.inotify.read_events().unwrap_or_default();
+        events.iter().try_for_each(|event| self.on_event(event, known, changed))
     }
 
     /// Makes all watches again, if that is necessary. What changes meanwhile is part of the change that is reported next.
@@ -90,35 +87,38 @@ impl<'w> Tree<'w> {
         Ok(())
     }
 
-    fn on_event(&mut self, event: InotifyEvent, known: Duration) -> Result<Option<PathBuf>, Errno> {
+    fn on_event(&mut self, event: &InotifyEvent, known: Duration, changed: &mut Option<PathBuf>) -> Result<(), Errno> {
         let has = |flags| event.mask.intersects(flags);
-        if has(AddWatchFlags::IN_Q_OVERFLOW | AddWatchFlags::IN_UNMOUNT) {
-            self.is_outdated = true;
-            return Ok(self.roots.first().cloned());
-        }
         if has(AddWatchFlags::IN_IGNORED) {
             // A directory on the way has gone.
             self.is_outdated |= self.directories.remove(&event.wd).is_some_and(|gone| !gone.parts.is_empty());
-            return Ok(None);
+            return Ok(());
         }
-        let (Some(directory), Some(name)) = (self.directories.get(&event.wd), event.name) else { return Ok(None) };
-        let path = directory.path.join(&name);
-        let is_part = directory.parts.contains(&name);
-        let root = directory.root.filter(|root| !is_ignored(self.watch, &path, *root));
+        let is_lost = has(AddWatchFlags::IN_Q_OVERFLOW | AddWatchFlags::IN_UNMOUNT);
+        self.is_outdated |= is_lost;
+        let path = match (self.directories.get(&event.wd), &event.name) {
+            (Some(directory), Some(name)) => directory.path.join(name),
+            _ if is_lost => self.roots.first().cloned().unwrap_or_default(),
+            _ => return Ok(()),
+        };
+        let directory = self.directories.get(&event.wd);
+        let is_part = directory.is_some_and(|it| event.name.as_ref().is_some_and(|name| it.parts.contains(name)));
+        let root = directory.and_then(|it| it.root).filter(|root| !is_ignored(self.watch, &path, *root));
         let is_touched = || fs::symlink_metadata(&path).is_ok_and(|found| modified_at(&found) > known);
-        if !(is_part || root.is_some()) || (has(AddWatchFlags::IN_ATTRIB) && !is_touched()) {
-            return Ok(None);
+        let concerns = is_lost || is_part || root.is_some();
+        if !concerns || (has(AddWatchFlags::IN_ATTRIB) && !is_touched()) {
+            return Ok(());
         }
-        let is_directory = has(AddWatchFlags::IN_ISDIR);
-        if (is_part && has(NAMES)) || (is_directory && has(AddWatchFlags::IN_MOVED_FROM)) {
+        if (is_part && has(NAMES)) || (has(AddWatchFlags::IN_ISDIR) && has(AddWatchFlags::IN_MOVED_FROM)) {
             self.is_outdated = true;
         } else if let Some(root) = root
-            && is_directory
+            && has(AddWatchFlags::IN_ISDIR)
             && has(AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)
         {
             self.add_tree(path.clone(), root)?;
         }
-        Ok(Some(path))
+        changed.get_or_insert(path);
+        Ok(())
     }
 
     /// Watches the directories that lead to `path`, from the top: what is made meanwhile is seen.

@@ -28,7 +28,7 @@ const MIN_DEBOUNCE: Duration = Duration::from_millis(20);
 /// A change that has not been reported.
 struct Burst {
     path: PathBuf,
-    quiet_at: Mono,
+    due: Mono,
     last_at: Mono,
 }
 
@@ -74,15 +74,13 @@ pub(super) fn serve(watch: &Watch, channel: &OwnedFd) -> u8 {
 impl<'w> Watcher<'w> {
     /// Waits for something to do. Returns whether keepalive is still there.
     fn wait(&self, source: &Source<'_>) -> bool {
-        let due = self.burst.as_ref().map(|burst| burst.quiet_at.min(burst.last_at));
-        let mut fds = vec![PollFd::new(self.channel.as_fd(), PollFlags::empty())];
-        let due = match source {
-            Source::Inotify(tree) => {
-                fds.push(PollFd::new(tree.as_fd(), PollFlags::POLLIN));
-                due
-            }
-            Source::Poll(_, next, _) => Some(due.map_or(*next, |due| due.min(*next))),
+        let due = self.burst.as_ref().map(|burst| burst.due);
+        let (fd, due) = match source {
+            Source::Inotify(tree) => (tree.as_fd(), due),
+            // keepalive sends nothing.
+            Source::Poll(_, next, _) => (self.channel.as_fd(), Some(due.map_or(*next, |due| due.min(*next)))),
         };
+        let mut fds = [PollFd::new(self.channel.as_fd(), PollFlags::empty()), PollFd::new(fd, PollFlags::POLLIN)];
         // Rounded up: it must not wake too early again and again.
         let left = due.map(|due| due.since(sys::now()) + Duration::from_millis(1));
         let timeout = left.and_then(|left| PollTimeout::try_from(left).ok());
@@ -94,9 +92,12 @@ impl<'w> Watcher<'w> {
     fn look(&mut self, source: &mut Source<'_>) -> Result<(), Errno> {
         match source {
             Source::Inotify(tree) => {
-                if let Some(path) = tree.read(self.known)? {
+                let mut changed = None;
+                let result = tree.read(self.known, &mut changed);
+                if let Some(path) = changed {
                     self.on_change(path);
                 }
+                result?;
                 // Before the report: the next process reads what is there now.
                 if self.is_due() { tree.refresh() } else { Ok(()) }
             }
@@ -117,14 +118,14 @@ impl<'w> Watcher<'w> {
     }
 
     fn is_due(&self) -> bool {
-        let now = sys::now();
-        self.burst.as_ref().is_some_and(|burst| burst.quiet_at <= now || burst.last_at <= now)
+        self.burst.as_ref().is_some_and(|burst| burst.due <= sys::now())
     }
 
     fn on_change(&mut self, path: PathBuf) {
         let (now, debounce) = (sys::now(), self.watch.debounce.max(MIN_DEBOUNCE));
         let last_at = now + debounce.saturating_mul(MAX_DEBOUNCES);
-        self.burst.get_or_insert(Burst { path, quiet_at: now, last_at }).quiet_at = now + debounce;
+        let burst = self.burst.get_or_insert(Burst { path, due: now, last_at });
+        burst.due = burst.last_at.min(now + debounce);
     }
 
     /// Reports the change if it is time.
