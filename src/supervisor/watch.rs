@@ -7,8 +7,8 @@
 use super::core::Supervisor;
 use super::record::Requester;
 use super::state::{State, Stopped};
-use crate::model::ServiceIndex;
 use crate::model::plan::Kind;
+use crate::model::{InstanceId, ServiceIndex};
 
 impl Supervisor {
     pub(super) fn on_files_changed(&mut self, service: ServiceIndex) {
@@ -20,19 +20,21 @@ impl Supervisor {
 
     /// Restarts a service whose files have changed, unless it must wait for that.
     pub(super) fn restart_changed(&mut self, service: ServiceIndex) {
-        let is_oneshot = self.services[service].definition.kind == Kind::Oneshot;
-        let is_busy =
-            |state: State| matches!(state, State::Stopping(_) | State::CleaningUp(_)) || (is_oneshot && state.is_up());
-        if !self.services[service].has_changed_files || self.rollouts.contains_key(&service) {
+        if !self.services[service].has_changed_files || self.is_draining() || self.rollouts.contains_key(&service) {
             return;
         }
-        let is_over = self.is_draining() || self.services[service].is_retiring();
+        let is_oneshot = self.services[service].definition.kind == Kind::Oneshot;
         let ids: Vec<_> = self.services.ids_of(service).filter(|id| self.services.has(*id)).collect();
-        if !is_over && ids.iter().any(|id| is_busy(self.services[*id].state)) {
+        let is_busy = |id: &InstanceId| {
+            let state = self.services[*id].state;
+            matches!(state, State::Stopping(_) | State::CleaningUp(_)) || (is_oneshot && state.is_up())
+        };
+        if ids.iter().any(is_busy) {
             return;
         }
         self.services[service].has_changed_files = false;
-        if is_over {
+        // It is being removed.
+        if self.services[service].is_retiring() {
             return;
         }
         let mut numbers = Vec::new();

@@ -18,7 +18,7 @@ pub(super) enum Found<'p> {
     /// What is in it follows.
     Directory(&'p Path),
     /// Anything else. Symbolic links are not followed.
-    File(&'p Path, Option<Metadata>),
+    File(&'p Path),
 }
 
 /// Whether `path`, below the watched path that has `root` bytes, is left out.
@@ -48,7 +48,7 @@ pub(super) fn walk(
             } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 rest.push(path);
             } else {
-                visit(Found::File(&path, entry.metadata().ok()))?;
+                visit(Found::File(&path))?;
             }
         }
         if rest.len() > MAX_DIRECTORIES {
@@ -76,7 +76,7 @@ impl Summary {
                     let mut visit = |found: Found<'_>| {
                         match found {
                             Found::Directory(path) => summary.add(path, None),
-                            Found::File(path, metadata) => summary.add(path, metadata.as_ref()),
+                            Found::File(path) => summary.add(path, fs::symlink_metadata(path).ok().as_ref()),
                         }
                         Ok(())
                     };

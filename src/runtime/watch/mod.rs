@@ -65,7 +65,7 @@ impl Subsystem for Watchers {
         let mut events = Vec::new();
         let now = context.now;
         if context.supervisor.view().is_stopping {
-            self.retain(context.poller, now, |_| false);
+            self.retain(context.poller, now, &|_| false);
         }
         let ready = std::mem::take(&mut self.ready);
         for watcher in &mut self.watchers {
@@ -98,7 +98,7 @@ impl Watchers {
             let service = plan.services.get(service.position()).filter(|service| !service.is_removed);
             service.and_then(|service| service.watch.as_ref())
         };
-        self.retain(poller, now, |watcher| wanted(watcher.service) == Some(&watcher.watch));
+        self.retain(poller, now, &|watcher| wanted(watcher.service) == Some(&watcher.watch));
         for service in (0..).map(ServiceIndex).take(plan.services.len()) {
             if let Some(watch) = wanted(service).filter(|_| self.watchers.iter().all(|it| it.service != service)) {
                 let due = Some(now);
@@ -107,9 +107,9 @@ impl Watchers {
         }
     }
 
-    fn retain(&mut self, poller: &Poller, now: Mono, is_kept: impl Fn(&Watcher) -> bool) {
-        for mut watcher in self.watchers.extract_if(.., |watcher| !is_kept(watcher)) {
-            watcher.end(poller, now, &mut self.killed);
+    fn retain(&mut self, poller: &Poller, now: Mono, is_kept: &dyn Fn(&Watcher) -> bool) {
+        while let Some(position) = self.watchers.iter().position(|watcher| !is_kept(watcher)) {
+            self.watchers.swap_remove(position).end(poller, now, &mut self.killed);
         }
     }
 
