@@ -236,7 +236,7 @@ fn words_of_other_programs_get_the_word_of_keepalive() {
         ("logs --tail 5", "write `-n LINES`"),
         ("logs --err", "with `--json` each line has its `stream`"),
         ("logs --folow", "did you mean `--follow`?"),
-        ("run --watch -- x", "not supported yet: use that of the program, such as `node --watch`"),
+        ("run --ignore-watch=x -- x", "write it in a file, for `keepalive -c FILE`"),
         ("run --unit=x -- x", "write `--name NAME`"),
         ("run -d -- x", "remove it: keepalive stays in the foreground"),
         ("run --setenv=A=b -- x", "write `--env NAME=VALUE`"),

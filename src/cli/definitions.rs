@@ -61,7 +61,7 @@ const INIT: [Opt; 9] = [
     flag("-V", "--version", "show the version"),
 ];
 
-const RUN: [Opt; 18] = [
+const RUN: [Opt; 19] = [
     option("", "--name", "NAME", Nothing, "name of the service (default: the program's name)"),
     option(
         "-i",
@@ -128,6 +128,7 @@ const RUN: [Opt; 18] = [
         Choice(&["raw", "prefix", "inherit", "null"]),
         "its output: raw, prefix (default on a terminal), inherit or null",
     ),
+    option("", "--watch", "PATH", Files, "file or directory, restart when it changes; repeatable"),
 ];
 
 const NAME: Values = Named(Names::All);

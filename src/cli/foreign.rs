@@ -31,7 +31,7 @@ const WORDS: &str = concat!(
     "command: add delete del rm remove: change keepalive.toml, then write `keepalive reload`\n",
     "command: save dump resurrect enable disable: nothing to save: keepalive runs the services in keepalive.toml\n",
     "command: startup unstartup: let the container or systemd start `keepalive -c FILE`\n",
-    "run: --watch --ignore-watch: not supported yet: use that of the program, such as `node --watch`\n",
+    "run: --ignore-watch: write it in a file, for `keepalive -c FILE`\n",
     "run: --max-memory-restart: write `max_memory = \"512MiB\"` in keepalive.toml\n",
     "run: --cron --cron-restart --on-calendar: write a keepalive.toml with `schedule` or `restart_schedule`\n",
     "run: -d --detach --daemon --no-daemon --nodaemon -n --attach --wait: remove it: keepalive stays in the foreground\n",

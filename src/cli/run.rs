@@ -14,7 +14,7 @@ use super::words::{base_name, command_line, config_path, interpreter_of, next, t
 use crate::config::{InlineOption, InlineService, MAX_SERVICE_NAME_LENGTH};
 
 /// The options, each with its configuration key.
-pub(super) const OPTIONS: [(&str, &str); 17] = [
+pub(super) const OPTIONS: [(&str, &str); 18] = [
     ("--instances", "instances"),
     ("--restart", "restart"),
     ("--restart-delay", "restart_delay"),
@@ -32,6 +32,7 @@ pub(super) const OPTIONS: [(&str, &str); 17] = [
     ("--listen", "listen"),
     ("--listen-fds", "listen_fds"),
     ("--log", "log"),
+    ("--watch", "watch"),
 ];
 
 pub(super) fn read(

@@ -76,6 +76,13 @@ fn add<'i>(table: &mut DeTable<'i>, option: &'i InlineOption) {
             elements.push(string(value));
             DeValue::Array(elements)
         }
+        "watch" => {
+            let mut fields = taken_table(table, key);
+            let mut paths = taken_array(&mut fields, "paths");
+            paths.push(string(value));
+            fields.insert(field("paths"), spanned(DeValue::Array(paths)));
+            DeValue::Table(fields)
+        }
         "ready" => match value.split_once('=').filter(|(kind, _)| kind.bytes().all(|byte| byte.is_ascii_lowercase())) {
             Some((kind, text)) => {
                 let mut fields = DeTable::new();

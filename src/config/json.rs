@@ -17,7 +17,7 @@ use super::words::{
 use crate::model::json::{Object, push, shown};
 use crate::model::plan::{
     Address, Backoff, Control, EnvFile, ExitSet, Health, Hook, Kind, Limit, Listen, LogStyle, Probe, Process, Ready,
-    Reload, Restart, Service, SignalAction, State, Stop, Strategy,
+    Reload, Restart, Service, SignalAction, State, Stop, Strategy, Watch,
 };
 use crate::model::{ExitStatus, Plan, Signal, milliseconds};
 
@@ -91,7 +91,7 @@ fn write_plan(mut object: Object<'_>, plan: &Plan) {
 pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
     let Service { name, kind, instances, depends_on: _, autostart, restart, .. } = service;
     let Service { on_failure, on_success, stop, ready, probe_timeout, ready_timeout, .. } = service;
-    let Service { watchdog, health, reload, hooks, schedule, max_lifetime, max_memory, process, .. } = service;
+    let Service { watchdog, health, reload, hooks, schedule, max_lifetime, max_memory, watch, process, .. } = service;
     let mut object = Object::new(out);
     object.text("name", name);
     object.text("type", word_of(&KINDS, *kind));
@@ -124,6 +124,10 @@ pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
     object.optional_shown("timezone", schedule.as_ref().map(|schedule| &schedule.zone_name));
     object.optional("max_lifetime_ms", max_lifetime.map(milliseconds));
     object.optional("max_memory_bytes", *max_memory);
+    match watch {
+        Some(watch) => write_watch(object.object("watch"), watch),
+        None => object.null("watch"),
+    }
     for hook in Hook::ALL {
         match hooks.find(hook) {
             Some(_) => object.texts(hook.as_str(), hooks.command(hook)),
@@ -132,6 +136,15 @@ pub fn write_definition(out: &mut Vec<u8>, plan: &Plan, service: &Service) {
     }
     object.plain("hook_timeout_ms", milliseconds(hooks.timeout));
     write_process(&mut object, process);
+    object.end();
+}
+
+fn write_watch(mut object: Object<'_>, watch: &Watch) {
+    let Watch { paths, ignore, debounce, poll } = watch;
+    object.texts("paths", paths);
+    object.texts("ignore", ignore);
+    object.plain("debounce_ms", milliseconds(*debounce));
+    object.optional("poll_ms", poll.map(milliseconds));
     object.end();
 }
 

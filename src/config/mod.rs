@@ -40,6 +40,7 @@ mod suggest;
 mod tests;
 mod users;
 mod variables;
+mod watch;
 mod words;
 
 pub use document::{control, load, load_with_main};

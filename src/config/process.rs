@@ -1,7 +1,7 @@
 //! How the process of a service is started: command, environment, user, limits, and the descriptors that it inherits.
 
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::OsStringExt as _;
 
 use toml::de::DeTable;
 
@@ -222,6 +222,17 @@ impl Decoder<'_> {
 
     /// A path. A relative path is made absolute with the directory of the document.
     pub(super) fn absolute_path(&mut self, value: &Value<'_>, scope: &Scope<'_>, if_empty: &str) -> Option<Template> {
+        self.path_in(None, value, scope, if_empty)
+    }
+
+    /// As [`Self::absolute_path`], with another directory for a relative path.
+    pub(super) fn path_in(
+        &mut self,
+        directory: Option<Vec<u8>>,
+        value: &Value<'_>,
+        scope: &Scope<'_>,
+        if_empty: &str,
+    ) -> Option<Template> {
         let text = self.string(value, "a path", "such as `\"/app\"`")?;
         let mut builder = self.expanded(value, text, scope)?;
         let first_piece = builder.first_piece();
@@ -229,8 +240,8 @@ impl Decoder<'_> {
             self.error(value.span(), "the path is empty", if_empty);
             return None;
         } else if first_piece.first() != Some(&b'/') {
-            let base = self.environment.directory.join(self.directory);
-            let mut path = base.as_os_str().as_bytes().to_vec();
+            let base = || self.environment.directory.join(self.directory).into_os_string().into_vec();
+            let mut path = directory.unwrap_or_else(base);
             if path.last() != Some(&b'/') {
                 path.push(b'/');
             }

@@ -80,8 +80,9 @@ pub(super) const SCHEMA: Schema = Schema {
         "timezone",
         "max_lifetime",
         "max_memory",
+        "watch",
     ],
-    later: &["watch", "pid_file", "stop_sequence", "node_cluster"],
+    later: &["pid_file", "stop_sequence", "node_cluster"],
     foreign: "\
 command: args cmd entrypoint exec exec_start program script interpreter node_args
 env: environment instance_var increment_var
@@ -233,6 +234,7 @@ impl Decoder<'_> {
         self.schedule(table, &mut service);
         service.max_lifetime = self.positive_duration(table, "max_lifetime");
         service.max_memory = table.get("max_memory").and_then(|value| self.memory_limit(value));
+        self.watch(table, &scope, &mut service);
         self.stop(table, &mut service.stop);
         let process = Rc::clone(&service.process);
         service.hooks = self.hooks(table, &scope.with_env(&process.env), &service);

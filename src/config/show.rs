@@ -145,6 +145,9 @@ pub fn service_text(plan: &Plan, service: &Service, note: &dyn Fn(ServiceIndex) 
     if let Some(limit) = service.max_memory {
         push(lines.begin("memory"), format_args!("restarted above {}", size_text(limit)));
     }
+    if let Some(watch) = &service.watch {
+        push(lines.begin("watch"), format_args!("{}", watch.paths.iter().map(quoted).collect::<Vec<_>>().join(", ")));
+    }
     match service.instances {
         0 => lines.begin("instances").push_str("0: it is off, and nothing waits for it"),
         1 => {}

@@ -89,6 +89,7 @@ impl Service {
             schedule: None,
             max_lifetime: None,
             max_memory: None,
+            watch: None,
             hooks: Hooks::default(),
             process: Rc::new(process),
         }

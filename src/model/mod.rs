@@ -34,6 +34,7 @@ pub mod time;
 pub mod time_zone;
 pub mod units;
 pub mod visible;
+mod watch;
 
 pub use as_written::AsWritten;
 pub use awake::{AwakeClock, Woken};
@@ -48,3 +49,4 @@ pub use schedule::Schedule;
 pub use signal::Signal;
 pub use template::{Number, Numbers, Template};
 pub use time::{Mono, milliseconds};
+pub use watch::Watch;

@@ -18,6 +18,7 @@ use super::schedule::Schedule;
 use super::signal::Signal;
 pub use super::socket::{Address, Listen, ListenMode};
 use super::template::Template;
+pub use super::watch::Watch;
 
 /// The file from which Kubernetes reads by default why a container has terminated.
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
@@ -174,6 +175,8 @@ pub struct Service {
     pub max_lifetime: Option<Duration>,
     /// `max_memory`, in bytes: a process whose tree uses more is replaced.
     pub max_memory: Option<u64>,
+    /// `watch`: the files whose changes restart it.
+    pub watch: Option<Rc<Watch>>,
     /// `pre_start`, `pre_stop`, `post_stop`, `hook_timeout`.
     pub hooks: Hooks,
     /// How its processes are started. The supervisor does not use it.

@@ -53,11 +53,11 @@ impl EndedHelpers {
 pub(super) fn kill_all(helpers: &[Pid]) {
     helpers.iter().for_each(|pid| _ = kill::signal_process(*pid, Signal::KILL));
     let deadline = sys::now() + KILL_TIMEOUT;
-    for pid in helpers.iter().copied() {
-        if let Ok(pidfd) = kill::pidfd_open(pid)
+    for pid in helpers {
+        if let Ok(pidfd) = kill::pidfd_open(*pid)
             && pipe::wait_for_input(pidfd, deadline.since(sys::now()))
         {
-            wait::reap_without_sigchld(pid).ok();
+            wait::reap_without_sigchld(*pid).ok();
         }
     }
 }

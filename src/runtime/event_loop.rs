@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::close_queue::CloseQueue;
-use super::config_loader::{ConfigLoader, LoadConfig};
+use super::config_loader::LoadConfig;
 use super::control::Server;
 use super::control::snapshot::Sources;
 use super::deaths::Reaped;
 use super::ending::{Refused, refused};
 use super::helpers::Helpers;
-use super::inspector::{Inspector, Needs};
+use super::inspector::Needs;
 use super::ipc::Channels;
 use super::journal::Journal;
 use super::logging::Logging;
@@ -82,6 +81,7 @@ impl Runtime {
         let clock = AwakeClock::new(sys::now());
         let logging = Logging::new(Rc::clone(&plan), &poller, clock.now());
         let resources = Resources::new(&plan);
+        let helpers = Helpers::new(load_config, &plan, &poller, clock.now());
         Ok(Self {
             supervisor: Supervisor::new(Rc::clone(&plan), clock.now().as_nanos()),
             server,
@@ -93,11 +93,7 @@ impl Runtime {
             notify: Notify::new(),
             probes: Probes::default(),
             channels: Channels::default(),
-            helpers: Helpers {
-                config_loader: ConfigLoader::new(load_config),
-                close_queue: CloseQueue::default(),
-                inspector: Inspector::default(),
-            },
+            helpers,
             inputs: Inputs::new(poller, queue, on_hangup),
             turn: Turn::new(clock),
         })
@@ -163,7 +159,8 @@ impl Runtime {
         self.reap();
         self.take_turn(Part::Logging);
         self.journal.publish_coalesced(&self.plan, self.turn.now);
-        for part in [Part::Server, Part::Probes, Part::ConfigLoader, Part::CloseQueue, Part::Inspector] {
+        for part in [Part::Server, Part::Probes, Part::ConfigLoader, Part::CloseQueue, Part::Inspector, Part::Watchers]
+        {
             self.take_turn(part);
         }
         self.dispatch(Event::Tick);
@@ -212,7 +209,7 @@ impl Runtime {
                 Token::DescriptorHolder(_) => self.resources.fds.on_ready(token),
                 Token::Probe(_) | Token::Check(_) => self.probes.on_ready(token),
                 Token::Channel(_) => self.channels.on_ready(token),
-                Token::Inspector(_) | Token::Holder => self.helpers.on_ready(token),
+                Token::Inspector(_) | Token::Holder | Token::Watcher(_) => self.helpers.on_ready(token),
                 Token::ControlListener | Token::HttpListener | Token::Client(_) => {
                     self.turn.is_settled = false;
                     self.server.on_ready(token);
@@ -226,7 +223,7 @@ impl Runtime {
     fn take_turn(&mut self, part: Part) {
         let Self { plan, supervisor, journal, processes, resources, logging, notify, probes, channels, .. } = self;
         let (server, poller) = (&mut self.server, &self.inputs.poller);
-        let Helpers { config_loader, close_queue, inspector } = &mut self.helpers;
+        let Helpers { config_loader, close_queue, inspector, watchers } = &mut self.helpers;
         let mut context = Context { now: self.turn.now, clock: self.turn.clock, plan, poller, journal, supervisor };
         let mut exits = Vec::new();
         let events = match part {
@@ -239,6 +236,7 @@ impl Runtime {
             Part::Probes => probes.turn(&mut context, (&mut processes.factory, logging, close_queue)),
             Part::ConfigLoader => config_loader.turn(&mut context, ()),
             Part::CloseQueue => close_queue.turn(&mut context, logging),
+            Part::Watchers => watchers.turn(&mut context, ()),
             Part::Inspector => {
                 let needs = Needs { processes, sockets: &mut resources.sockets, server };
                 let events = inspector.turn(&mut context, needs);
@@ -484,6 +482,7 @@ impl Runtime {
     fn apply_config(&mut self, plan: &Rc<Plan>) {
         self.plan = Rc::clone(plan);
         self.logging.apply_config(plan, &self.inputs.poller, self.turn.now);
+        self.helpers.watchers.apply_config(plan, &self.inputs.poller, self.turn.now);
         self.resources.sockets.apply_config(plan);
         self.resources.release_sockets(plan, &self.processes.runs);
     }

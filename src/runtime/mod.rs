@@ -49,6 +49,7 @@ mod text;
 mod token;
 mod turn;
 mod unready;
+mod watch;
 mod wording;
 
 use std::mem::ManuallyDrop;

@@ -43,6 +43,8 @@ pub(super) enum Token {
     OomCounter,
     /// The timer of schedules.
     WallTimer,
+    /// The process that watches the files of the service at this position.
+    Watcher(u64),
 }
 
 /// The number of bits below the kind of token.
@@ -71,6 +73,7 @@ impl From<Token> for u64 {
             Token::Check(run) => (17, run.get()),
             Token::Holder => (18, 0),
             Token::WallTimer => (19, 0),
+            Token::Watcher(number) => (20, number),
         };
         (kind << PAYLOAD_BITS) | (payload & PAYLOAD)
     }
@@ -100,6 +103,7 @@ impl Token {
             (17, _) => Self::Check(RunId::new(payload)),
             (18, 0) => Self::Holder,
             (19, 0) => Self::WallTimer,
+            (20, _) => Self::Watcher(payload),
             _ => return None,
         })
     }
@@ -116,9 +120,9 @@ mod tests {
                 [Token::ExecResult, Token::Notify, Token::MainPidExited, Token::Probe, Token::Check, Token::Channel];
             of_run.map(|token| token(run))
         });
-        let numbered = [0, 1, PAYLOAD]
-            .into_iter()
-            .flat_map(|number| [Token::DescriptorHolder(number), Token::Client(number), Token::Inspector(number)]);
+        let numbered = [0, 1, PAYLOAD].into_iter().flat_map(|number| {
+            [Token::DescriptorHolder, Token::Client, Token::Inspector, Token::Watcher].map(|token| token(number))
+        });
         let single = [
             Token::Signals,
             Token::LoggerExited,
@@ -139,7 +143,7 @@ mod tests {
     #[test]
     fn a_word_that_encodes_no_token_is_not_decoded() {
         let unknown =
-            [0, u64::from(Token::Signals) + 1, u64::from(Token::HttpListener) + 1, 20 << PAYLOAD_BITS, u64::MAX];
+            [0, u64::from(Token::Signals) + 1, u64::from(Token::HttpListener) + 1, 21 << PAYLOAD_BITS, u64::MAX];
         for word in unknown {
             assert_eq!(Token::decode(word), None, "{word:#x}");
         }

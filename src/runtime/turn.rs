@@ -113,4 +113,5 @@ pub(super) enum Part {
     ConfigLoader,
     CloseQueue,
     Inspector,
+    Watchers,
 }

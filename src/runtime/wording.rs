@@ -180,7 +180,7 @@ fn write_reload(formatter: &mut Formatter<'_>, plan: &Plan, event: &JournalEvent
         }
         JournalEvent::ReloadStarted { service, by } => {
             let name = service_name(plan, *service);
-            if !matches!(by, Requester::Schedule | Requester::Lifetime | Requester::Memory(_)) {
+            if !matches!(by, Requester::Schedule | Requester::Lifetime | Requester::Memory(_) | Requester::Watch) {
                 return write!(formatter, "{name} reload started");
             }
             write!(formatter, "{name} restart ")?;
@@ -427,6 +427,7 @@ fn write_requested(formatter: &mut Formatter<'_>, plan: &Plan, what: &str, reque
         Requester::Scaling => (what, "scaling"),
         Requester::Schedule => (what, "its schedule"),
         Requester::Lifetime => (what, "`max_lifetime`"),
+        Requester::Watch => (what, "`watch`"),
         Requester::Memory(used) => return write!(formatter, "{what} by `max_memory`: it uses {used}"),
     };
     write!(formatter, "{what} by {by}")

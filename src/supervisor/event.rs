@@ -94,6 +94,8 @@ pub enum Event {
     MemoryMeasured(Vec<(RunId, MemoryUse)>),
     /// The time of the wall clock, in seconds since 1970: [`super::Supervisor::wall_deadline`] has passed, or the clock was set.
     WallClock(i64),
+    /// Files of a service with `watch` have changed.
+    FilesChanged { service: ServiceIndex },
     /// Time has passed. Follows every wait; additional ticks are harmless.
     Tick,
 }

@@ -36,7 +36,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::record::Reason;
+use super::record::{Reason, Requester};
 use super::run_result::{RestartCause, Restarts, RunResult};
 use super::side_run::SideRun;
 use super::state::{AfterStop, State, Stopped};
@@ -132,10 +132,11 @@ impl Instance {
     }
 
     /// Its start is requested while it is stopped: that is no restart on its own.
-    pub(super) fn on_start_requested(&mut self) {
+    pub(super) fn on_start_requested(&mut self, by: Requester) {
         self.reset_failures();
         self.is_established = false;
-        self.ended_by = self.ended_by.map(|_| RestartCause::Operator);
+        self.ended_by =
+            self.ended_by.map(|_| if by == Requester::Watch { RestartCause::Watch } else { RestartCause::Operator });
     }
 
     /// Forgets the failures.

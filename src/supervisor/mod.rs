@@ -57,6 +57,7 @@ mod stop;
 mod timers;
 mod transitions;
 mod view;
+mod watch;
 
 pub use checks::HealthStatus;
 pub use core::Supervisor;

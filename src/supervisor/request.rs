@@ -301,7 +301,7 @@ impl Supervisor {
         }
         match state {
             State::Stopped { .. } | State::Scheduled { .. } => {
-                self.services[id].on_start_requested();
+                self.services[id].on_start_requested(by);
                 self.start_or_wait(id, Reason::StartRequested(by));
             }
             State::CleaningUp(CleaningUp { next: AfterRun::Proceed, .. }) => {}

@@ -24,6 +24,8 @@ pub enum Requester {
     Lifetime,
     /// `max_memory`: what the process uses.
     Memory(MemoryUse),
+    /// `watch`.
+    Watch,
 }
 
 impl Requester {
@@ -35,6 +37,7 @@ impl Requester {
             Self::Schedule => RestartCause::Schedule,
             Self::Lifetime => RestartCause::Lifetime,
             Self::Memory(_) => RestartCause::Memory,
+            Self::Watch => RestartCause::Watch,
         }
     }
 }

@@ -90,6 +90,8 @@ pub enum RestartCause {
     Lifetime,
     /// It used more than `max_memory`.
     Memory,
+    /// Its files have changed.
+    Watch,
 }
 
 /// The number of restarts, by cause.
@@ -98,7 +100,7 @@ pub struct Restarts([u32; RestartCause::ALL.len()]);
 
 impl RestartCause {
     /// All causes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Crash,
         Self::Exit,
         Self::ReadyTimeout,
@@ -109,6 +111,7 @@ impl RestartCause {
         Self::Schedule,
         Self::Lifetime,
         Self::Memory,
+        Self::Watch,
     ];
 
     /// The cause of the restart after `run`, which has exited by itself or because of a fault.
@@ -136,6 +139,7 @@ impl RestartCause {
             Self::Schedule => "schedule",
             Self::Lifetime => "max_lifetime",
             Self::Memory => "max_memory",
+            Self::Watch => "watch",
         }
     }
 }

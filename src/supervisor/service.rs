@@ -100,7 +100,7 @@ impl Supervisor {
     /// Starts an instance of a dependency that will not become ready on its own. What a oneshot has done is done.
     fn try_again(&mut self, id: InstanceId, by: Requester) {
         if self.state_name(id) == StateName::Failed || self.services[id.service].definition.kind == Kind::Service {
-            self.services[id].on_start_requested();
+            self.services[id].on_start_requested(by);
             self.wait(id, Reason::StartRequested(by));
         }
     }
@@ -115,7 +115,7 @@ impl Supervisor {
             return;
         }
         if state.is_inactive() {
-            self.services[id].on_start_requested();
+            self.services[id].on_start_requested(by);
             self.wait(id, Reason::StartRequested(by));
         } else {
             self.services[id].reset_failures();
@@ -205,6 +205,7 @@ impl Supervisor {
         self.drop_stopped(service);
         self.drive_rollout(service);
         self.replace_due(service);
+        self.restart_changed(service);
         self.retire_if_possible(service);
         let before = self.services[service].last_status;
         let status = self.services[service].status();
@@ -370,9 +371,11 @@ impl Supervisor {
     }
 
     /// Whether a request has ended the last run of a service: it was scaled to 0, or what the request has started has failed.
+    /// Or it is started again when its files change.
     fn is_held_open(&self) -> bool {
         self.services.service_indexes().map(|index| &self.services[index]).any(|service| {
             service.membership == Membership::ScaledToZero
+                || (service.definition.watch.is_some() && service.counts.failed + service.counts.completed > 0)
                 || service.failures().any(|failure| self.is_tentative(failure.instance))
         })
     }

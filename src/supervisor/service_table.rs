@@ -46,6 +46,8 @@ pub(super) struct ServiceState {
     pub(super) in_effect: InEffect,
     /// Its schedule.
     pub(super) planned: Planned,
+    /// Its files have changed, and it has not been restarted since.
+    pub(super) has_changed_files: bool,
 }
 
 /// A definition that has come by a reload: its failure ends nothing.
@@ -299,6 +301,7 @@ impl ServiceState {
             untried: None,
             in_effect: InEffect::Configured,
             planned: Planned::default(),
+            has_changed_files: false,
         }
     }
 

@@ -92,7 +92,7 @@ fn check_prints_the_plan_as_json() {
         "log": {"stdout": "raw", "stderr": "raw"}, "limits": {"core": {"soft": 0, "hard": 0}},
         "nice": null, "oom_score_adj": null, "no_new_privs": false, "depends_on": ["prepare"], "autostart": true,
         "restart": "always", "restart_delay_ms": 0, "min_uptime_ms": 10000,
-        "schedule": null, "restart_schedule": null, "timezone": null, "max_lifetime_ms": null, "max_memory_bytes": null,
+        "schedule": null, "restart_schedule": null, "timezone": null, "max_lifetime_ms": null, "max_memory_bytes": null, "watch": null,
         "backoff": {"initial_ms": 100, "factor": 2.0, "max_ms": 30000, "jitter": 0.1}, "max_restarts": 16,
         "success_exit_codes": [0], "no_restart_exit_codes": [], "on_failure": "shutdown", "on_success": "ignore",
         "stop_signal": "SIGTERM", "stop_timeout_ms": 5000, "kill_mode": "mixed", "ready": {"delay_ms": 2000},

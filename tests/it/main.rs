@@ -85,3 +85,4 @@ mod sys;
 mod terminal;
 #[path = "../common/wait.rs"]
 mod wait;
+mod watch;

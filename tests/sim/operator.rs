@@ -132,6 +132,10 @@ impl Operator {
             101..=130 => Event::Withdrawn(RequestId(self.chance.below(self.next_request + 2))),
             131..=146 => Event::Signal(Signal::HUP),
             147..=190 => self.request(Request::ReloadConfig),
+            281..=310 => {
+                let service = self.chance.below(self.services.len() as u64) as u32;
+                Event::FilesChanged { service: ServiceIndex(service) }
+            }
             191..=280 => {
                 let service = self.chance.below(self.services.len() as u64) as u32;
                 let most = 2 * u64::from(self.services[service as usize]) + 3;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use keepalive::model::cron::Cron;
 use keepalive::model::plan::{
     Backoff, Control, ExitAction, Health, Hooks, HttpCheck, KillMode, Kind, LogStyle, OnUnhealthy, Probe, Process,
-    Ready, Reload, Restart, RestartPolicy, Service, SignalAction, SignalActions, Stop, Strategy,
+    Ready, Reload, Restart, RestartPolicy, Service, SignalAction, SignalActions, Stop, Strategy, Watch,
 };
 use keepalive::model::schedule::Schedule;
 use keepalive::model::time_zone::TimeZone;
@@ -125,7 +125,13 @@ fn random_service(chance: &mut Chance, index: u32) -> Service {
         max_lifetime: (kind == Kind::Service && chance.one_in(6)).then(|| chance.millis(1, 100_000)),
         max_memory: (kind == Kind::Service && chance.one_in(7)).then(|| 1 + chance.below(1 << 20)),
         hooks: random_hooks(chance),
+        // Random numbers are not needed for it.
+        watch: index.is_multiple_of(3).then(|| Rc::new(watch())),
     }
+}
+
+pub(crate) fn watch() -> Watch {
+    Watch { paths: Box::default(), ignore: Box::default(), debounce: Watch::DEBOUNCE, poll: None }
 }
 
 fn random_schedule(chance: &mut Chance) -> Rc<Schedule> {

@@ -47,7 +47,7 @@ fn every_rule_holds_after_every_step() {
 }
 
 /// Each of these must occur in at least one run. Otherwise the runs do not test the rules.
-const SITUATIONS: [&str; 78] = [
+const SITUATIONS: [&str; 79] = [
     "action AbortCheck",
     "action AbortProbe",
     "action AnnounceStop",
@@ -71,6 +71,7 @@ const SITUATIONS: [&str; 78] = [
     "draining Signal",
     "draining Unhealthy",
     "event BindFailed",
+    "event FilesChanged",
     "event MainPidChanged",
     "event StoppingReported",
     "event TimeoutExtended",

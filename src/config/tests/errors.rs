@@ -109,7 +109,7 @@ keepalive.toml:5:1: unknown key `replicas` in `[services.web]`
 keepalive.toml:6:1: unknown key `frobnicate` in `[services.web]`
   6 | frobnicate = 1
     | ^^^^^^^^^^
-  = known keys: command, type, instances, cwd, user, group, groups, umask, env, env_file, env_clear, depends_on, autostart, restart, restart_delay, min_uptime, backoff, max_restarts, success_exit_codes, no_restart_exit_codes, on_failure, on_success, stop_signal, stop_delay, stop_timeout, kill_mode, pre_start, pre_stop, post_stop, hook_timeout, ready, ready_timeout, watchdog, health, on_unhealthy, listen, listen_mode, listen_fds, reload, fd_store, state, ipc, log, limits, nice, oom_score_adj, no_new_privs, schedule, restart_schedule, timezone, max_lifetime, max_memory
+  = known keys: command, type, instances, cwd, user, group, groups, umask, env, env_file, env_clear, depends_on, autostart, restart, restart_delay, min_uptime, backoff, max_restarts, success_exit_codes, no_restart_exit_codes, on_failure, on_success, stop_signal, stop_delay, stop_timeout, kill_mode, pre_start, pre_stop, post_stop, hook_timeout, ready, ready_timeout, watchdog, health, on_unhealthy, listen, listen_mode, listen_fds, reload, fd_store, state, ipc, log, limits, nice, oom_score_adj, no_new_privs, schedule, restart_schedule, timezone, max_lifetime, max_memory, watch
 
 keepalive.toml:7:1: unknown key `health_check` in `[services.web]`
   7 | health_check = {}
@@ -159,24 +159,19 @@ keepalive.toml:2:1: unknown key `comand` in `[services.web]`
 #[test]
 fn keys_of_later_versions_are_reported_as_unsupported() {
     check(
-        "[services.web]\ncommand = \"node\"\npid_file = \"x\"\nwatch = { }\nmax_memory = \"1KiB\"\n",
+        "[services.web]\ncommand = \"node\"\npid_file = \"x\"\nmax_memory = \"1KiB\"\n",
         r#"
 keepalive.toml:3:1: `pid_file` is not supported yet
   3 | pid_file = "x"
     | ^^^^^^^^
   = remove it
 
-keepalive.toml:4:1: `watch` is not supported yet
-  4 | watch = { }
-    | ^^^^^
-  = remove it
-
-keepalive.toml:5:14: every process uses more
-  5 | max_memory = "1KiB"
+keepalive.toml:4:14: every process uses more
+  4 | max_memory = "1KiB"
     |              ^^^^^^
   = such as `"512MiB"`
 
-3 errors in the configuration
+2 errors in the configuration
 "#,
     );
 }

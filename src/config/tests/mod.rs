@@ -12,6 +12,7 @@ mod schedules;
 mod semantics;
 mod sockets;
 mod variables;
+mod watch;
 
 use std::ffi::{CString, OsString};
 use std::path::{Path, PathBuf};

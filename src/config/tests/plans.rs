@@ -60,6 +60,7 @@ fn minimal() -> Service {
         schedule: None,
         max_lifetime: None,
         max_memory: None,
+        watch: None,
         hooks: Hooks::default(),
         reload: Reload { strategy: Strategy::Rolling, max_surge: 1, soak: Duration::from_secs(1) },
         process: Rc::new(Process {

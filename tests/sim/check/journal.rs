@@ -73,29 +73,6 @@ impl Checker {
         }
     }
 
-    fn check_reload_started(&mut self, service: ServiceIndex, by: Requester) -> Verdict {
-        if let Requester::Memory(used) = by {
-            self.check_too_large(service, used)?;
-            return self.model.on_reload_started(service, None);
-        }
-        match self.event {
-            Some(Event::WallClock(_)) if by == Requester::Schedule => {}
-            _ if by == Requester::Lifetime => self.check_expired(service)?,
-            Some(Event::Request { id, request: Request::Control(_, Verb::Reload) }) => {
-                self.requests.on_reload_started(id, service);
-            }
-            Some(Event::ConfigLoaded { id, .. }) => {
-                id.into_iter().for_each(|id| self.requests.on_reload_started(id, service));
-            }
-            _ => return Err(Violation(format!("{service:?} is reloaded without a reason"))),
-        }
-        let target = match self.event {
-            Some(Event::Request { request: Request::Control(target, _), .. }) => Some(target),
-            _ => None,
-        };
-        self.model.on_reload_started(service, target)
-    }
-
     fn check_scaled(&mut self, service: ServiceIndex, to: u32) -> Verdict {
         let is_asked =
             matches!(self.event, Some(Event::Request { request: Request::Scale(which, _), .. }) if which == service);
@@ -118,6 +95,33 @@ impl Checker {
         Ok(())
     }
 
+    fn check_reload_started(&mut self, service: ServiceIndex, by: Requester) -> Verdict {
+        if let Requester::Memory(used) = by {
+            self.check_too_large(service, used)?;
+            return self.model.on_reload_started(service, None);
+        }
+        match self.event {
+            Some(Event::WallClock(_)) if by == Requester::Schedule => {}
+            _ if by == Requester::Lifetime => self.check_expired(service)?,
+            _ if by == Requester::Watch => {
+                rule!(!self.model.is_reloading(service), "{service:?} is being reloaded already");
+                self.changes.check_restart(service)?;
+            }
+            Some(Event::Request { id, request: Request::Control(_, Verb::Reload) }) => {
+                self.requests.on_reload_started(id, service);
+            }
+            Some(Event::ConfigLoaded { id, .. }) => {
+                id.into_iter().for_each(|id| self.requests.on_reload_started(id, service));
+            }
+            _ => return Err(Violation(format!("{service:?} is reloaded without a reason"))),
+        }
+        let target = match self.event {
+            Some(Event::Request { request: Request::Control(target, _), .. }) => Some(target),
+            _ => None,
+        };
+        self.model.on_reload_started(service, target)
+    }
+
     fn check_transition(&mut self, id: InstanceId, from: StateName, to: StateName, reason: &Reason) -> Verdict {
         if id.is_surge() && from == StateName::Stopped {
             self.model.add_surge(id)?;
@@ -137,7 +141,13 @@ impl Checker {
             reason,
             Reason::StopRequested(Requester::Operator) | Reason::RestartRequested(Requester::Operator)
         );
-        if matches!(reason, Reason::StartRequested(_) | Reason::RestartRequested(_)) {
+        let is_watch =
+            matches!(reason, Reason::StartRequested(Requester::Watch) | Reason::RestartRequested(Requester::Watch));
+        if is_watch && !self.model.is_reloading(id.service) {
+            self.changes.check_restart(id.service)?;
+        }
+        // The restart of a dependency comes before what waits until it is ready.
+        if matches!(reason, Reason::StartRequested(_) | Reason::RestartRequested(_)) && !is_watch {
             self.requests.begin_deferred(&mut self.model);
         }
         let queued = self.model.get(id).queued.filter(|_| is_operator);

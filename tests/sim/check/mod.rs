@@ -24,6 +24,7 @@ mod shutdown;
 mod signals;
 mod targets;
 mod waits;
+mod watches;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -38,6 +39,7 @@ use model::Model;
 use requests::{Config, MAX_SOAK, PROOF_TIME, Requests};
 use restarts::Expected;
 use shutdown::Shutdown;
+use watches::Changes;
 
 /// A violation of a rule.
 #[derive(Debug)]
@@ -61,6 +63,7 @@ pub(crate) struct Checker {
     model: Model,
     requests: Requests,
     shutdown: Shutdown,
+    changes: Changes,
     /// The first one is being checked, the others follow.
     steps: VecDeque<Step>,
     now: Mono,
@@ -127,6 +130,7 @@ impl Checker {
             model: Model::new(Rc::clone(&plan)),
             requests: Requests::default(),
             shutdown: Shutdown::default(),
+            changes: Changes::default(),
             steps: VecDeque::new(),
             plan,
             now: Mono::default(),
@@ -250,12 +254,14 @@ impl Checker {
         self.actions = 0;
         self.event = Some(event.clone());
         self.requests.has_begun_deferred = false;
+        self.changes.begin_event();
         if self.apply_to_side_run(event) {
             return Ok(());
         }
         match event {
             Event::Tick => self.requests.ticked_at = now,
             Event::Boot | Event::WallClock(_) | Event::NoChildren | Event::TerminalClosed => {}
+            Event::FilesChanged { service } => self.changes.on_changed(*service, &self.plan),
             // The fault has it.
             Event::WatchdogTriggered { .. } | Event::ProbeFailed { .. } => {}
             Event::MemoryMeasured(used) => self.memory.on_measured(used),
@@ -399,6 +405,9 @@ impl Checker {
         self.requests.begin_deferred(&mut self.model);
         rule!(self.model.failed_hook.is_none(), "the failure of a hook is not reported");
         self.check_effect_of_report()?;
+        if !self.shutdown.has_begun() {
+            self.changes.check_none_forgotten(&self.model, &self.plan)?;
+        }
         self.check_health()?;
         let expected = self.model.all().chain(self.model.surges()).map(|(id, _)| id);
         rule!(shown.iter().map(|instance| instance.id).eq(expected), "the view has wrong instances: {shown:?}");
@@ -429,8 +438,10 @@ impl Checker {
             );
             let may_run = model::is_live(model.state);
             rule!(may_run || instance.run.is_none(), "{id:?} is {:?} and has the run {:?}", model.state, instance.run);
+            // A surplus instance has no next run for which they count.
+            let is_surplus = !id.is_surge() && id.number >= self.model.desired(id.service);
             rule!(
-                instance.unstable == model.unstable,
+                instance.unstable == model.unstable || is_surplus,
                 "{id:?}: {} unstable runs, not {}",
                 instance.unstable,
                 model.unstable

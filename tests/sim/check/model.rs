@@ -408,6 +408,12 @@ impl Model {
         self.of(service).iter().any(is_stopped) || self.scaled_to_zero.contains(&service)
     }
 
+    /// Whether it is over, and starts again when its files change.
+    pub(crate) fn awaits_changes(&self, service: ServiceIndex) -> bool {
+        let is_over = |instance: &Instance| matches!(instance.state, StateName::Completed | StateName::Failed);
+        self.plan.services[service.position()].watch.is_some() && self.of(service).iter().any(is_over)
+    }
+
     /// Whether it is not ready and cannot become ready by itself.
     pub(crate) fn cannot_become_ready(&self, service: ServiceIndex) -> bool {
         let ended = |instance: &Instance| matches!(instance.state, StateName::Completed | StateName::Failed);

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use keepalive::model::plan::Kind;
 use keepalive::model::{InstanceId, Mono, Plan, ServiceIndex};
-use keepalive::supervisor::{Event, Fault, Reason, ReloadFailure, StateName, Target};
+use keepalive::supervisor::{Event, Fault, Reason, ReloadFailure, Requester, StateName, Target};
 
 use super::health;
 use super::instance::{Instance, Progress, ReportedStop};
@@ -271,8 +271,11 @@ impl Instance {
         } else if from != to || matches!(reason, Reason::Exited { .. }) {
             self.fault = None;
         }
-        let is_blocked = matches!(from, StateName::Backoff | StateName::Failed) && self.blocked;
-        let is_tried_again = from == StateName::Failed && matches!(reason, Reason::StartRequested(_));
+        let is_blocked = matches!(from, StateName::Backoff | StateName::Failed | StateName::Completed) && self.blocked;
+        let is_tried_again = match reason {
+            Reason::StartRequested(by) => from == StateName::Failed || *by == Requester::Watch,
+            _ => false,
+        };
         if matches!(reason, Reason::RestartRequested(_)) || is_tried_again || is_blocked {
             (self.unstable, self.refusals) = (0, 0);
             self.start_requested |= to == StateName::Stopping;

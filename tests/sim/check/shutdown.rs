@@ -265,7 +265,8 @@ fn is_completed(model: &Model, service: keepalive::model::ServiceIndex) -> bool 
 }
 
 fn nothing_is_left(model: &Model) -> bool {
-    !model.any_active() && !model.services().any(|service| model.is_stopped_by_operator(service))
+    !model.any_active()
+        && !model.services().any(|service| model.is_stopped_by_operator(service) || model.awaits_changes(service))
 }
 
 /// Whether a failure of what a request has started may keep keepalive running, although nothing else does.

@@ -29,30 +29,30 @@ fn short_lived(service: Service) -> Setup {
 }
 
 impl Setup {
-    fn both_ready(&mut self) {
+    pub(super) fn both_ready(&mut self) {
         self.sends_ready("web.0");
         self.sends_ready("web.1");
         self.forget();
     }
 
-    fn sends_ready(&mut self, name: &str) {
+    pub(super) fn sends_ready(&mut self, name: &str) {
         let run = self.run(name);
         self.send(Event::Ready { run, source: ReadySource::Notify });
     }
 
     /// The new process of this instance is ready, and the old one exits.
-    fn is_replaced(&mut self, name: &str) {
+    pub(super) fn is_replaced(&mut self, name: &str) {
         self.sends_ready(&format!("{name}'"));
         self.exits(&format!("{name}'"), 0);
     }
 
     /// The lines that say what was started, and the beginning and the end.
-    fn starts(&mut self) -> Vec<String> {
+    pub(super) fn starts(&mut self) -> Vec<String> {
         let lines = std::mem::take(&mut self.lines);
         lines.into_iter().filter(|line| line.starts_with("spawn") || line.starts_with("web ")).collect()
     }
 
-    fn restarts(&self, cause: RestartCause) -> Vec<u32> {
+    pub(super) fn restarts(&self, cause: RestartCause) -> Vec<u32> {
         self.supervisor.view().instances().map(|instance| instance.restarts.of(cause)).collect()
     }
 }

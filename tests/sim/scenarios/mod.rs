@@ -30,6 +30,7 @@ mod scale;
 mod schedule;
 mod shutdown;
 mod stops;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
