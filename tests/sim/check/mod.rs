@@ -20,6 +20,7 @@ mod reports;
 mod requests;
 mod restarts;
 mod schedules;
+mod shown;
 mod shutdown;
 mod signals;
 mod targets;
@@ -412,40 +413,7 @@ impl Checker {
         let expected = self.model.all().chain(self.model.surges()).map(|(id, _)| id);
         rule!(shown.iter().map(|instance| instance.id).eq(expected), "the view has wrong instances: {shown:?}");
         for instance in shown {
-            self.model.get_mut(instance.id).forget_failures(instance.unstable);
-            let model = self.model.get(instance.id);
-            let id = instance.id;
-            rule!(model.expected.is_none(), "{id:?}: {:?} has not followed", model.expected);
-            rule!(
-                instance.state == model.state,
-                "{id:?} is {:?}, but {:?} according to the journal",
-                instance.state,
-                model.state
-            );
-            rule!(
-                instance.pid == model.pid,
-                "{id:?} is shown with pid {:?}, its process is {:?}",
-                instance.pid,
-                model.pid
-            );
-            let is_ready = model.state == StateName::Running && !model.is_not_ready();
-            rule!(instance.is_ready == is_ready, "{id:?} is shown with ready = {}", instance.is_ready);
-            let run = model.main.or(model.lingering.filter(|_| model.state == StateName::Stopping));
-            rule!(
-                run.is_none() || instance.run == run,
-                "{id:?} is shown with run {:?}, its run is {run:?}",
-                instance.run
-            );
-            let may_run = model::is_live(model.state);
-            rule!(may_run || instance.run.is_none(), "{id:?} is {:?} and has the run {:?}", model.state, instance.run);
-            // A surplus instance has no next run for which they count.
-            let is_surplus = !id.is_surge() && id.number >= self.model.desired(id.service);
-            rule!(
-                instance.unstable == model.unstable || is_surplus,
-                "{id:?}: {} unstable runs, not {}",
-                instance.unstable,
-                model.unstable
-            );
+            self.check_instance(&instance)?;
         }
         if self.shutdown.has_exited() {
             return Ok(());
