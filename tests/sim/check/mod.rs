@@ -413,7 +413,7 @@ impl Checker {
         let expected = self.model.all().chain(self.model.surges()).map(|(id, _)| id);
         rule!(shown.iter().map(|instance| instance.id).eq(expected), "the view has wrong instances: {shown:?}");
         for instance in shown {
-            self.check_instance(&instance)?;
+            self.check_instance(instance)?;
         }
         if self.shutdown.has_exited() {
             return Ok(());
