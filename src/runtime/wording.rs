@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::run_wording::{RunText, write_decision, write_fault, write_gave_up, write_run};
 use super::text::{Counted, Listed, Span};
 use crate::config::names_port;
-use crate::model::plan::{SignalAction, Strategy};
+use crate::model::plan::{Hook, SignalAction, Strategy};
 use crate::model::{InstanceId, Plan, ProbeFailure, ServiceIndex, Signal, errno};
 use crate::supervisor::{
     Cause, Changes, Fault, JournalEvent, Outcome, Reason, ReloadFailure, Requester, RolloutError, SkipReason, StateName,
@@ -22,9 +22,7 @@ pub(super) const BESIDE_OLD_HINT: &str = "the old process was still there: if bo
                                           `reload = \"restart\"` or pass the socket with `listen`";
 
 const UNKILLABLE: &str = "not permitted to kill it, or stuck in the kernel";
-
 const ALL_ENDED: &str = "all services have ended";
-
 /// What is logged when a configuration could not be loaded; the reason follows.
 pub(super) const CONFIG_UNCHANGED: &str = "reload failed, keeping the current configuration";
 
@@ -380,6 +378,9 @@ impl Display for Why<'_> {
             Reason::Exited { run, decision, definition } | Reason::CleanedUp { run, decision, definition } => {
                 write_run(formatter, definition, *instance, run)?;
                 match to {
+                    StateName::Stopping if definition.hooks.find(Hook::PostStop).is_some() => {
+                        formatter.write_str("; post_stop follows")
+                    }
                     StateName::Stopping => formatter.write_str("; stopping leftover processes"),
                     StateName::Waiting => formatter.write_str("; restart when its dependencies are ready"),
                     StateName::Starting

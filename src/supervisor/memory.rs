@@ -54,7 +54,8 @@ impl Supervisor {
             let State::Running(running) = self.services[id].state else { continue };
             let Some(limit) = self.services[id].definition.max_memory else { continue };
             let used = used.iter().find(|(run, _)| *run == running.process.run).map(|(_, used)| *used);
-            next = next.into_iter().chain([used.map_or(RETRY_INTERVAL, |used| interval(used.bytes, limit))]).min();
+            let later = used.map_or(RETRY_INTERVAL, |used| self.interval(id, running, used.bytes, limit));
+            next = next.into_iter().chain([later]).min();
             if let Some(memory) = used.and_then(|used| self.judge(id, running, used, limit)) {
                 self.update_running(id, |running| running.memory = memory);
             }
@@ -62,6 +63,17 @@ impl Supervisor {
         if let Some(next) = next {
             self.measuring = Measuring::At(self.now + next);
         }
+    }
+
+    /// The time until the next measurement: the less is left, the shorter. Above the limit: until it can be replaced.
+    fn interval(&self, id: InstanceId, running: Running, used: u64, limit: u64) -> Duration {
+        let proven_at = running.process.since + self.services[id].definition.restart.min_uptime;
+        let may_replace_at = match running.memory {
+            MemoryState::TriedUntil(until) => until.max(proven_at),
+            MemoryState::Below | MemoryState::Above(_) => proven_at,
+        };
+        let waits = if used > limit { may_replace_at.since(self.now).min(MAX_INTERVAL) } else { Duration::ZERO };
+        interval(used, limit).max(waits)
     }
 
     /// The new state, if it differs. A process that has just been started cannot be replaced again at once.

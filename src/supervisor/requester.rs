@@ -29,6 +29,12 @@ pub enum Requester {
 }
 
 impl Requester {
+    /// Whether nobody waits for the result: what works is replaced because of its configuration.
+    #[must_use]
+    pub const fn is_planned(self) -> bool {
+        matches!(self, Self::Schedule | Self::Lifetime | Self::Memory(_))
+    }
+
     /// The cause of a restart that it has requested.
     pub(super) const fn restart_cause(self) -> RestartCause {
         match self {

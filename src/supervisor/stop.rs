@@ -40,7 +40,8 @@ impl Supervisor {
         {
             return;
         }
-        self.services[id].is_established &= !is_restart;
+        let is_planned = matches!(then, AfterStop::Restart(by) if by.is_planned());
+        self.services[id].is_established &= !is_restart || is_planned;
         match state {
             State::Waiting { .. } | State::BackingOff { .. } | State::Scheduled { .. } | State::Spawning { .. } => {
                 self.stop_without_process(id, then);

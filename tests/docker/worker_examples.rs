@@ -147,8 +147,10 @@ fn a_reload_replaces_gunicorn_but_not_with_a_broken_version() {
     let (done, answer) = client(&container, &["reload", "web"]);
     assert!(done, "{answer}{}", container.describe());
     let processes = || {
-        let mains =
-            container.processes().into_iter().filter(|process| process.parent == 1 && process.name != "keepalive-log");
+        let mains = container
+            .processes()
+            .into_iter()
+            .filter(|process| process.parent == 1 && !process.name.starts_with("keepalive-"));
         mains.map(|process| process.pid).collect::<BTreeSet<_>>()
     };
     let before = processes();

@@ -8,7 +8,7 @@ use crate::model::plan::SignalAction;
 use crate::model::{InstanceId, Plan, Signal};
 use crate::runtime::text::log_lines;
 use crate::runtime::wording::{Line, SuppressedLine};
-use crate::supervisor::{Cause, JournalEvent, Reason, RestartDecision, StateName};
+use crate::supervisor::{Cause, JournalEvent, Reason, Requester, RestartDecision, StateName};
 
 /// Writes the log line of `event`.
 pub(super) fn write(plan: &Plan, event: &JournalEvent) {
@@ -50,6 +50,7 @@ fn level_of(event: &JournalEvent) -> Level {
         | JournalEvent::DependencyAwaited { .. }
         | JournalEvent::RunSkipped { .. }
         | JournalEvent::ReloadRolledBack { .. }
+        | JournalEvent::ReloadStarted { by: Requester::Memory(_), .. }
         | JournalEvent::ReloadFinished { failure: Some(_), .. }
         | JournalEvent::ShutdownForced { .. }
         | JournalEvent::LeftoverProcessesKilled

@@ -60,8 +60,8 @@ impl Logging {
         let (source, ends) = pipe.unzip();
         let owner = source.as_ref().map_or(Owner::Unknown, |source| Owner::Service(source.index));
         self.hold_up.on_killed(pid, owner, ends.unwrap_or_default(), now);
-        if let Some(Source { service, instance, .. }) = source {
-            log::warn!("{service}.{instance}: its output holds up the logger and is not read any more");
+        if let Some(Source { instance, .. }) = source {
+            log::warn!("{instance}: its output holds up the logger and is not read any more");
         }
         self.restart(since, "", poller, now);
     }

@@ -198,9 +198,13 @@ impl Checker {
 
     /// What a request starts has to be ready before its failure can end keepalive.
     fn update_trial(&mut self, id: InstanceId, reason: &Reason) {
-        if matches!(reason, Reason::StartRequested(_) | Reason::RestartRequested(_))
-            && let Some(instance) = self.model.find_any_mut(id)
-        {
+        // A planned restart changes nothing about what has worked.
+        let is_trial = match reason {
+            Reason::StartRequested(_) => true,
+            Reason::RestartRequested(by) => !by.is_planned(),
+            _ => false,
+        };
+        if is_trial && let Some(instance) = self.model.find_any_mut(id) {
             let is_boot = self.event == Some(Event::Boot);
             if is_boot { instance.establish() } else { instance.put_to_test() }
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keepalive::model::MemoryUse;
-use keepalive::model::plan::{Ready, Service};
+use keepalive::model::plan::{ExitAction, Ready, Reload, Restart, RestartPolicy, Service, Strategy};
 use keepalive::supervisor::{Event, ReadySource, RestartCause};
 
 use super::{Setup, seconds};
@@ -132,4 +132,18 @@ fn a_new_limit_applies_to_the_running_process_and_without_one_nothing_is_measure
     setup.measured(&[("web.0", 500)]);
     assert_eq!(setup.supervisor.poll(), keepalive::supervisor::Step::Wait { until: None });
     assert_eq!(setup.lines, [""; 0]);
+}
+
+#[test]
+fn a_planned_restart_that_fails_ends_keepalive_as_any_other_failure_does() {
+    let reload = Reload { strategy: Strategy::Restart, ..service("web").reload };
+    let web = Service { max_memory: Some(LIMIT), reload, on_failure: ExitAction::Shutdown, ..service("web") };
+    let restart = Restart { policy: RestartPolicy::Never, ..web.restart };
+    let mut setup = Setup::boot(vec![Service { restart, ..web }]);
+    setup.measured(&[("web.0", 0)]);
+    setup.after(seconds(3_600));
+    setup.measured(&[("web.0", 200)]);
+    setup.exits("web.0", 0);
+    setup.exits("web.0", 7);
+    assert!(setup.lines.iter().any(|line| line == "exit 7"), "{:?}", setup.lines);
 }
