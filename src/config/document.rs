@@ -64,7 +64,7 @@ fn load_all(path: &Path, main: Option<&[OsString]>, environment: &Environment<'_
     let tree = builder.parse(&first);
     let format = if builder.syntax_errors.is_empty() { None } else { str::from_utf8(&first.bytes).ok() };
     if let Some(format) = format.and_then(other_format) {
-        let hint = "keepalive reads TOML: `keepalive import FILE` makes it of what other programs read";
+        let hint = "keepalive reads TOML: `keepalive import` makes it of files of PM2, supervisord, Compose, systemd, s6, runit and Procfiles";
         return Err(unusable(first.name, format!("this looks like {format}"), hint));
     }
     let included = builder.included(path, &tree);

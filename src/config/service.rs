@@ -89,15 +89,15 @@ env: environment instance_var increment_var
 env_file: environment_file env_production
 cwd: directory dir workdir working_dir working_directory
 depends_on: after requires needs priority wants
-instances: numprocs replicas scale workers
+instances: numprocs numprocesses replicas scale workers
 write `instances` for its `replicas`, and limit memory and CPUs of the container: deploy
 restart: autorestart
-stop_timeout: stop_grace_period kill_timeout stopwaitsecs timeout_stop_sec
+stop_timeout: graceful_timeout stop_grace_period kill_timeout stopwaitsecs timeout_stop_sec
 stop_signal: stopsignal kill_signal
 min_uptime: startsecs
 stop_delay: drain
 kill_mode: stopasgroup killasgroup treekill
-max_restarts: startretries start_limit_burst start_limit_interval_sec start_limit_interval
+max_restarts: startretries max_retry start_limit_burst start_limit_interval_sec start_limit_interval
 no_restart_exit_codes: stop_exit_codes restart_prevent_exit_status
 backoff: exp_backoff_restart_delay
 write `log = { file = \"…\", max_size = \"10MiB\" }`, or configure the log of the container: logging

@@ -86,6 +86,7 @@ fn keys_of_other_programs_are_corrected() {
         ("ExecStop", "did you mean `pre_stop`?"),
         ("StartLimitIntervalSec", "did you mean `max_restarts`?"),
         ("mem_limit", "did you mean `max_memory`?"),
+        ("max_retry", "did you mean `max_restarts`?"),
         ("merge_logs", "did you mean `log`?"),
         ("logging", "write `log = { file = \"…\", max_size = \"10MiB\" }`, or configure the log of the container"),
         ("replicas", "did you mean `instances`?"),
@@ -284,7 +285,7 @@ fn a_file_of_another_program_is_one_error() {
         ("web: node server.js\n", "a Procfile"),
         ("services:\n  web:\n    image: x\n", "a file of Docker Compose"),
     ] {
-        let hint = "keepalive reads TOML: `keepalive import FILE` makes it of what other programs read";
+        let hint = "keepalive reads TOML: `keepalive import` makes it of files of PM2, supervisord, Compose, systemd, s6, runit and Procfiles";
         check_words(text, &[(&format!("this looks like {format}"), hint)]);
     }
 }
