@@ -129,6 +129,16 @@ fn a_unit_with_a_drop_in_and_a_socket() {
 }
 
 #[test]
+fn a_unit_with_hooks_and_signals() {
+    check("systemd-hooks", "proxy.service");
+}
+
+#[test]
+fn a_unit_whose_hooks_use_variables_of_systemd() {
+    check("systemd-variables", "queue.service");
+}
+
+#[test]
 fn a_template_unit() {
     check("systemd-template", "worker@.service");
 }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::command::{CommandLine, command_line, for_shell, split};
+use super::command::{CommandLine, command_line, split};
+use super::hooks::{joined, missing_variables, sent_signal};
 use super::socket;
 use super::specifiers::{UnitName, expand};
 use crate::import::config_file::{Service, Value, table};
@@ -55,6 +56,10 @@ impl<'b> Builder<'b> {
         self.get(key).is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "yes" | "true" | "on" | "1"))
     }
 
+    fn is_oneshot(&self) -> bool {
+        self.get("Type") == Some("oneshot")
+    }
+
     fn error(&self, key: &str, message: impl Into<String>, remedy: &str) -> ImportError {
         match self.all(key).last() {
             Some((section, entry)) => ImportError::at(&section.path, entry.line, message, remedy),
@@ -78,12 +83,15 @@ impl<'b> Builder<'b> {
     }
 
     fn command(&mut self) -> Result<(), ImportError> {
-        let commands = self.commands("ExecStart")?;
+        let mut commands = self.commands("ExecStart")?;
         if commands.is_empty() {
             let message = "there is no `ExecStart=` in a section [Service]";
             return Err(self.error("ExecStart", message, "name a unit that starts a program"));
         }
-        if commands.iter().any(|command| command.is_forgiven) {
+        if let [command] = commands.as_mut_slice()
+            && command.is_forgiven
+        {
+            command.is_forgiven = false;
             self.service.note("ExecStart=-…: a failure counts as success there: `success_exit_codes`");
         }
         let words = joined(&commands, "exec ");
@@ -117,10 +125,10 @@ impl<'b> Builder<'b> {
         if let Some(file) = self.get("PIDFile") {
             self.service.note(format!("PIDFile={file}: not needed if the program runs in the foreground"));
         }
-        if self.is_true("RemainAfterExit") && self.get("Type") != Some("oneshot") {
+        if self.is_true("RemainAfterExit") && !self.is_oneshot() {
             self.service.note("RemainAfterExit=yes: a service that has ended has completed; `type = \"oneshot\"`");
         }
-        if self.get("Type") != Some("oneshot") && !self.service.has("reload") {
+        if !self.is_oneshot() && !self.service.has("reload") {
             self.service.set("reload", "restart");
         }
         Ok(())
@@ -130,10 +138,25 @@ impl<'b> Builder<'b> {
         self.service.set("reload", table([("strategy", "signal".into()), ("signal", signal.into())]));
     }
 
-    /// `ExecStartPre=` and the others; `ExecReload=` that sends a signal.
+    /// `ExecStartPre=` and the others.
     fn hooks(&mut self) -> Result<(), ImportError> {
         for (key, own) in [("ExecStartPre", "pre_start"), ("ExecStop", "pre_stop"), ("ExecStopPost", "post_stop")] {
-            let commands = self.commands(key)?;
+            let mut commands = self.commands(key)?;
+            if own == "pre_stop"
+                && let Some(signal) = commands.last().and_then(sent_signal)
+            {
+                commands.pop();
+                self.service.set("stop_signal", signal.to_string());
+            }
+            if own != "pre_start"
+                && let Some(last) = commands.last_mut()
+            {
+                // A failure is only a warning.
+                last.is_forgiven = false;
+            }
+            for note in missing_variables(key, &commands) {
+                self.service.note(note);
+            }
             if commands.iter().any(|command| command.has_privileges) {
                 self.service.note(format!("{key}=+…: it runs as the user of the service here"));
             }
@@ -146,19 +169,20 @@ impl<'b> Builder<'b> {
                 self.service.note(format!("{key}={} has no counterpart", entry.value));
             }
         }
-        let Some(reload) = self.get("ExecReload") else { return Ok(()) };
-        let words: Vec<&str> = reload.split_whitespace().collect();
-        let signal = match words.as_slice() {
-            [kill, "$MAINPID"] if kill.ends_with("kill") => Some("TERM"),
-            [kill, signal, "$MAINPID"] if kill.ends_with("kill") => signal.strip_prefix('-'),
-            [kill, "-s", signal, "$MAINPID"] if kill.ends_with("kill") => Some(*signal),
-            _ => None,
-        };
-        match signal.and_then(Signal::parse) {
-            Some(signal) => self.set_reload(&signal.to_string()),
-            None => self
-                .service
-                .note(format!("ExecReload={reload}: `reload` sends a signal, restarts, or replaces the process")),
+        self.reload()
+    }
+
+    /// `ExecReload=` that sends a signal.
+    fn reload(&mut self) -> Result<(), ImportError> {
+        let mut commands = self.commands("ExecReload")?;
+        let signal = commands.last().and_then(sent_signal).filter(|_| !self.is_oneshot());
+        if let Some(signal) = signal {
+            commands.pop();
+            self.set_reload(&signal.to_string());
+        }
+        for (_, entry) in self.all("ExecReload").iter().take(commands.len()) {
+            let text = &entry.value;
+            self.service.note(format!("ExecReload={text}: `reload` sends a signal, restarts, or replaces the process"));
         }
         Ok(())
     }
@@ -270,12 +294,20 @@ impl<'b> Builder<'b> {
     }
 
     fn stop(&mut self) -> Result<(), ImportError> {
+        // By `ExecStop=`, to the main process alone.
+        let is_sent = self.service.has("stop_signal");
         if let Some(name) = self.get("KillSignal") {
             let wrong = || self.error("KillSignal", format!("`{name}` is not a signal"), "such as SIGTERM");
-            self.service.set("stop_signal", Signal::parse(name).ok_or_else(wrong)?.to_string());
+            let signal = Signal::parse(name).ok_or_else(wrong)?.to_string();
+            if is_sent {
+                self.service.note(format!("KillSignal={name} follows there after the signal of ExecStop="));
+            } else {
+                self.service.set("stop_signal", signal);
+            }
         }
         match self.get("KillMode").unwrap_or("control-group") {
             "mixed" => {}
+            "control-group" if is_sent => {}
             mode @ ("process" | "none") => {
                 self.service.set("kill_mode", "process");
                 if mode == "none" {
@@ -382,24 +414,6 @@ impl<'b> Builder<'b> {
             ));
         }
     }
-}
-
-/// One command as it is, several as a script of a shell.
-fn joined(commands: &[CommandLine], last: &str) -> Vec<Text> {
-    if let [command] = commands {
-        return command.words.clone();
-    }
-    let mut script = Text::default();
-    for (number, command) in commands.iter().enumerate() {
-        if number + 1 == commands.len() && !command.is_forgiven {
-            script.push_str(last);
-        }
-        script.0.extend(for_shell(&command.words).0);
-        if number + 1 < commands.len() {
-            script.push_str(if command.is_forgiven { "; " } else { " && " });
-        }
-    }
-    vec![Text::literal("sh"), Text::literal("-c"), script]
 }
 
 /// Whether a key of `[Service]` is handled, or not needed.
