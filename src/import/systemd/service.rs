@@ -13,6 +13,10 @@ use crate::import::text::Text;
 use crate::import::units;
 use crate::import::words::name_length;
 use crate::model::Signal;
+use crate::model::units::parse_size;
+
+/// The smallest `max_memory` in bytes.
+const MIN_MEMORY_LIMIT: u64 = 1 << 20;
 
 pub(super) fn service(path: &Path, sections: &[Section], socket: &[Section]) -> Result<Service, ImportError> {
     let name = UnitName::of(path);
@@ -316,11 +320,15 @@ impl<'b> Builder<'b> {
             }
             _ => self.service.set("kill_mode", "group"),
         }
-        let both = self.time("TimeoutSec")?;
-        if let Some(time) = self.time("TimeoutStopSec")?.or_else(|| both.clone()) {
+        let one_of = |key| if self.get(key).is_some() { key } else { "TimeoutSec" };
+        let (start, stop) = (one_of("TimeoutStartSec"), one_of("TimeoutStopSec"));
+        if let Some(time) = self.time(stop)? {
             self.service.set("stop_timeout", time);
         }
-        if let Some(time) = self.time("TimeoutStartSec")?.or(both) {
+        if let Some(time) = self.time(start)? {
+            if self.service.has("pre_start") {
+                self.service.set("hook_timeout", time.clone());
+            }
             self.service.set("ready_timeout", time);
         }
         Ok(())
@@ -355,12 +363,27 @@ impl<'b> Builder<'b> {
         if let Some(number) = self.get("FileDescriptorStoreMax").and_then(|number| number.parse::<u64>().ok()) {
             self.service.set("fd_store", number);
         }
-        if let Some(size) = self.get("MemoryMax").and_then(units::size) {
-            self.service.set("max_memory", size);
-            self.service.note("MemoryMax=: the kernel kills there, and keepalive restarts");
-        }
-        if let Some(time) = self.get("RuntimeMaxSec").and_then(units::time_span) {
+        self.memory();
+        // systemd.service(5): it has no effect on a oneshot.
+        if let Some(time) = self.get("RuntimeMaxSec").and_then(units::time_span).filter(|_| !self.is_oneshot()) {
             self.service.set("max_lifetime", time);
+        }
+    }
+
+    /// `MemoryMax=`, or `MemoryLimit=`, its old name.
+    fn memory(&mut self) {
+        let found = ["MemoryMax", "MemoryLimit"].into_iter().find_map(|key| Some((key, self.get(key)?)));
+        let Some((key, value)) = found.filter(|(_, value)| *value != "infinity") else { return };
+        let is_accepted = |size: &String| parse_size(size).is_some_and(|bytes| bytes >= MIN_MEMORY_LIMIT);
+        match units::size(value).filter(is_accepted) {
+            _ if self.is_oneshot() => {
+                self.service.note(format!("{key}={value}: `max_memory` is not for a oneshot; limit the container"));
+            }
+            Some(size) => {
+                self.service.set("max_memory", size);
+                self.service.note(format!("{key}=: the kernel kills there, and keepalive restarts"));
+            }
+            None => self.service.note(format!("{key}={value}: `max_memory` is a size, of 1 MiB or more")),
         }
     }
 
@@ -418,7 +441,7 @@ impl<'b> Builder<'b> {
 
 /// Whether a key of `[Service]` is handled, or not needed.
 fn is_known(key: &str) -> bool {
-    const KNOWN: [&str; 44] = [
+    const KNOWN: [&str; 45] = [
         "Type",
         "ExecStart",
         "ExecStartPre",
@@ -451,6 +474,7 @@ fn is_known(key: &str) -> bool {
         "NoNewPrivileges",
         "FileDescriptorStoreMax",
         "MemoryMax",
+        "MemoryLimit",
         "RuntimeMaxSec",
         "StandardOutput",
         "StandardError",
