@@ -129,6 +129,26 @@ fn a_unit_with_a_drop_in_and_a_socket() {
 }
 
 #[test]
+fn a_unit_with_hooks_and_signals() {
+    check("systemd-hooks", "proxy.service");
+}
+
+#[test]
+fn a_unit_whose_hooks_use_variables_of_systemd() {
+    check("systemd-variables", "queue.service");
+}
+
+#[test]
+fn a_unit_of_a_oneshot() {
+    check("systemd-oneshot", "backup.service");
+}
+
+#[test]
+fn a_unit_with_its_own_times_and_a_small_limit() {
+    check("systemd-limits", "cache.service");
+}
+
+#[test]
 fn a_template_unit() {
     check("systemd-template", "worker@.service");
 }
@@ -141,4 +161,21 @@ fn the_services_of_s6_overlay() {
 #[test]
 fn a_tree_of_runit() {
     check("runit", "etc/service");
+}
+
+#[test]
+fn a_limit_of_memory_of_a_unit_is_imported_if_check_accepts_it() {
+    for (line, expect) in [
+        ("MemoryLimit=64M", "\nmax_memory = \"64MiB\"\n"),
+        ("MemoryMax=2M\nMemoryLimit=64M", "\nmax_memory = \"2MiB\"\n"),
+        ("MemoryMax=512K", "\n# MemoryMax=512K: `max_memory` is a size, of 1 MiB or more\n"),
+        ("MemoryMax=infinity", "\n[services.a]\n"),
+    ] {
+        let scratch = Scratch::new();
+        scratch.write("a.service", &format!("[Service]\nExecStart=/bin/sleep 1000\nRestart=always\n{line}\n"));
+        let output = import(scratch.path(), &["a.service"]);
+        let result = text(&output.stdout);
+        assert!(result.contains(expect), "{line}\n{result}");
+        check_accepts(scratch.path(), &result);
+    }
 }

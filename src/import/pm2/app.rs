@@ -13,14 +13,19 @@ pub(super) fn service(path: &Path, app: &Node) -> Result<Service, ImportError> {
     let name = app.get("name").and_then(Node::text).unwrap_or_else(|| name_of_script(app));
     let mut builder = Builder { path, app, service: Service::new(&name) };
     set_command(&mut builder.service, path, app)?;
-    builder.instances()?;
+    if builder.is_scheduled() {
+        builder.schedule();
+    } else {
+        builder.instances()?;
+        builder.ready()?;
+        builder.planned_restarts()?;
+    }
     set_environment(&mut builder.service, app);
     set_log(&mut builder.service, app);
     builder.identity();
     builder.restart()?;
     builder.stop()?;
-    builder.ready()?;
-    builder.later()?;
+    builder.watch()?;
     builder.note_others();
     Ok(builder.service)
 }
@@ -45,6 +50,34 @@ impl Builder<'_> {
 
     fn is_false(&self, key: &str) -> bool {
         self.app.get(key).and_then(Node::boolean) == Some(false)
+    }
+
+    /// When it is restarted.
+    fn cron(&self) -> Option<String> {
+        let time = self.app.get("cron_restart").or_else(|| self.app.get("cron")).and_then(Node::text);
+        time.filter(|time| !matches!(time.as_str(), "" | "0" | "false"))
+    }
+
+    /// Whether it is a program that runs at certain times, and ends.
+    fn is_scheduled(&self) -> bool {
+        self.is_false("autorestart") && self.cron().is_some()
+    }
+
+    /// Sets `schedule`.
+    fn schedule(&mut self) {
+        self.service.set("type", "oneshot");
+        if let Some(time) = self.cron() {
+            self.service.set("schedule", time);
+        }
+        self.service.note(
+            "cron_restart with autorestart: false: PM2 also runs it at the start, and kills a run that is not over",
+        );
+        for key in ["instances", "wait_ready", "max_memory_restart"] {
+            let is_off = |node: &Node| node.boolean() == Some(false) || node.text().as_deref() == Some("1");
+            if let Some(node) = self.app.get(key).filter(|node| !is_off(node)) {
+                self.service.note(format!("{key}: {} is not for what runs at certain times", shown(node)));
+            }
+        }
     }
 
     /// A time: a number of milliseconds, or `"10s"`.
@@ -117,7 +150,7 @@ impl Builder<'_> {
     }
 
     fn restart(&mut self) -> Result<(), ImportError> {
-        if self.is_false("autorestart") {
+        if self.is_false("autorestart") && !self.is_scheduled() {
             self.service.set("restart", "never");
         }
         if self.is_false("autostart") {
@@ -170,17 +203,21 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// What not every version of keepalive supports.
-    fn later(&mut self) -> Result<(), ImportError> {
+    /// Planned restarts.
+    fn planned_restarts(&mut self) -> Result<(), ImportError> {
         if let Some(node) = self.app.get("max_memory_restart") {
             let text = node.text().unwrap_or_default();
             let wrong =
                 || error_at(self.path, node, format!("`max_memory_restart: {text}` is not a size"), "such as '300M'");
             self.service.set("max_memory", units::size(&text).ok_or_else(wrong)?);
         }
-        if let Some(time) = self.app.get("cron_restart").or_else(|| self.app.get("cron")).and_then(Node::text) {
+        if let Some(time) = self.cron() {
             self.service.set("restart_schedule", time);
         }
+        Ok(())
+    }
+
+    fn watch(&mut self) -> Result<(), ImportError> {
         if let Some(watch) = self.app.get("watch").filter(|watch| watch.boolean() != Some(false)) {
             let list = |node: &Node| Value::from(node.items().iter().filter_map(text_of).collect::<Vec<_>>());
             let paths = if watch.boolean() == Some(true) { Value::Array(vec![".".into()]) } else { list(watch) };

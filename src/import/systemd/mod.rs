@@ -1,6 +1,7 @@
 //! Units of systemd: `NAME.service` with its drop-ins, and the `NAME.socket` beside it.
 
 mod command;
+mod hooks;
 mod service;
 mod socket;
 mod specifiers;

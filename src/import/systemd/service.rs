@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::command::{CommandLine, command_line, for_shell, split};
+use super::command::{CommandLine, command_line, split};
+use super::hooks::{joined, missing_variables, sent_signal};
 use super::socket;
 use super::specifiers::{UnitName, expand};
 use crate::import::config_file::{Service, Value, table};
@@ -12,6 +13,10 @@ use crate::import::text::Text;
 use crate::import::units;
 use crate::import::words::name_length;
 use crate::model::Signal;
+use crate::model::units::parse_size;
+
+/// The smallest `max_memory` in bytes.
+const MIN_MEMORY_LIMIT: u64 = 1 << 20;
 
 pub(super) fn service(path: &Path, sections: &[Section], socket: &[Section]) -> Result<Service, ImportError> {
     let name = UnitName::of(path);
@@ -55,6 +60,10 @@ impl<'b> Builder<'b> {
         self.get(key).is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "yes" | "true" | "on" | "1"))
     }
 
+    fn is_oneshot(&self) -> bool {
+        self.get("Type") == Some("oneshot")
+    }
+
     fn error(&self, key: &str, message: impl Into<String>, remedy: &str) -> ImportError {
         match self.all(key).last() {
             Some((section, entry)) => ImportError::at(&section.path, entry.line, message, remedy),
@@ -78,12 +87,15 @@ impl<'b> Builder<'b> {
     }
 
     fn command(&mut self) -> Result<(), ImportError> {
-        let commands = self.commands("ExecStart")?;
+        let mut commands = self.commands("ExecStart")?;
         if commands.is_empty() {
             let message = "there is no `ExecStart=` in a section [Service]";
             return Err(self.error("ExecStart", message, "name a unit that starts a program"));
         }
-        if commands.iter().any(|command| command.is_forgiven) {
+        if let [command] = commands.as_mut_slice()
+            && command.is_forgiven
+        {
+            command.is_forgiven = false;
             self.service.note("ExecStart=-…: a failure counts as success there: `success_exit_codes`");
         }
         let words = joined(&commands, "exec ");
@@ -117,10 +129,10 @@ impl<'b> Builder<'b> {
         if let Some(file) = self.get("PIDFile") {
             self.service.note(format!("PIDFile={file}: not needed if the program runs in the foreground"));
         }
-        if self.is_true("RemainAfterExit") && self.get("Type") != Some("oneshot") {
+        if self.is_true("RemainAfterExit") && !self.is_oneshot() {
             self.service.note("RemainAfterExit=yes: a service that has ended has completed; `type = \"oneshot\"`");
         }
-        if self.get("Type") != Some("oneshot") && !self.service.has("reload") {
+        if !self.is_oneshot() && !self.service.has("reload") {
             self.service.set("reload", "restart");
         }
         Ok(())
@@ -130,10 +142,25 @@ impl<'b> Builder<'b> {
         self.service.set("reload", table([("strategy", "signal".into()), ("signal", signal.into())]));
     }
 
-    /// `ExecStartPre=` and the others; `ExecReload=` that sends a signal.
+    /// `ExecStartPre=` and the others.
     fn hooks(&mut self) -> Result<(), ImportError> {
         for (key, own) in [("ExecStartPre", "pre_start"), ("ExecStop", "pre_stop"), ("ExecStopPost", "post_stop")] {
-            let commands = self.commands(key)?;
+            let mut commands = self.commands(key)?;
+            if own == "pre_stop"
+                && let Some(signal) = commands.last().and_then(sent_signal)
+            {
+                commands.pop();
+                self.service.set("stop_signal", signal.to_string());
+            }
+            if own != "pre_start"
+                && let Some(last) = commands.last_mut()
+            {
+                // A failure is only a warning.
+                last.is_forgiven = false;
+            }
+            for note in missing_variables(key, &commands) {
+                self.service.note(note);
+            }
             if commands.iter().any(|command| command.has_privileges) {
                 self.service.note(format!("{key}=+…: it runs as the user of the service here"));
             }
@@ -146,19 +173,20 @@ impl<'b> Builder<'b> {
                 self.service.note(format!("{key}={} has no counterpart", entry.value));
             }
         }
-        let Some(reload) = self.get("ExecReload") else { return Ok(()) };
-        let words: Vec<&str> = reload.split_whitespace().collect();
-        let signal = match words.as_slice() {
-            [kill, "$MAINPID"] if kill.ends_with("kill") => Some("TERM"),
-            [kill, signal, "$MAINPID"] if kill.ends_with("kill") => signal.strip_prefix('-'),
-            [kill, "-s", signal, "$MAINPID"] if kill.ends_with("kill") => Some(*signal),
-            _ => None,
-        };
-        match signal.and_then(Signal::parse) {
-            Some(signal) => self.set_reload(&signal.to_string()),
-            None => self
-                .service
-                .note(format!("ExecReload={reload}: `reload` sends a signal, restarts, or replaces the process")),
+        self.reload()
+    }
+
+    /// `ExecReload=` that sends a signal.
+    fn reload(&mut self) -> Result<(), ImportError> {
+        let mut commands = self.commands("ExecReload")?;
+        let signal = commands.last().and_then(sent_signal).filter(|_| !self.is_oneshot());
+        if let Some(signal) = signal {
+            commands.pop();
+            self.set_reload(&signal.to_string());
+        }
+        for (_, entry) in self.all("ExecReload").iter().take(commands.len()) {
+            let text = &entry.value;
+            self.service.note(format!("ExecReload={text}: `reload` sends a signal, restarts, or replaces the process"));
         }
         Ok(())
     }
@@ -270,12 +298,20 @@ impl<'b> Builder<'b> {
     }
 
     fn stop(&mut self) -> Result<(), ImportError> {
+        // By `ExecStop=`, to the main process alone.
+        let is_sent = self.service.has("stop_signal");
         if let Some(name) = self.get("KillSignal") {
             let wrong = || self.error("KillSignal", format!("`{name}` is not a signal"), "such as SIGTERM");
-            self.service.set("stop_signal", Signal::parse(name).ok_or_else(wrong)?.to_string());
+            let signal = Signal::parse(name).ok_or_else(wrong)?.to_string();
+            if is_sent {
+                self.service.note(format!("KillSignal={name} follows there after the signal of ExecStop="));
+            } else {
+                self.service.set("stop_signal", signal);
+            }
         }
         match self.get("KillMode").unwrap_or("control-group") {
             "mixed" => {}
+            "control-group" if is_sent => {}
             mode @ ("process" | "none") => {
                 self.service.set("kill_mode", "process");
                 if mode == "none" {
@@ -284,11 +320,15 @@ impl<'b> Builder<'b> {
             }
             _ => self.service.set("kill_mode", "group"),
         }
-        let both = self.time("TimeoutSec")?;
-        if let Some(time) = self.time("TimeoutStopSec")?.or_else(|| both.clone()) {
+        let one_of = |key| if self.get(key).is_some() { key } else { "TimeoutSec" };
+        let (start, stop) = (one_of("TimeoutStartSec"), one_of("TimeoutStopSec"));
+        if let Some(time) = self.time(stop)? {
             self.service.set("stop_timeout", time);
         }
-        if let Some(time) = self.time("TimeoutStartSec")?.or(both) {
+        if let Some(time) = self.time(start)? {
+            if self.service.has("pre_start") {
+                self.service.set("hook_timeout", time.clone());
+            }
             self.service.set("ready_timeout", time);
         }
         Ok(())
@@ -323,12 +363,27 @@ impl<'b> Builder<'b> {
         if let Some(number) = self.get("FileDescriptorStoreMax").and_then(|number| number.parse::<u64>().ok()) {
             self.service.set("fd_store", number);
         }
-        if let Some(size) = self.get("MemoryMax").and_then(units::size) {
-            self.service.set("max_memory", size);
-            self.service.note("MemoryMax=: the kernel kills there, and keepalive restarts");
-        }
-        if let Some(time) = self.get("RuntimeMaxSec").and_then(units::time_span) {
+        self.memory();
+        // systemd.service(5): it has no effect on a oneshot.
+        if let Some(time) = self.get("RuntimeMaxSec").and_then(units::time_span).filter(|_| !self.is_oneshot()) {
             self.service.set("max_lifetime", time);
+        }
+    }
+
+    /// `MemoryMax=`, or `MemoryLimit=`, its old name.
+    fn memory(&mut self) {
+        let found = ["MemoryMax", "MemoryLimit"].into_iter().find_map(|key| Some((key, self.get(key)?)));
+        let Some((key, value)) = found.filter(|(_, value)| *value != "infinity") else { return };
+        let is_accepted = |size: &String| parse_size(size).is_some_and(|bytes| bytes >= MIN_MEMORY_LIMIT);
+        match units::size(value).filter(is_accepted) {
+            _ if self.is_oneshot() => {
+                self.service.note(format!("{key}={value}: `max_memory` is not for a oneshot; limit the container"));
+            }
+            Some(size) => {
+                self.service.set("max_memory", size);
+                self.service.note(format!("{key}=: the kernel kills there, and keepalive restarts"));
+            }
+            None => self.service.note(format!("{key}={value}: `max_memory` is a size, of 1 MiB or more")),
         }
     }
 
@@ -384,27 +439,9 @@ impl<'b> Builder<'b> {
     }
 }
 
-/// One command as it is, several as a script of a shell.
-fn joined(commands: &[CommandLine], last: &str) -> Vec<Text> {
-    if let [command] = commands {
-        return command.words.clone();
-    }
-    let mut script = Text::default();
-    for (number, command) in commands.iter().enumerate() {
-        if number + 1 == commands.len() && !command.is_forgiven {
-            script.push_str(last);
-        }
-        script.0.extend(for_shell(&command.words).0);
-        if number + 1 < commands.len() {
-            script.push_str(if command.is_forgiven { "; " } else { " && " });
-        }
-    }
-    vec![Text::literal("sh"), Text::literal("-c"), script]
-}
-
 /// Whether a key of `[Service]` is handled, or not needed.
 fn is_known(key: &str) -> bool {
-    const KNOWN: [&str; 44] = [
+    const KNOWN: [&str; 45] = [
         "Type",
         "ExecStart",
         "ExecStartPre",
@@ -437,6 +474,7 @@ fn is_known(key: &str) -> bool {
         "NoNewPrivileges",
         "FileDescriptorStoreMax",
         "MemoryMax",
+        "MemoryLimit",
         "RuntimeMaxSec",
         "StandardOutput",
         "StandardError",
