@@ -29,11 +29,13 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::descriptor_copies::{self, Handover};
-use super::{clock, fork, kill, signals, wait};
+use super::{clock, fork, kill, process, signals, wait};
 use crate::model::{ExitStatus, Pid, ServiceIndex, Signal};
 
 /// The time after which a descriptor hangs, so that a worker continues with the next one.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a worker that waits looks whether keepalive is still there.
+const LIVENESS_INTERVAL: Duration = Duration::from_secs(1);
 /// The size of the stack of a closer, in bytes.
 const STACK_SIZE: usize = 32 << 10;
 
@@ -157,9 +159,10 @@ impl CloseWorker {
         // SAFETY: queued descriptors are open until `on_removed`.
         let kept: Vec<BorrowedFd<'_>> =
             numbers.iter().map(|number| unsafe { BorrowedFd::borrow_raw(*number) }).collect();
+        let keepalive = process::id();
         let pid = fork::fork_helper(&kept, || {
             fork::set_name(c"keepalive-close");
-            wait_for_begin();
+            wait_for_begin(keepalive);
             close_all(&numbers);
             0
         })?;
@@ -235,11 +238,15 @@ impl CloseWorker {
     }
 }
 
-/// Runs in the worker.
-fn wait_for_begin() {
+/// Runs in the worker. It is killed when keepalive dies; where getppid(2) is refused, not if that has been a moment before.
+fn wait_for_begin(keepalive: Pid) {
     signals::block_all_but(&[]);
-    while let Ok(received) = signals::wait_for(None) {
-        if received.is_some_and(|received| received.signal == Signal::USR1) {
+    while let Ok(received) = signals::wait_for(Some(LIVENESS_INTERVAL)) {
+        let is_over = match received {
+            Some(received) => received.signal == Signal::USR1,
+            None => !kill::exists(keepalive),
+        };
+        if is_over {
             return;
         }
     }
