@@ -201,7 +201,16 @@ class Run:
         for task in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
                 found.update(map(int, file.read().split()))
-        return found
+        return {child for child in found if not self._is_helper(child)}
+
+    @staticmethod
+    def _is_helper(pid):
+        """Whether it is a process of keepalive itself: its logger, or one that closes descriptors."""
+        try:
+            with open(f"/proc/{pid}/comm", encoding="ascii", errors="replace") as file:
+                return file.read().startswith("keepalive-")
+        except FileNotFoundError:
+            return False
 
     def _own(self, child):
         """The /proc directories of all processes except the measured children."""
