@@ -110,7 +110,7 @@ impl Supervisor {
             Event::Withdrawn(id) => self.on_withdrawn(id),
             Event::NoChildren => self.on_no_children(),
             Event::WallClock(now) => self.on_wall_clock(now),
-            Event::MemoryMeasured(used) => self.on_memory_measured(&used),
+            Event::MemoryMeasured(used) => self.on_memory_measured(used),
             Event::FilesChanged { service } => self.on_files_changed(service),
             Event::Tick => self.on_tick(),
         }

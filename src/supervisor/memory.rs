@@ -44,7 +44,8 @@ impl Supervisor {
     }
 
     /// What the process trees of these runs use.
-    pub(super) fn on_memory_measured(&mut self, used: &[(RunId, MemoryUse)]) {
+    pub(super) fn on_memory_measured(&mut self, mut used: Vec<(RunId, MemoryUse)>) {
+        used.sort_unstable_by_key(|(run, _)| *run);
         self.measuring = Measuring::Off;
         if self.is_draining() {
             return;
@@ -53,7 +54,8 @@ impl Supervisor {
         for id in self.services.ids_with_surges() {
             let State::Running(running) = self.services[id].state else { continue };
             let Some(limit) = self.services[id].definition.max_memory else { continue };
-            let used = used.iter().find(|(run, _)| *run == running.process.run).map(|(_, used)| *used);
+            let position = used.binary_search_by_key(&running.process.run, |(run, _)| *run).ok();
+            let used = position.and_then(|position| used.get(position)).map(|(_, used)| *used);
             let later = used.map_or(RETRY_INTERVAL, |used| self.interval(id, running, used.bytes, limit));
             next = next.into_iter().chain([later]).min();
             if let Some(memory) = used.and_then(|used| self.judge(id, running, used, limit)) {
@@ -67,21 +69,31 @@ impl Supervisor {
 
     /// The time until the next measurement: the less is left, the shorter. Above the limit: until it can be replaced.
     fn interval(&self, id: InstanceId, running: Running, used: u64, limit: u64) -> Duration {
-        let proven_at = running.process.since + self.services[id].definition.restart.min_uptime;
-        let may_replace_at = match running.memory {
-            MemoryState::TriedUntil(until) => until.max(proven_at),
-            MemoryState::Below | MemoryState::Above(_) => proven_at,
+        let left = limit.saturating_sub(used) as f64 / limit.max(1) as f64;
+        let waits = if used > limit {
+            self.may_replace_at(id, running).since(self.now).min(MAX_INTERVAL)
+        } else {
+            Duration::ZERO
         };
-        let waits = if used > limit { may_replace_at.since(self.now).min(MAX_INTERVAL) } else { Duration::ZERO };
-        interval(used, limit).max(waits)
+        MAX_INTERVAL.mul_f64(left).max(MIN_INTERVAL).max(waits)
     }
 
-    /// The new state, if it differs. A process that has just been started cannot be replaced again at once.
-    fn judge(&self, id: InstanceId, running: Running, used: MemoryUse, limit: u64) -> Option<MemoryState> {
-        let has_run = self.now.since(running.process.since) >= self.services[id].definition.restart.min_uptime;
+    /// A process that has just been started, or was to be replaced a moment ago, cannot be replaced yet.
+    fn may_replace_at(&self, id: InstanceId, running: Running) -> Mono {
+        let proven_at = running.process.since + self.services[id].definition.restart.min_uptime;
         match running.memory {
+            MemoryState::TriedUntil(until) => until.max(proven_at),
+            MemoryState::Below | MemoryState::Above(_) => proven_at,
+        }
+    }
+
+    /// The new state, if it differs.
+    fn judge(&self, id: InstanceId, running: Running, used: MemoryUse, limit: u64) -> Option<MemoryState> {
+        match running.memory {
+            _ if used.bytes > limit => {
+                (self.may_replace_at(id, running) <= self.now).then_some(MemoryState::Above(used))
+            }
             MemoryState::TriedUntil(until) if until > self.now => None,
-            _ if used.bytes > limit => has_run.then_some(MemoryState::Above(used)),
             MemoryState::Below => None,
             MemoryState::Above(_) | MemoryState::TriedUntil(_) => Some(MemoryState::Below),
         }
@@ -91,10 +103,4 @@ impl Supervisor {
     pub(super) fn next_memory_attempt(&self) -> MemoryState {
         MemoryState::TriedUntil(self.now + NEXT_ATTEMPT)
     }
-}
-
-/// The time until the next measurement: the less is left, the shorter.
-fn interval(used: u64, limit: u64) -> Duration {
-    let left = limit.saturating_sub(used) as f64 / limit.max(1) as f64;
-    MAX_INTERVAL.mul_f64(left).max(MIN_INTERVAL)
 }
